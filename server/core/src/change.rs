@@ -1,0 +1,55 @@
+//! What an event changes durably. The store applies changes in order and
+//! decides nothing.
+
+use crate::ids::{Name, Seq, SessionId};
+use crate::task::{Payload, TaskRecord};
+use crate::time::Timestamp;
+
+/// One durable change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A new task, with its arguments.
+    Insert {
+        /// Its place in the order; never used before.
+        seq: Seq,
+        /// What to remember.
+        record: Box<TaskRecord>,
+        /// Its arguments.
+        payload: Payload,
+    },
+    /// A task that has not ended has a new record. Its arguments stay.
+    Update {
+        /// Which.
+        seq: Seq,
+        /// What to remember from now on.
+        record: Box<TaskRecord>,
+    },
+    /// A task has ended. Its arguments may be dropped unless it is dead: an
+    /// operator can retry a dead task.
+    Finish {
+        /// Which.
+        seq: Seq,
+        /// What to remember from now on.
+        record: Box<TaskRecord>,
+        /// Its result, unless there is none or it is not to be kept.
+        result: Option<Payload>,
+        /// When all memory of the task may go. The record says until when the
+        /// result stays.
+        forget_at: Timestamp,
+    },
+    /// A worker session to know again after a restart. Inserts or replaces.
+    SessionOpened(SessionRecord),
+    /// A session is over.
+    SessionClosed(SessionId),
+}
+
+/// A worker session as the store keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionRecord {
+    /// Identity.
+    pub id: SessionId,
+    /// The worker's name.
+    pub worker: Name,
+    /// When it first connected.
+    pub opened_at: Timestamp,
+}

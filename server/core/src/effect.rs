@@ -1,0 +1,183 @@
+//! What the core wants done. [`Effect::after_commit`] tells which effects wait
+//! until the changes made with them are durable.
+
+use std::time::Duration;
+
+use crate::event::RequestId;
+use crate::ids::{LeaseToken, Name, Seq, SessionId, TaskId};
+use crate::task::{Failure, Outcome, Payload, StateName};
+use crate::time::Timestamp;
+
+/// Something to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Answer a caller.
+    Reply(RequestId, Reply),
+    /// Hand a run to a worker.
+    Assign(Box<Assignment>),
+    /// Tell a worker to end a run.
+    Stop {
+        /// Whom to tell.
+        session: SessionId,
+        /// Which run.
+        token: LeaseToken,
+        /// Why.
+        cause: StopCause,
+    },
+    /// Tell a worker what became of what it said.
+    Ack {
+        /// Whom to tell.
+        session: SessionId,
+        /// Which run.
+        token: LeaseToken,
+        /// What became of it.
+        verdict: Verdict,
+    },
+    /// A task is over: tell whoever waits for it.
+    Finished(Box<Finished>),
+    /// A session's lease is over: close its connection if there is one.
+    SessionEnded(SessionId),
+}
+
+impl Effect {
+    /// Whether the effect must wait until the changes made with it are durable.
+    /// A run may start while its enqueue is being written: what it returns is
+    /// held by the same rule.
+    #[must_use]
+    pub const fn after_commit(&self) -> bool {
+        match self {
+            Self::Reply(..) | Self::Ack { .. } | Self::Finished(_) => true,
+            Self::Assign(_) | Self::Stop { .. } | Self::SessionEnded(_) => false,
+        }
+    }
+}
+
+/// An answer to a caller. Every request gets exactly one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// The task is accepted.
+    Enqueued {
+        /// Its id.
+        task: TaskId,
+        /// It was known already and is the same.
+        existed: bool,
+        /// Some connected worker has registered its name.
+        worker_known: bool,
+    },
+    /// What became of the wish to cancel.
+    Cancelled {
+        /// The task.
+        task: TaskId,
+        /// What became of it.
+        outcome: CancelOutcome,
+        /// Its state now.
+        state: StateName,
+    },
+    /// Nothing was done.
+    Refused(Refusal),
+}
+
+/// What a cancel did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CancelOutcome {
+    /// The task had not started, and will not.
+    Cancelled,
+    /// It runs; its worker has been told to stop.
+    Stopping,
+    /// It had ended before.
+    Finished,
+}
+
+/// Why nothing was done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The id belongs to another task.
+    #[error("task {0} exists already and is a different one (name, queue, series or arguments differ)")]
+    AlreadyExists(TaskId),
+    /// No task has the id.
+    #[error("no task {0}: it never existed, or it ended and has been forgotten")]
+    NotFound(TaskId),
+    /// The broker is full.
+    #[error("{what} is at its limit of {limit}")]
+    Exhausted {
+        /// What is full.
+        what: &'static str,
+        /// Its limit.
+        limit: u64,
+    },
+    /// A field of the request is out of its range.
+    #[error("{field} {problem}")]
+    Invalid {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// A run for a worker. The shell adds the arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    /// The worker's session.
+    pub session: SessionId,
+    /// The grant.
+    pub token: LeaseToken,
+    /// Where the arguments are.
+    pub seq: Seq,
+    /// What to run.
+    pub name: Name,
+    /// The lane it waited in.
+    pub queue: Name,
+    /// Its series.
+    pub series: Name,
+    /// Longest time of this attempt.
+    pub timeout: Option<Duration>,
+    /// End of the whole task.
+    pub deadline: Option<Timestamp>,
+    /// When the task was accepted.
+    pub enqueued_at: Timestamp,
+}
+
+/// Why a worker is told to end a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopCause {
+    /// A caller cancelled the task.
+    Cancelled,
+    /// The attempt took too long.
+    Timeout,
+    /// The whole task took too long.
+    Deadline,
+    /// The grant is not current any more; nothing the run says will be taken.
+    Stale,
+}
+
+/// What became of a worker's message about a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Taken; the task is in this state now.
+    Accepted(StateName),
+    /// Refused: the token is not current. `None`: the core does not know the
+    /// task any more.
+    Stale(Option<StateName>),
+}
+
+/// The end of a task, for those who wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// Which.
+    pub task: TaskId,
+    /// How.
+    pub outcome: Outcome,
+    /// What it returned, if it succeeded.
+    pub result: Option<Payload>,
+    /// The last failure, if it is dead.
+    pub failure: Option<Box<Failure>>,
+    /// When it was accepted.
+    pub enqueued_at: Timestamp,
+    /// When its last run began, if any did.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub at: Timestamp,
+    /// Runs granted.
+    pub attempts: u32,
+}

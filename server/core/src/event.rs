@@ -1,0 +1,113 @@
+//! What can happen to the core. The shell turns messages and time into events.
+
+use std::time::Duration;
+
+use crate::ids::{LeaseToken, Name, SessionId, TaskId};
+use crate::task::{Failure, Payload, TaskSpec};
+
+/// Chosen by the shell to match a [`crate::Reply`] with whoever asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// Something that happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A caller wants a task run. The shell has made sure that no finished task
+    /// has the id. Answered by one [`crate::Reply`].
+    Enqueue {
+        /// Whom to answer.
+        request: RequestId,
+        /// What to run.
+        spec: Box<TaskSpec>,
+    },
+    /// A caller no longer wants a task. Answered by one [`crate::Reply`].
+    Cancel {
+        /// Whom to answer.
+        request: RequestId,
+        /// Which task.
+        task: TaskId,
+    },
+    /// A worker connected.
+    SessionOpened(Box<Hello>),
+    /// A worker is alive.
+    Heartbeat(SessionId),
+    /// A worker takes nothing new.
+    Draining(SessionId),
+    /// A worker's connection is gone.
+    SessionClosed {
+        /// Whose.
+        session: SessionId,
+        /// How.
+        how: Closed,
+    },
+    /// A run returned. Answered by one [`crate::Effect::Ack`].
+    Completed {
+        /// Who says so.
+        session: SessionId,
+        /// Which run.
+        token: LeaseToken,
+        /// What it returned.
+        result: Payload,
+    },
+    /// A run failed. Answered by one [`crate::Effect::Ack`].
+    Failed {
+        /// Who says so.
+        session: SessionId,
+        /// Which run.
+        token: LeaseToken,
+        /// How.
+        failure: Failure,
+    },
+    /// A grant is given back unstarted. Answered by one [`crate::Effect::Ack`].
+    Released {
+        /// Who says so.
+        session: SessionId,
+        /// Which run.
+        token: LeaseToken,
+    },
+    /// A stopped run has ended without a result. Answered by one
+    /// [`crate::Effect::Ack`].
+    Ended {
+        /// Who says so.
+        session: SessionId,
+        /// Which run.
+        token: LeaseToken,
+    },
+    /// Nothing but time has passed.
+    Tick,
+}
+
+/// How a session's connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// The worker said goodbye: it holds nothing any more.
+    Goodbye,
+    /// Reset or end of file: it may come back.
+    Lost,
+}
+
+/// What a worker says when it connects.
+#[derive(Debug, Clone)]
+pub struct Hello {
+    /// Its session: a new one, or one to resume.
+    pub session: SessionId,
+    /// Its name.
+    pub worker: Name,
+    /// Runs it takes at a time, 1…[`crate::limits::MAX_SLOTS`].
+    pub slots: u32,
+    /// What it can run.
+    pub tasks: Vec<Declaration>,
+    /// Runs that still go on, when it resumes.
+    pub held: Vec<LeaseToken>,
+}
+
+/// A task name a worker can run, with defaults for tasks that say nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Declaration {
+    /// The name.
+    pub name: Name,
+    /// Longest time of one attempt.
+    pub timeout: Option<Duration>,
+    /// Failures allowed.
+    pub max_attempts: Option<u32>,
+}

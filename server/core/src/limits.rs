@@ -1,0 +1,55 @@
+//! Every maximum and every default of the broker, with its unit.
+
+use std::time::Duration;
+
+/// Bytes of a task, queue or series name.
+pub const MAX_NAME_BYTES: usize = 200;
+/// Tasks a broker holds that have not ended. At about 130 bytes each this is
+/// the memory bound of goals.md for a deep queue, twice over.
+pub const MAX_LIVE_TASKS: usize = 20_000_000;
+/// Distinct task names waiting in one queue.
+pub const MAX_ROUTES_PER_QUEUE: usize = 10_000;
+/// Queues of one broker.
+pub const MAX_QUEUES: usize = 10_000;
+/// Worker sessions of one broker, lost ones included while their lease runs.
+pub const MAX_SESSIONS: usize = 100_000;
+/// Runs one session may hold at a time.
+pub const MAX_SLOTS: u32 = 65_536;
+/// Task names one worker may register.
+pub const MAX_DECLARATIONS: usize = 10_000;
+/// Bytes of a failure's message and of its trace, each.
+pub const MAX_FAILURE_BYTES: usize = 8 * 1024;
+/// Largest attempt, timeout and loss budget.
+pub const MAX_BUDGET: u32 = 1_000;
+/// Longest delay, timeout or time to live.
+pub const MAX_DURATION: Duration = Duration::from_hours(10 * 366 * 24);
+
+/// How long a session lives without a heartbeat.
+pub const LEASE: Duration = Duration::from_secs(30);
+/// How often a worker sends a heartbeat.
+pub const HEARTBEAT: Duration = Duration::from_secs(5);
+/// A worker ends its runs this long before its lease would.
+pub const LEASE_MARGIN: Duration = Duration::from_secs(5);
+/// After a reset or end of file, how long a session's runs wait for it to resume.
+pub const RESET_GRACE: Duration = Duration::from_secs(5);
+/// After a restart, how long recovered tasks wait for known sessions to resume.
+pub const RESUME_GRACE: Duration = Duration::from_secs(2);
+/// A run this old gets a durable claim with the next commit.
+pub const CLAIM_AFTER: Duration = Duration::from_millis(50);
+
+/// Failures allowed unless the task or its worker says otherwise.
+pub const DEFAULT_MAX_ATTEMPTS: u32 = 1;
+/// Timeouts allowed unless the task says otherwise.
+pub const DEFAULT_MAX_TIMEOUTS: u32 = 1;
+/// Sessions that may end under a task before it counts as poison.
+pub const MAX_LOSSES: u32 = 20;
+/// A retry waits a random time up to this, doubled with every failure …
+pub const BACKOFF_BASE: Duration = Duration::from_secs(1);
+/// … but never more than this.
+pub const BACKOFF_CAP: Duration = Duration::from_mins(5);
+/// How long a result is kept.
+pub const DEFAULT_RESULT_TTL: Duration = Duration::from_hours(1);
+/// How long a dead task is kept.
+pub const DEAD_TTL: Duration = Duration::from_hours(7 * 24);
+/// How long at least the id of a finished task is remembered.
+pub const MIN_DEDUP_TTL: Duration = Duration::from_hours(1);

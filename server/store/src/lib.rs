@@ -1,0 +1,115 @@
+//! What the broker remembers: the seam every store stands behind, and the
+//! stores. A store applies the core's changes in order, durably, and decides
+//! nothing.
+
+use std::collections::BTreeMap;
+
+use asynq_core::{Change, Epoch, Name, Payload, Seq, SessionRecord, StateName, TaskId, TaskRecord, Timestamp};
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another broker has opened the shard since. Nothing was written.
+    #[error("deposed: the shard was opened again with epoch {stored}, this broker has {held}", stored = stored.0, held = held.0)]
+    Deposed {
+        /// The epoch of the newer owner.
+        stored: Epoch,
+        /// The epoch of this one.
+        held: Epoch,
+    },
+    /// The disk is full. Nothing was written.
+    #[error("disk full: {0}")]
+    Full(String),
+    /// The store is not one this version can read. Nothing was written.
+    #[error("{0}")]
+    Incompatible(String),
+    /// Anything else. What was being written may or may not be there: only a
+    /// new open tells. An fsync that failed is never tried again.
+    #[error("store failed: {0}")]
+    Failed(String),
+}
+
+/// What [`Store::open`] found besides the live tasks.
+#[derive(Debug)]
+pub struct Opened {
+    /// This incarnation: max(stored + 1, the wall clock in µs).
+    pub epoch: Epoch,
+    /// The number of the last batch committed by any owner; 0 for none.
+    pub last_batch: u64,
+    /// The first unused place in the order.
+    pub next_seq: Seq,
+    /// Sessions opened and not closed.
+    pub sessions: Vec<SessionRecord>,
+    /// Terminal tasks still kept, by queue and state.
+    pub finished: BTreeMap<(Name, StateName), u64>,
+    /// The latest time in any record, so that a clock set back is noticed.
+    pub latest: Timestamp,
+}
+
+/// What [`Store::prune`] did.
+#[derive(Debug, Default)]
+pub struct Pruned {
+    /// Tasks forgotten, by queue and state.
+    pub forgotten: BTreeMap<(Name, StateName), u64>,
+    /// Results dropped from tasks still remembered.
+    pub results: u64,
+    /// The whole store has been gone through since the last call that said so.
+    pub complete: bool,
+}
+
+/// The writing side of a shard: one owner, one thread. Calls block.
+///
+/// **A crash** at any point leaves a prefix of the committed batches: every
+/// batch whose `commit` returned, and of the one under way all or nothing.
+pub trait Store: Send {
+    /// Takes the shard over: from here on older owners' commits fail. Calls
+    /// `live` once for each task that has not ended, in the order of `Seq`.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    fn open(&mut self, now: Timestamp, live: &mut dyn FnMut(Seq, TaskRecord)) -> Result<Opened, StoreError>;
+
+    /// Makes a batch durable, all of it or nothing. `batch` counts up from
+    /// [`Opened::last_batch`] and is stored with it, so that a batch whose fate
+    /// is unknown can be read back by opening again.
+    ///
+    /// # Errors
+    /// [`StoreError::Deposed`] if another owner opened the shard.
+    fn commit(&mut self, epoch: Epoch, batch: u64, changes: &[Change]) -> Result<(), StoreError>;
+
+    /// Goes through at most `budget` records from where the last call ended,
+    /// drops what is past its time, and begins again at the end.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    fn prune(&mut self, epoch: Epoch, now: Timestamp, budget: usize) -> Result<Pruned, StoreError>;
+
+    /// A reading side for another thread. It sees every batch whose `commit`
+    /// returned before the read began.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError>;
+}
+
+/// The reading side of a shard. Calls block.
+pub trait Reader: Send {
+    /// The arguments of tasks that have not ended, in the order asked for;
+    /// `None` for one the store does not have.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    fn payloads(&mut self, tasks: &[Seq]) -> Result<Vec<Option<Payload>>, StoreError>;
+
+    /// What is remembered of a task, ended or not.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    fn task(&mut self, id: TaskId) -> Result<Option<(Seq, TaskRecord)>, StoreError>;
+
+    /// The result of a task, unless it has none or it has been dropped.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    fn result(&mut self, task: Seq) -> Result<Option<Payload>, StoreError>;
+}
