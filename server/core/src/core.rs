@@ -1,14 +1,26 @@
-//! The state machine itself.
+//! The state machine itself: what it holds, and the one way in.
+//!
+//! Every change of a task's state goes through [`Core::change`] or
+//! [`Core::finish`], which keep all that hangs on a state (timers, the
+//! scheduler, the session's slots, the counts) in step with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::change::{Change, SessionRecord};
-use crate::effect::Effect;
+use slab::Slab;
+
+use crate::change::Change;
+use crate::effect::{Assignment, Effect, Finished};
 use crate::event::Event;
-use crate::ids::{Epoch, Name, Seq, TaskId};
-use crate::task::{StateName, TaskRecord};
+use crate::ids::{Epoch, Grant, LeaseToken, Name, Seq, SessionId, TaskId};
+use crate::lifecycle::{self, Trigger};
+use crate::limits;
+use crate::live::{Held, Live, Task};
+use crate::names::{NameId, Names};
+use crate::sched::{Scheduler, TaskKey};
+use crate::sessions::Session;
+use crate::task::{Finish, Outcome, Payload, ResultInfo, State, StateName};
 use crate::time::Timestamp;
-use crate::view::{Explanation, QueueView, TaskView, WorkerView};
+use crate::timers::{Timer, Timers};
 
 /// What one or more events lead to, in order.
 #[derive(Debug, Default)]
@@ -21,87 +33,330 @@ pub struct Output {
 
 /// Decides for one shard.
 #[derive(Debug)]
-pub struct Core {}
+pub struct Core {
+    pub(crate) epoch: Epoch,
+    pub(crate) next_seq: Seq,
+    pub(crate) names: Names,
+    pub(crate) tasks: Slab<Task>,
+    pub(crate) by_id: BTreeMap<TaskId, TaskKey>,
+    pub(crate) queues: BTreeMap<NameId, Counts>,
+    pub(crate) sessions: BTreeMap<SessionId, Session>,
+    pub(crate) sched: Scheduler,
+    pub(crate) timers: Timers,
+    /// Grants that get a durable claim if they still run by then.
+    pub(crate) claims: VecDeque<(Timestamp, TaskKey, LeaseToken)>,
+    /// Tasks held back after a restart; some may have moved on since.
+    pub(crate) recovering: Vec<TaskKey>,
+    /// Runs found at a restart, before their sessions are.
+    pub(crate) restored_runs: Vec<(TaskKey, Held)>,
+    /// Sessions of before a restart that have not resumed yet.
+    pub(crate) awaited: BTreeSet<SessionId>,
+}
+
+/// Tasks of a queue, by state.
+pub(crate) type Counts = BTreeMap<StateName, u64>;
 
 impl Core {
-    /// An empty shard.
+    /// An empty shard. [`Core::start`] comes next, after a [`Core::restore`]
+    /// for each task there was.
     #[must_use]
     pub fn new(epoch: Epoch) -> Self {
-        unimplemented!("{epoch:?}")
-    }
-
-    /// Takes back a task that had not ended when the shard was last open. Only
-    /// before [`Core::start`], in any order.
-    pub fn restore(&mut self, seq: Seq, record: TaskRecord) {
-        unimplemented!("{seq:?} {record:?}")
-    }
-
-    /// Begins to decide, after a restart or for the first time: `next_seq` is
-    /// the first unused place in the order, `sessions` those whose leases may
-    /// still run, `finished` the terminal tasks still kept.
-    pub fn start(
-        &mut self,
-        now: Timestamp,
-        next_seq: Seq,
-        sessions: Vec<SessionRecord>,
-        finished: BTreeMap<(Name, StateName), u64>,
-        out: &mut Output,
-    ) {
-        unimplemented!("{now:?} {next_seq:?} {sessions:?} {finished:?} {out:?}")
+        Self {
+            epoch,
+            next_seq: Seq(1),
+            names: Names::default(),
+            tasks: Slab::new(),
+            by_id: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            sched: Scheduler::new(),
+            timers: Timers::default(),
+            claims: VecDeque::new(),
+            recovering: Vec::new(),
+            restored_runs: Vec::new(),
+            awaited: BTreeSet::new(),
+        }
     }
 
     /// Takes in what happened at `now` and appends to `out` what follows.
     pub fn apply(&mut self, now: Timestamp, event: Event, out: &mut Output) {
-        unimplemented!("{now:?} {event:?} {out:?}")
+        match event {
+            Event::Enqueue { request, spec } => self.on_enqueue(now, request, *spec, out),
+            Event::Cancel { request, task } => self.on_cancel(now, request, task, out),
+            Event::SessionOpened(hello) => self.on_session_opened(now, *hello, out),
+            Event::Heartbeat(session) => self.on_heartbeat(now, session, out),
+            Event::Draining(session) => self.on_draining(session),
+            Event::SessionClosed { session, how } => self.on_session_closed(now, session, how, out),
+            Event::Completed { session, token, result } => self.on_completed(now, session, token, result, out),
+            Event::Failed {
+                session,
+                token,
+                failure,
+            } => self.on_failed(now, session, token, failure, out),
+            Event::Released { session, token } => self.on_released(now, session, token, out),
+            Event::Ended { session, token } => self.on_ended(now, session, token, out),
+            Event::Tick => self.on_tick(now, out),
+        }
+        self.dispatch(now, out);
     }
 
     /// When [`Event::Tick`] is due next.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Timestamp> {
-        unimplemented!()
-    }
-
-    /// A task that has not ended.
-    #[must_use]
-    pub fn task(&self, now: Timestamp, id: TaskId) -> Option<TaskView> {
-        unimplemented!("{now:?} {id}")
+        let claim = self.claims.front().map(|&(at, ..)| at);
+        [self.timers.next(), claim].into_iter().flatten().min()
     }
 
     /// Whether the task is known and has not ended.
     #[must_use]
     pub fn is_live(&self, id: TaskId) -> bool {
-        unimplemented!("{id}")
+        self.by_id.contains_key(&id)
     }
 
-    /// Why a task that has not ended is where it is.
-    #[must_use]
-    pub fn explain(&self, now: Timestamp, id: TaskId) -> Option<Explanation> {
-        unimplemented!("{now:?} {id}")
+    fn on_tick(&mut self, now: Timestamp, out: &mut Output) {
+        while let Some(timer) = self.timers.pop_due(now) {
+            match timer {
+                Timer::ResumeGrace => self.end_recovery(),
+                Timer::Lease(session) => self.on_lease_timer(now, session, out),
+                Timer::ResetGrace(session) => self.on_reset_grace(now, session, out),
+                Timer::Due(key) => {
+                    // `change` disarms the timer that has just gone off: no harm.
+                    self.change(key, Trigger::Due, |task| task.state = Live::Ready);
+                }
+                Timer::Expire(key) => self.on_expire(now, key, out),
+                Timer::Timeout(key) => self.on_timeout(key, out),
+            }
+        }
+        while let Some(&(at, key, token)) = self.claims.front() {
+            if at > now {
+                break;
+            }
+            self.claims.pop_front();
+            self.claim(key, token, out);
+        }
     }
 
-    /// Every queue, by name.
-    #[must_use]
-    pub fn queues(&self, now: Timestamp) -> Vec<QueueView> {
-        unimplemented!("{now:?}")
+    /// Makes a run durable that has gone on for a while.
+    fn claim(&mut self, key: TaskKey, token: LeaseToken, out: &mut Output) {
+        let Some(task) = self.tasks.get_mut(key.index()).filter(|task| task.token() == token) else {
+            return;
+        };
+        let Some(held) = task.held_mut().filter(|held| !held.claimed) else {
+            return;
+        };
+        held.claimed = true;
+        self.remember(key, out);
     }
 
-    /// Every worker session, by name.
-    #[must_use]
-    pub fn workers(&self) -> Vec<WorkerView> {
-        unimplemented!()
+    /// Starts what can be started: no task waits beside a free slot that could
+    /// run it.
+    pub(crate) fn dispatch(&mut self, now: Timestamp, out: &mut Output) {
+        while let Some((key, session)) = self.sched.pair() {
+            self.grant(now, key, session, out);
+        }
     }
 
-    /// The store has pruned that many finished tasks.
-    pub fn forgot(&mut self, pruned: &BTreeMap<(Name, StateName), u64>) {
-        unimplemented!("{pruned:?}")
+    fn grant(&mut self, now: Timestamp, key: TaskKey, id: SessionId, out: &mut Output) {
+        let (epoch, attempt) = (self.epoch, self.live(key).grant.attempt + 1);
+        let held = self.held_by(id, key, now);
+        self.change(key, Trigger::Granted, |task| {
+            task.grant = Grant { epoch, attempt };
+            task.state = Live::Held(Box::new(held));
+        });
+        let task = self.live(key);
+        let token = task.token();
+        out.effects.push(Effect::Assign(Box::new(Assignment {
+            session: id,
+            token,
+            seq: task.seq,
+            name: self.names.get(task.name).clone(),
+            queue: self.names.get(task.queue).clone(),
+            series: self.names.get(task.series).clone(),
+            timeout: task.held().and_then(|held| held.timeout),
+            deadline: task.deadline(),
+            enqueued_at: task.enqueued_at,
+        })));
+        self.claims.push_back((now + limits::CLAIM_AFTER, key, token));
     }
 
-    /// Asserts every invariant that spans the core's structures. For tests: it
-    /// walks everything.
-    ///
-    /// # Panics
-    /// If one does not hold.
-    pub fn check(&self) {
-        unimplemented!()
+    /// A run of the task by the session, with the session's defaults.
+    pub(crate) fn held_by(&self, session: SessionId, key: TaskKey, now: Timestamp) -> Held {
+        let task = self.live(key);
+        let options = task.extra.as_ref().map(|extra| &extra.options);
+        let declared = self.sessions[&session].tasks.get(&task.name);
+        Held {
+            session,
+            started_at: now,
+            timeout: options
+                .and_then(|o| o.timeout)
+                .or_else(|| declared.and_then(|d| d.timeout)),
+            max_attempts: options
+                .and_then(|o| o.max_attempts)
+                .or_else(|| declared.and_then(|d| d.max_attempts))
+                .unwrap_or(limits::DEFAULT_MAX_ATTEMPTS),
+            claimed: false,
+            stop: None,
+        }
+    }
+
+    /// Moves a live task to another live state.
+    pub(crate) fn change(&mut self, key: TaskKey, trigger: Trigger, to: impl FnOnce(&mut Task)) {
+        let from = self.live(key).state_name();
+        self.leave_state(key, trigger == Trigger::Granted);
+        to(&mut self.tasks[key.index()]);
+        let now = self.live(key).state_name();
+        debug_assert_eq!(lifecycle::next(from, trigger), Some(now), "{from:?} by {trigger:?}");
+        let queue = self.live(key).queue;
+        self.count(queue, from, now);
+        self.enter_state(key);
+    }
+
+    /// Ends a task: it leaves the core's memory for the store's.
+    pub(crate) fn finish(
+        &mut self,
+        now: Timestamp,
+        key: TaskKey,
+        trigger: Trigger,
+        outcome: Outcome,
+        result: Option<Payload>,
+        out: &mut Output,
+    ) {
+        self.leave_state(key, false);
+        let task = self.tasks.remove(key.index());
+        self.by_id.remove(&task.id);
+        let (from, to) = (task.state_name(), outcome.state_name());
+        debug_assert_eq!(lifecycle::next(from, trigger), Some(to), "{from:?} by {trigger:?}");
+        self.count(task.queue, from, to);
+
+        let ttl = task.result_ttl();
+        let started_at = task.held().map(|held| held.started_at);
+        let finish = Finish {
+            outcome: outcome.clone(),
+            at: now,
+            started_at,
+            result: result.as_ref().map(|result| ResultInfo {
+                bytes: result.data.len() as u64,
+                content_type: result.content_type.clone(),
+                until: now + ttl,
+            }),
+        };
+        let record = task.record_as(State::Finished(finish), &self.names);
+        let keep = match outcome {
+            Outcome::Dead(_) => limits::DEAD_TTL,
+            Outcome::Succeeded | Outcome::Cancelled | Outcome::Expired => ttl.max(limits::MIN_DEDUP_TTL),
+        };
+        out.effects.push(Effect::Finished(Box::new(Finished {
+            task: task.id,
+            outcome,
+            result: result.clone(),
+            failure: record.failure.clone(),
+            enqueued_at: task.enqueued_at,
+            started_at,
+            at: now,
+            attempts: task.grant.attempt,
+        })));
+        out.changes.push(Change::Finish {
+            seq: task.seq,
+            record: Box::new(record),
+            result: result.filter(|_| !ttl.is_zero()),
+            forget_at: now + keep,
+        });
+        for name in [task.name, task.queue, task.series] {
+            self.names.release(name);
+        }
+    }
+
+    /// Has the store remember a live task as it is now.
+    pub(crate) fn remember(&self, key: TaskKey, out: &mut Output) {
+        let task = self.live(key);
+        out.changes.push(Change::Update {
+            seq: task.seq,
+            record: Box::new(task.record(&self.names)),
+        });
+    }
+
+    pub(crate) fn live(&self, key: TaskKey) -> &Task {
+        &self.tasks[key.index()]
+    }
+
+    /// A queue's counts. A queue that had tasks once stays known.
+    pub(crate) fn queue_mut(&mut self, name: &Name) -> &mut Counts {
+        let id = match self.names.find(name).filter(|id| self.queues.contains_key(id)) {
+            Some(id) => id,
+            None => self.names.acquire(name),
+        };
+        self.queues.entry(id).or_default()
+    }
+
+    fn count(&mut self, queue: NameId, from: StateName, to: StateName) {
+        let counts = self.queues.get_mut(&queue).expect("a queue with tasks is known");
+        *counts.get_mut(&from).expect("the task was counted") -= 1;
+        *counts.entry(to).or_default() += 1;
+    }
+
+    /// Timers a task has while it is in its state.
+    pub(crate) fn alarms(&self, key: TaskKey) -> impl Iterator<Item = (Timestamp, Timer)> + use<> {
+        let task = self.live(key);
+        let mut alarms = [None; 2];
+        match &task.state {
+            Live::Scheduled(at) => {
+                alarms[0] = Some((*at, Timer::Due(key)));
+                alarms[1] = task.expires_at().map(|at| (at, Timer::Expire(key)));
+            }
+            Live::Ready | Live::Recovering => alarms[1] = task.expires_at().map(|at| (at, Timer::Expire(key))),
+            Live::Held(held) => {
+                let timeout = held.timeout.filter(|_| held.stop.is_none());
+                alarms[0] = timeout.map(|timeout| (held.started_at + timeout, Timer::Timeout(key)));
+                let deadline = task
+                    .deadline()
+                    .filter(|_| held.stop < Some(crate::StopIntent::Deadline));
+                alarms[1] = deadline.map(|at| (at, Timer::Expire(key)));
+            }
+        }
+        alarms.into_iter().flatten()
+    }
+
+    pub(crate) fn enter_state(&mut self, key: TaskKey) {
+        for (at, timer) in self.alarms(key) {
+            self.timers.arm(at, timer);
+        }
+        let task = &self.tasks[key.index()];
+        match &task.state {
+            Live::Scheduled(_) => {}
+            Live::Ready => self.sched.insert(&task.waiting(key)),
+            Live::Recovering => self.recovering.push(key),
+            Live::Held(held) => {
+                let session = held.session;
+                self.session_mut(session).held.insert(key);
+                self.sync_free_slots(session);
+            }
+        }
+    }
+
+    fn leave_state(&mut self, key: TaskKey, popped: bool) {
+        for (at, timer) in self.alarms(key) {
+            self.timers.disarm(at, timer);
+        }
+        let task = &self.tasks[key.index()];
+        match &task.state {
+            // A key that stays behind in `recovering` is told by the state.
+            Live::Scheduled(_) | Live::Recovering => {}
+            Live::Ready if popped => {}
+            Live::Ready => {
+                let was_there = self.sched.remove(&task.waiting(key));
+                debug_assert!(was_there, "a ready task was not waiting");
+            }
+            Live::Held(held) => {
+                let session = held.session;
+                self.session_mut(session).held.remove(&key);
+                self.sync_free_slots(session);
+            }
+        }
+    }
+}
+
+impl TaskKey {
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::event::RequestId;
 use crate::ids::{LeaseToken, Name, Seq, SessionId, TaskId};
-use crate::task::{Failure, Outcome, Payload, StateName};
+use crate::task::{Failure, Outcome, Payload, StateName, StopIntent};
 use crate::time::Timestamp;
 
 /// Something to do.
@@ -149,6 +149,16 @@ pub enum StopCause {
     Deadline,
     /// The grant is not current any more; nothing the run says will be taken.
     Stale,
+}
+
+impl From<StopIntent> for StopCause {
+    fn from(intent: StopIntent) -> Self {
+        match intent {
+            StopIntent::Timeout => Self::Timeout,
+            StopIntent::Deadline => Self::Deadline,
+            StopIntent::Cancel => Self::Cancelled,
+        }
+    }
 }
 
 /// What became of a worker's message about a run.

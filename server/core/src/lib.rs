@@ -1,18 +1,50 @@
 //! The pure core of the asynq broker. It is told the time and what happened,
 //! and answers what to remember and what to do: no clock, no I/O, no
 //! randomness, so that every run can be replayed.
+//!
+//! ```
+//! use asynq_core::{Core, Epoch, Event, Name, Output, Payload, RequestId, Seq, TaskId, TaskSpec, Timestamp};
+//!
+//! let (now, mut out) = (Timestamp::from_millis(1), Output::default());
+//! let mut core = Core::new(Epoch(1));
+//! core.start(now, Seq(1), Vec::new(), Default::default(), &mut out);
+//! let spec = TaskSpec {
+//!     id: TaskId([7; 16]),
+//!     name: Name::new("resize")?,
+//!     queue: Name::new("default")?,
+//!     series: Name::or_empty("")?,
+//!     options: Default::default(),
+//!     start_at: None,
+//!     payload: Payload { content_type: "".into(), data: "{}".into() },
+//! };
+//! core.apply(now, Event::Enqueue { request: RequestId(1), spec: Box::new(spec) }, &mut out);
+//! assert_eq!((out.changes.len(), out.effects.len()), (1, 1)); // one insert, one reply
+//! # Ok::<(), asynq_core::NameError>(())
+//! ```
 
+mod callers;
 mod change;
+mod check;
 mod core;
 mod effect;
 mod event;
+mod explain;
 mod ids;
+pub mod lifecycle;
 pub mod limits;
+mod live;
+mod names;
+mod recovery;
+mod runs;
+mod sched;
+mod sessions;
 mod task;
 mod time;
+mod timers;
 mod view;
 
 pub use crate::core::{Core, Output};
+pub use callers::digest;
 pub use change::{Change, SessionRecord};
 pub use effect::{Assignment, CancelOutcome, Effect, Finished, Refusal, Reply, StopCause, Verdict};
 pub use event::{Closed, Declaration, Event, Hello, RequestId};

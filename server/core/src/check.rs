@@ -1,0 +1,130 @@
+//! Every invariant that spans the core's structures, for tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::core::{Core, Counts};
+use crate::live::Live;
+use crate::names::NameId;
+use crate::sessions::Link;
+use crate::timers::Timer;
+
+impl Core {
+    /// Asserts every invariant that spans the core's structures. For tests: it
+    /// walks everything.
+    ///
+    /// # Panics
+    /// If one does not hold.
+    pub fn check(&self) {
+        self.sched.check();
+        self.check_tasks();
+        self.check_sessions();
+        self.check_counts();
+        self.check_names();
+    }
+
+    /// What hangs on a task's state is there, and nothing else is.
+    fn check_tasks(&self) {
+        assert_eq!(self.by_id.len(), self.tasks.len(), "ids and tasks differ");
+        let waiting: BTreeMap<_, _> = self.sched.waiting().map(|(seq, key)| (key, seq)).collect();
+        let mut alarms = BTreeSet::new();
+        let mut ready = 0;
+        for (&id, &key) in &self.by_id {
+            let task = self.live(key);
+            assert_eq!(task.id, id, "an id leads to another task");
+            alarms.extend(self.alarms(key));
+            match &task.state {
+                Live::Scheduled(_) => {}
+                Live::Ready => {
+                    ready += 1;
+                    assert_eq!(waiting.get(&key), Some(&task.seq), "{id} is ready and does not wait");
+                }
+                Live::Recovering => assert!(self.recovering.contains(&key), "{id} is held back for ever"),
+                Live::Held(held) => {
+                    let session = &self.sessions[&held.session];
+                    assert!(
+                        session.held.contains(&key),
+                        "{id} is held by a session that does not know"
+                    );
+                    assert!(task.grant.attempt > 0, "{id} runs without a grant");
+                }
+            }
+        }
+        assert_eq!(waiting.len(), ready, "something waits that is not ready");
+        for (at, timer) in self.timers.iter() {
+            match timer {
+                Timer::Due(_) | Timer::Expire(_) | Timer::Timeout(_) => {
+                    assert!(alarms.remove(&(at, timer)), "{timer:?} lingers");
+                }
+                Timer::ResumeGrace => {}
+                Timer::Lease(id) => assert!(self.sessions.contains_key(&id), "{timer:?} lingers"),
+                Timer::ResetGrace(id) => {
+                    assert_eq!(self.sessions[&id].link, Link::Lost(at), "{timer:?} lingers");
+                }
+            }
+        }
+        assert!(alarms.is_empty(), "not armed: {alarms:?}");
+    }
+
+    fn check_sessions(&self) {
+        let free = self.sched.free_slots();
+        for (&id, session) in &self.sessions {
+            let due = match session.link {
+                Link::Active(_) => session.slots.saturating_sub(session.held.len() as u32),
+                Link::Draining(_) | Link::Lost(_) | Link::Awaited => 0,
+            };
+            assert_eq!(
+                free.get(&id).copied().unwrap_or(0),
+                due,
+                "the scheduler is wrong about free slots of {id}"
+            );
+            assert!(
+                self.timers.is_armed(session.lease_timer, Timer::Lease(id)),
+                "nobody watches the lease of {id}"
+            );
+            assert!(
+                session.lease_timer <= session.lease_until,
+                "the lease of {id} ends unseen"
+            );
+            for &key in &session.held {
+                let held = self.live(key).held().map(|held| held.session);
+                assert_eq!(held, Some(id), "{id} thinks it holds a task");
+            }
+        }
+        assert!(
+            free.keys().all(|id| self.sessions.contains_key(id)),
+            "free slots of nobody"
+        );
+        assert!(
+            self.awaited.iter().all(|id| self.sessions.contains_key(id)),
+            "nobody is awaited"
+        );
+    }
+
+    fn check_counts(&self) {
+        let mut counted: BTreeMap<NameId, Counts> = BTreeMap::new();
+        for (_, task) in &self.tasks {
+            *counted
+                .entry(task.queue)
+                .or_default()
+                .entry(task.state_name())
+                .or_default() += 1;
+        }
+        for (queue, counts) in &self.queues {
+            let counted = counted.remove(queue).unwrap_or_default();
+            for (state, &n) in counts.iter().filter(|(state, _)| !state.is_terminal()) {
+                assert_eq!(
+                    n,
+                    counted.get(state).copied().unwrap_or(0),
+                    "the count of {state:?} is off"
+                );
+            }
+        }
+        assert!(counted.is_empty(), "tasks in a queue that is not known");
+    }
+
+    fn check_names(&self) {
+        let declared: usize = self.sessions.values().map(|session| session.tasks.len()).sum();
+        let users = 3 * self.tasks.len() + self.queues.len() + declared;
+        assert_eq!(self.names.users(), users, "names leak");
+    }
+}

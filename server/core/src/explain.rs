@@ -1,0 +1,207 @@
+//! What can be seen from outside: tasks, queues, workers, and why a task is
+//! where it is.
+
+use std::collections::BTreeMap;
+
+use crate::core::Core;
+use crate::ids::TaskId;
+use crate::live::{Held, Live, Task};
+use crate::sched::{Ahead, TaskKey};
+use crate::sessions::Link;
+use crate::task::{Placement, StateName};
+use crate::time::Timestamp;
+use crate::view::{Explanation, QueueView, Reason, TaskView, WorkerState, WorkerView};
+
+impl Core {
+    /// A task that has not ended.
+    #[must_use]
+    pub fn task(&self, id: TaskId) -> Option<TaskView> {
+        let key = *self.by_id.get(&id)?;
+        let task = self.live(key);
+        Some(TaskView {
+            record: task.record(&self.names),
+            worker: task.held().map(|held| self.sessions[&held.session].worker.clone()),
+            reason: self.reason(key),
+        })
+    }
+
+    /// Why a task that has not ended is where it is.
+    #[must_use]
+    pub fn explain(&self, now: Timestamp, id: TaskId) -> Option<Explanation> {
+        let key = *self.by_id.get(&id)?;
+        let task = self.live(key);
+        let reason = self.reason(key);
+        let mut details = BTreeMap::new();
+        let message = match (reason, &task.state) {
+            (Reason::NotDue, Live::Scheduled(at)) => {
+                details.insert("due_in_ms", at.since(now).as_millis().to_string());
+                let why = if task.grant.attempt == 0 {
+                    "starts"
+                } else {
+                    "is tried again"
+                };
+                format!("It {why} in {:.1?}.", at.since(now))
+            }
+            (Reason::Running | Reason::Stopping | Reason::Resuming, Live::Held(held)) => {
+                self.explain_run(now, task, held, reason, &mut details)
+            }
+            (Reason::NoWorker, _) => {
+                let name = self.names.get(task.name);
+                details.insert("name", name.to_string());
+                format!("No connected worker has registered the task name {name}.")
+            }
+            (Reason::NoFreeSlot, _) => {
+                let (busy, slots) = self.busy_slots(task);
+                details.insert("busy_slots", busy.to_string());
+                details.insert("slots", slots.to_string());
+                format!("It is next, but all {slots} slots of the workers that could run it are taken.")
+            }
+            (Reason::Behind, _) => explain_place(task, self.sched.ahead_of(&task.waiting(key)), &mut details),
+            (Reason::Resuming, _) => {
+                "The broker has restarted and gives workers up to 2 s to say that they still run it.".into()
+            }
+            (Reason::NotDue | Reason::Running | Reason::Stopping | Reason::Finished, _) => {
+                unreachable!("the reason follows from the state")
+            }
+        };
+        Some(Explanation {
+            task: id,
+            state: task.state_name(),
+            reason,
+            message,
+            details,
+        })
+    }
+
+    fn reason(&self, key: TaskKey) -> Reason {
+        let task = self.live(key);
+        match &task.state {
+            Live::Scheduled(_) => Reason::NotDue,
+            Live::Recovering => Reason::Resuming,
+            Live::Held(held) if held.stop.is_some() => Reason::Stopping,
+            Live::Held(held) if self.sessions[&held.session].link.class().is_none() => Reason::Resuming,
+            Live::Held(_) => Reason::Running,
+            Live::Ready if !self.sched.is_served(task.name) => Reason::NoWorker,
+            Live::Ready if self.sched.is_head(&task.waiting(key)) => Reason::NoFreeSlot,
+            Live::Ready => Reason::Behind,
+        }
+    }
+
+    fn explain_run(
+        &self,
+        now: Timestamp,
+        task: &Task,
+        held: &Held,
+        reason: Reason,
+        details: &mut BTreeMap<&'static str, String>,
+    ) -> String {
+        let session = &self.sessions[&held.session];
+        let (worker, attempt) = (&session.worker, task.grant.attempt);
+        let ran = now.since(held.started_at);
+        details.insert("worker", worker.to_string());
+        details.insert("session", held.session.to_string());
+        details.insert("running_ms", ran.as_millis().to_string());
+        details.insert("lease_ms", session.lease_until.since(now).as_millis().to_string());
+        match reason {
+            Reason::Stopping => {
+                let why = match held.stop {
+                    Some(crate::StopIntent::Timeout) => "its attempt took too long",
+                    Some(crate::StopIntent::Deadline) => "its deadline has passed",
+                    Some(crate::StopIntent::Cancel) | None => "it was cancelled",
+                };
+                format!("Worker {worker} has been told to stop it because {why}; it has not confirmed yet.")
+            }
+            Reason::Resuming => {
+                let until = match session.link {
+                    Link::Lost(at) => at.min(session.lease_until),
+                    Link::Awaited | Link::Active(_) | Link::Draining(_) => session.lease_until,
+                };
+                let left = until.since(now);
+                format!("Worker {worker} holds it but has no connection; it is given up in {left:.1?}.")
+            }
+            _ => format!("Worker {worker} has run attempt {attempt} for {ran:.1?}."),
+        }
+    }
+
+    /// Taken slots and all slots of the workers that could run the task.
+    fn busy_slots(&self, task: &Task) -> (usize, u32) {
+        let able = self
+            .sessions
+            .values()
+            .filter(|s| s.link.class().is_some() && s.tasks.contains_key(&task.name));
+        able.fold((0, 0), |(busy, slots), session| {
+            (busy + session.held.len(), slots + session.slots)
+        })
+    }
+
+    /// Every queue, by name.
+    #[must_use]
+    pub fn queues(&self, now: Timestamp) -> Vec<QueueView> {
+        let mut oldest: BTreeMap<_, Timestamp> = BTreeMap::new();
+        for (_, key) in self.sched.heads() {
+            let task = self.live(key);
+            let at = oldest.entry(task.queue).or_insert(Timestamp::MAX);
+            *at = (*at).min(task.enqueued_at);
+        }
+        let view = |(id, counts): (_, &BTreeMap<StateName, u64>)| QueueView {
+            name: self.names.get(id).clone(),
+            counts: counts.clone(),
+            oldest_ready: oldest.get(&id).map(|&at| now.since(at)),
+        };
+        let mut queues: Vec<_> = self.queues.iter().map(|(&id, counts)| view((id, counts))).collect();
+        queues.sort_by(|a, b| a.name.cmp(&b.name));
+        queues
+    }
+
+    /// Every worker session, by worker name.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerView> {
+        let mut workers: Vec<_> = self
+            .sessions
+            .iter()
+            .map(|(&id, session)| WorkerView {
+                name: session.worker.clone(),
+                session: id,
+                state: match session.link {
+                    Link::Active(_) => WorkerState::Active,
+                    Link::Draining(_) => WorkerState::Draining,
+                    Link::Lost(_) | Link::Awaited => WorkerState::Lost,
+                },
+                slots: session.slots,
+                busy: session.held.len() as u32,
+                tasks: session.tasks.keys().map(|&name| self.names.get(name).clone()).collect(),
+                connected_at: session.connected_at,
+            })
+            .collect();
+        workers.sort_by(|a, b| (&a.name, a.session).cmp(&(&b.name, b.session)));
+        for worker in &mut workers {
+            worker.tasks.sort();
+        }
+        workers
+    }
+
+    /// Whether a session may still be resumed.
+    #[must_use]
+    pub fn knows_session(&self, id: crate::SessionId) -> bool {
+        self.sessions.contains_key(&id)
+    }
+}
+
+fn explain_place(task: &Task, ahead: Ahead, details: &mut BTreeMap<&'static str, String>) -> String {
+    details.insert("ahead_in_series", ahead.in_series.to_string());
+    let own = ahead.in_series;
+    match (task.placement, ahead.bound) {
+        (Placement::Last, _) | (_, None) => "It was enqueued to run last: only when nothing else can.".into(),
+        (Placement::Next, Some(bound)) => {
+            details.insert("at_most_ahead", bound.to_string());
+            format!("At most {bound} tasks that were also enqueued to run next start before it.")
+        }
+        (Placement::Fair, Some(bound)) => {
+            details.insert("at_most_ahead", bound.to_string());
+            format!(
+                "{own} tasks of its own series and niceness are before it; with the shares of the others, at most \
+                 {bound} tasks start before it, later arrivals included."
+            )
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! A task that has not ended, as the core holds it: small, because there are
+//! millions. What most tasks do not have is boxed away in [`Extra`].
+
+use std::time::Duration;
+
+use crate::ids::{Grant, LeaseToken, Niceness, Seq, SessionId, TaskId};
+use crate::limits;
+use crate::names::{NameId, Names};
+use crate::sched::{TaskKey, Waiting};
+use crate::task::{Counters, Failure, Options, Placement, Run, State, StateName, StopIntent, TaskRecord};
+use crate::time::Timestamp;
+
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) id: TaskId,
+    pub(crate) seq: Seq,
+    pub(crate) enqueued_at: Timestamp,
+    pub(crate) digest: u64,
+    pub(crate) grant: Grant,
+    pub(crate) state: Live,
+    pub(crate) name: NameId,
+    pub(crate) queue: NameId,
+    pub(crate) series: NameId,
+    pub(crate) payload_bytes: u32,
+    pub(crate) niceness: Niceness,
+    pub(crate) placement: Placement,
+    pub(crate) extra: Option<Box<Extra>>,
+}
+
+/// Where a live task stands.
+#[derive(Debug)]
+pub(crate) enum Live {
+    Scheduled(Timestamp),
+    Ready,
+    /// Ready after a restart, held back because a worker may still run it.
+    Recovering,
+    Held(Box<Held>),
+}
+
+/// A run.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) session: SessionId,
+    pub(crate) started_at: Timestamp,
+    /// Longest time of this attempt, from the task or its worker.
+    pub(crate) timeout: Option<Duration>,
+    /// Failures allowed, from the task or its worker.
+    pub(crate) max_attempts: u32,
+    /// The store knows of it.
+    pub(crate) claimed: bool,
+    pub(crate) stop: Option<StopIntent>,
+}
+
+/// What most tasks do not have.
+#[derive(Debug, Default)]
+pub(crate) struct Extra {
+    pub(crate) options: Options,
+    pub(crate) start_at: Option<Timestamp>,
+    pub(crate) content_type: Box<str>,
+    pub(crate) counters: Counters,
+    pub(crate) failure: Option<Box<Failure>>,
+}
+
+impl Task {
+    pub(crate) fn state_name(&self) -> StateName {
+        match &self.state {
+            Live::Scheduled(_) => StateName::Scheduled,
+            Live::Ready | Live::Recovering => StateName::Ready,
+            Live::Held(held) if held.stop.is_some() => StateName::Stopping,
+            Live::Held(_) => StateName::Running,
+        }
+    }
+
+    pub(crate) fn token(&self) -> LeaseToken {
+        LeaseToken {
+            task: self.id,
+            grant: self.grant,
+        }
+    }
+
+    pub(crate) fn held(&self) -> Option<&Held> {
+        match &self.state {
+            Live::Held(held) => Some(held),
+            Live::Scheduled(_) | Live::Ready | Live::Recovering => None,
+        }
+    }
+
+    pub(crate) fn held_mut(&mut self) -> Option<&mut Held> {
+        match &mut self.state {
+            Live::Held(held) => Some(held),
+            Live::Scheduled(_) | Live::Ready | Live::Recovering => None,
+        }
+    }
+
+    pub(crate) fn extra_mut(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        self.extra
+            .as_ref()
+            .map_or_else(Counters::default, |extra| extra.counters)
+    }
+
+    pub(crate) fn options(&self) -> Options {
+        let mut options = self
+            .extra
+            .as_ref()
+            .map_or_else(Options::default, |extra| extra.options.clone());
+        (options.niceness, options.placement) = (self.niceness, self.placement);
+        options
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Timestamp> {
+        self.extra.as_ref()?.options.deadline
+    }
+
+    /// When the task expires, as it stands now: a task that has started once
+    /// has met `start_before`.
+    pub(crate) fn expires_at(&self) -> Option<Timestamp> {
+        let options = &self.extra.as_ref()?.options;
+        let start_before = if self.grant.attempt == 0 {
+            options.start_before
+        } else {
+            None
+        };
+        match (options.deadline, start_before) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    pub(crate) fn result_ttl(&self) -> Duration {
+        let asked = self.extra.as_ref().and_then(|extra| extra.options.result_ttl);
+        asked.unwrap_or(limits::DEFAULT_RESULT_TTL)
+    }
+
+    pub(crate) fn waiting(&self, key: TaskKey) -> Waiting {
+        Waiting {
+            key,
+            seq: self.seq,
+            queue: self.queue,
+            series: self.series,
+            route: self.name,
+            niceness: self.niceness,
+            placement: self.placement,
+        }
+    }
+
+    /// The durable form.
+    pub(crate) fn record(&self, names: &Names) -> TaskRecord {
+        let state = match &self.state {
+            Live::Scheduled(at) => State::Scheduled { at: *at },
+            Live::Ready | Live::Recovering => State::Ready,
+            Live::Held(held) => {
+                let run = Run {
+                    session: held.session,
+                    started_at: held.started_at,
+                };
+                held.stop
+                    .map_or(State::Running(run), |intent| State::Stopping(run, intent))
+            }
+        };
+        self.record_as(state, names)
+    }
+
+    /// The durable form, with another state.
+    pub(crate) fn record_as(&self, state: State, names: &Names) -> TaskRecord {
+        let extra = self.extra.as_deref();
+        TaskRecord {
+            id: self.id,
+            name: names.get(self.name).clone(),
+            queue: names.get(self.queue).clone(),
+            series: names.get(self.series).clone(),
+            options: self.options(),
+            enqueued_at: self.enqueued_at,
+            start_at: extra.and_then(|extra| extra.start_at),
+            payload_bytes: u64::from(self.payload_bytes),
+            content_type: extra.map_or_else(Box::default, |extra| extra.content_type.clone()),
+            digest: self.digest,
+            state,
+            grant: self.grant,
+            counters: self.counters(),
+            failure: extra.and_then(|extra| extra.failure.clone()),
+        }
+    }
+}

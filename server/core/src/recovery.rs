@@ -1,0 +1,168 @@
+//! After a restart: what was there before, and who still works on it.
+
+use std::collections::BTreeMap;
+
+use crate::change::SessionRecord;
+use crate::core::{Core, Output};
+use crate::ids::{Name, Seq};
+use crate::lifecycle::Trigger;
+use crate::limits;
+use crate::live::{Extra, Held, Live, Task};
+use crate::sched::TaskKey;
+use crate::task::{Options, Outcome, Run, State, StateName, StopIntent, TaskRecord};
+use crate::time::Timestamp;
+use crate::timers::Timer;
+
+impl Core {
+    /// Takes back a task that had not ended when the shard was last open. Only
+    /// before [`Core::start`], in any order.
+    ///
+    /// # Panics
+    /// On a task that had ended: those stay in the store.
+    pub fn restore(&mut self, seq: Seq, record: TaskRecord) {
+        let TaskRecord {
+            options,
+            start_at,
+            content_type,
+            counters,
+            failure,
+            grant,
+            ..
+        } = record;
+        let (state, run) = match record.state {
+            State::Scheduled { at } => (Live::Scheduled(at), None),
+            State::Ready => (Live::Recovering, None),
+            State::Running(run) => (Live::Recovering, Some((run, None))),
+            State::Stopping(run, intent) => (Live::Recovering, Some((run, Some(intent)))),
+            State::Finished(_) => panic!("a task that has ended is not restored"),
+        };
+        let (niceness, placement) = (options.niceness, options.placement);
+        let ordinary = Options {
+            niceness,
+            placement,
+            ..Options::default()
+        };
+        let plain = options == ordinary
+            && start_at.is_none()
+            && content_type.is_empty()
+            && counters == crate::Counters::default()
+            && failure.is_none();
+        let run = run.map(|(run, stop)| restored_run(run, stop, &options));
+        let extra = (!plain).then(|| {
+            Box::new(Extra {
+                options,
+                start_at,
+                content_type,
+                counters,
+                failure,
+            })
+        });
+        let task = Task {
+            id: record.id,
+            seq,
+            enqueued_at: record.enqueued_at,
+            digest: record.digest,
+            grant,
+            state,
+            name: self.names.acquire(&record.name),
+            queue: self.names.acquire(&record.queue),
+            series: self.names.acquire(&record.series),
+            payload_bytes: u32::try_from(record.payload_bytes).unwrap_or(u32::MAX),
+            niceness,
+            placement,
+            extra,
+        };
+        self.queue_mut(&record.queue);
+        let key = self.insert(task);
+        self.enter_state(key);
+        self.restored_runs.extend(run.map(|held| (key, held)));
+    }
+
+    /// Begins to decide, after a restart or for the first time: `next_seq` is
+    /// the first unused place in the order, `sessions` those whose leases may
+    /// still run, `finished` the terminal tasks still kept.
+    ///
+    /// Tasks that workers may still run are held back until every session has
+    /// resumed, at most [`limits::RESUME_GRACE`]; claimed ones for a lease.
+    pub fn start(
+        &mut self,
+        now: Timestamp,
+        next_seq: Seq,
+        sessions: Vec<SessionRecord>,
+        finished: BTreeMap<(Name, StateName), u64>,
+        out: &mut Output,
+    ) {
+        self.next_seq = next_seq;
+        for ((queue, state), count) in finished {
+            *self.queue_mut(&queue).entry(state).or_default() += count;
+        }
+        for session in sessions {
+            self.awaited.insert(session.id);
+            self.insert_session(now, session);
+        }
+        for (key, held) in std::mem::take(&mut self.restored_runs) {
+            let stop = held.stop;
+            if self.sessions.contains_key(&held.session) {
+                self.change(key, Trigger::Adopted, |task| task.state = Live::Held(Box::new(held)));
+                continue;
+            }
+            // A session is written before its claims and closed after them, so
+            // this takes a damaged store. The run is over with its session.
+            match stop {
+                Some(StopIntent::Cancel) => self.finish(now, key, Trigger::Cancelled, Outcome::Cancelled, None, out),
+                Some(StopIntent::Deadline) => self.finish(now, key, Trigger::Expired, Outcome::Expired, None, out),
+                Some(StopIntent::Timeout) | None => {}
+            }
+        }
+        if self.awaited.is_empty() {
+            self.end_recovery();
+        } else {
+            self.timers.arm(now + limits::RESUME_GRACE, Timer::ResumeGrace);
+        }
+        self.dispatch(now, out);
+    }
+
+    /// Recovered tasks wait no longer.
+    pub(crate) fn end_recovery(&mut self) {
+        for key in std::mem::take(&mut self.recovering) {
+            let recovering = |task: &Task| matches!(task.state, Live::Recovering);
+            if self.tasks.get(key.index()).is_some_and(recovering) {
+                // Ready before and after: only the scheduler learns of it.
+                self.tasks[key.index()].state = Live::Ready;
+                self.sched.insert(&self.live(key).waiting(key));
+            }
+        }
+    }
+
+    /// Changes a run without changing its state.
+    pub(crate) fn rearm(&mut self, key: TaskKey, with: impl FnOnce(&mut Held)) {
+        for (at, timer) in self.alarms(key) {
+            self.timers.disarm(at, timer);
+        }
+        if let Some(held) = self.tasks[key.index()].held_mut() {
+            with(held);
+        }
+        for (at, timer) in self.alarms(key) {
+            self.timers.arm(at, timer);
+        }
+    }
+
+    /// The store has pruned that many finished tasks.
+    pub fn forgot(&mut self, pruned: &BTreeMap<(Name, StateName), u64>) {
+        for ((queue, state), count) in pruned {
+            let kept = self.queue_mut(queue).entry(*state).or_default();
+            *kept = kept.saturating_sub(*count);
+        }
+    }
+}
+
+fn restored_run(run: Run, stop: Option<StopIntent>, options: &Options) -> Held {
+    Held {
+        session: run.session,
+        started_at: run.started_at,
+        timeout: options.timeout,
+        max_attempts: options.max_attempts.unwrap_or(limits::DEFAULT_MAX_ATTEMPTS),
+        claimed: true,
+        stop,
+    }
+}

@@ -1,0 +1,274 @@
+//! What workers say of runs, and how a run that ends badly goes on.
+
+use std::time::Duration;
+
+use crate::core::{Core, Output};
+use crate::effect::{Effect, Verdict};
+use crate::ids::{LeaseToken, SessionId, TaskId};
+use crate::lifecycle::Trigger;
+use crate::limits;
+use crate::live::Live;
+use crate::sched::TaskKey;
+use crate::task::{DeadReason, Failure, Outcome, Payload, StateName, StopIntent};
+use crate::time::Timestamp;
+
+impl Core {
+    pub(crate) fn on_completed(
+        &mut self,
+        now: Timestamp,
+        session: SessionId,
+        token: LeaseToken,
+        result: Payload,
+        out: &mut Output,
+    ) {
+        let Some(key) = self.current_run(session, token, out) else {
+            return;
+        };
+        let state = match self.stop_intent(key) {
+            // The wish to stop came first: the result is late.
+            Some(intent) => self.conclude_stop(now, key, intent, out),
+            None => {
+                self.finish(now, key, Trigger::Completed, Outcome::Succeeded, Some(result), out);
+                StateName::Succeeded
+            }
+        };
+        ack(session, token, state, out);
+    }
+
+    pub(crate) fn on_failed(
+        &mut self,
+        now: Timestamp,
+        session: SessionId,
+        token: LeaseToken,
+        failure: Failure,
+        out: &mut Output,
+    ) {
+        let Some(key) = self.current_run(session, token, out) else {
+            return;
+        };
+        let state = match self.stop_intent(key) {
+            Some(intent) => self.conclude_stop(now, key, intent, out),
+            None => self.fail(now, key, failure.clipped(), out),
+        };
+        ack(session, token, state, out);
+    }
+
+    pub(crate) fn on_released(&mut self, now: Timestamp, session: SessionId, token: LeaseToken, out: &mut Output) {
+        let Some(key) = self.current_run(session, token, out) else {
+            return;
+        };
+        let state = match self.stop_intent(key) {
+            Some(intent) => self.conclude_stop(now, key, intent, out),
+            None => {
+                let claimed = self.live(key).held().is_some_and(|held| held.claimed);
+                self.change(key, Trigger::Returned, |task| {
+                    task.extra_mut().counters.releases += 1;
+                    task.state = Live::Ready;
+                });
+                if claimed {
+                    self.remember(key, out);
+                }
+                StateName::Ready
+            }
+        };
+        ack(session, token, state, out);
+    }
+
+    pub(crate) fn on_ended(&mut self, now: Timestamp, session: SessionId, token: LeaseToken, out: &mut Output) {
+        let Some(key) = self.current_run(session, token, out) else {
+            return;
+        };
+        let state = match self.stop_intent(key) {
+            Some(intent) => self.conclude_stop(now, key, intent, out),
+            // Nobody had asked for it: as good as lost.
+            None => self.lose(now, key, out),
+        };
+        ack(session, token, state, out);
+    }
+
+    /// The task the token is the current grant of, if the session holds it;
+    /// else the worker is told.
+    fn current_run(&self, session: SessionId, token: LeaseToken, out: &mut Output) -> Option<TaskKey> {
+        let key = self.by_id.get(&token.task).copied();
+        let current = key.filter(|&key| {
+            let task = self.live(key);
+            task.grant == token.grant && task.held().is_some_and(|held| held.session == session)
+        });
+        if current.is_none() {
+            let verdict = Verdict::Stale(key.map(|key| self.live(key).state_name()));
+            out.effects.push(Effect::Ack {
+                session,
+                token,
+                verdict,
+            });
+        }
+        current
+    }
+
+    fn stop_intent(&self, key: TaskKey) -> Option<StopIntent> {
+        self.live(key).held().and_then(|held| held.stop)
+    }
+
+    /// A run told to stop has ended, whatever it said last.
+    fn conclude_stop(&mut self, now: Timestamp, key: TaskKey, intent: StopIntent, out: &mut Output) -> StateName {
+        match intent {
+            StopIntent::Cancel => self.finish(now, key, Trigger::Cancelled, Outcome::Cancelled, None, out),
+            StopIntent::Deadline => self.finish(now, key, Trigger::Expired, Outcome::Expired, None, out),
+            StopIntent::Timeout => return self.time_out(now, key, out),
+        }
+        match intent {
+            StopIntent::Cancel => StateName::Cancelled,
+            StopIntent::Deadline | StopIntent::Timeout => StateName::Expired,
+        }
+    }
+
+    fn time_out(&mut self, now: Timestamp, key: TaskKey, out: &mut Output) -> StateName {
+        let timeout = self.live(key).held().and_then(|held| held.timeout);
+        let task = &mut self.tasks[key.index()];
+        let attempt = task.grant.attempt;
+        let extra = task.extra_mut();
+        extra.counters.timeouts += 1;
+        extra.failure = Some(Box::new(Failure {
+            kind: "timeout".into(),
+            message: match timeout {
+                Some(timeout) => format!("attempt {attempt} ran longer than its timeout of {timeout:?}"),
+                None => format!("attempt {attempt} ran longer than its timeout"),
+            },
+            trace: String::new(),
+            retryable: true,
+        }));
+        let spent = extra.counters.timeouts;
+        if spent >= extra.options.max_timeouts.unwrap_or(limits::DEFAULT_MAX_TIMEOUTS) {
+            self.finish(now, key, Trigger::GaveUp, Outcome::Dead(DeadReason::Timeout), None, out);
+            return StateName::Dead;
+        }
+        self.retry(now, key, spent, out)
+    }
+
+    fn fail(&mut self, now: Timestamp, key: TaskKey, failure: Failure, out: &mut Output) -> StateName {
+        let allowed = self
+            .live(key)
+            .held()
+            .map_or(limits::DEFAULT_MAX_ATTEMPTS, |held| held.max_attempts);
+        let (retryable, rejected) = (failure.retryable, failure.kind == Failure::REJECTED);
+        let extra = self.tasks[key.index()].extra_mut();
+        extra.counters.failures += 1;
+        extra.failure = Some(Box::new(failure));
+        let spent = extra.counters.failures;
+        if retryable && spent < allowed {
+            return self.retry(now, key, spent, out);
+        }
+        let reason = if rejected {
+            DeadReason::Rejected
+        } else {
+            DeadReason::Error
+        };
+        self.finish(now, key, Trigger::GaveUp, Outcome::Dead(reason), None, out);
+        StateName::Dead
+    }
+
+    /// The session under a run has ended.
+    pub(crate) fn lose(&mut self, now: Timestamp, key: TaskKey, out: &mut Output) -> StateName {
+        if let Some(intent) = self.stop_intent(key) {
+            return self.conclude_stop(now, key, intent, out);
+        }
+        let extra = self.tasks[key.index()].extra_mut();
+        extra.counters.losses += 1;
+        if extra.counters.losses >= limits::MAX_LOSSES {
+            extra.failure = Some(Box::new(Failure {
+                kind: "lost".into(),
+                message: format!("its worker's session ended under it {} times", limits::MAX_LOSSES),
+                trace: String::new(),
+                retryable: false,
+            }));
+            self.finish(now, key, Trigger::GaveUp, Outcome::Dead(DeadReason::Poison), None, out);
+            return StateName::Dead;
+        }
+        self.put_back(key, out)
+    }
+
+    /// Gives a run up without counting anything.
+    pub(crate) fn put_back(&mut self, key: TaskKey, out: &mut Output) -> StateName {
+        self.change(key, Trigger::Returned, |task| task.state = Live::Ready);
+        self.remember(key, out);
+        StateName::Ready
+    }
+
+    fn retry(&mut self, now: Timestamp, key: TaskKey, spent: u32, out: &mut Output) -> StateName {
+        let task = self.live(key);
+        let at = now + backoff(task.id, task.grant.attempt, spent);
+        self.change(key, Trigger::Retried, |task| task.state = Live::Scheduled(at));
+        self.remember(key, out);
+        StateName::Scheduled
+    }
+}
+
+fn ack(session: SessionId, token: LeaseToken, state: StateName, out: &mut Output) {
+    out.effects.push(Effect::Ack {
+        session,
+        token,
+        verdict: Verdict::Accepted(state),
+    });
+}
+
+/// How long to wait after `spent` failures: full jitter, up to the base doubled
+/// with each, up to the cap. Drawn from the task and its attempt, so that a
+/// replay draws the same.
+fn backoff(task: TaskId, attempt: u32, spent: u32) -> Duration {
+    let doubled = limits::BACKOFF_BASE.saturating_mul(1_u32.checked_shl(spent.saturating_sub(1)).unwrap_or(u32::MAX));
+    let most = doubled.min(limits::BACKOFF_CAP).as_micros() as u64;
+    let draw = xxhash_rust::xxh3::xxh3_64_with_seed(&task.0, u64::from(attempt));
+    Duration::from_micros((u128::from(draw) * u128::from(most) >> 64) as u64)
+}
+
+impl Failure {
+    /// The kind of a failure that no retry can mend.
+    pub const REJECTED: &str = "rejected";
+
+    /// Without what exceeds [`limits::MAX_FAILURE_BYTES`]: of the message the
+    /// end goes, of the trace the beginning.
+    fn clipped(mut self) -> Self {
+        let most = limits::MAX_FAILURE_BYTES;
+        for text in [&mut self.kind, &mut self.message] {
+            text.truncate(text.floor_char_boundary(most));
+        }
+        if self.trace.len() > most {
+            let from = self.trace.ceil_char_boundary(self.trace.len() - most);
+            self.trace.drain(..from);
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_stays_in_its_range_and_uses_it() {
+        for spent in 1..40 {
+            let most = limits::BACKOFF_BASE
+                .saturating_mul(1 << (spent - 1).min(20))
+                .min(limits::BACKOFF_CAP);
+            let draws: Vec<_> = (0..200).map(|n| backoff(TaskId([n; 16]), spent, spent)).collect();
+            assert!(draws.iter().all(|&d| d <= most), "{spent}: beyond {most:?}");
+            assert!(
+                draws.iter().any(|&d| d > most / 2) && draws.iter().any(|&d| d < most / 2),
+                "{spent}: no jitter"
+            );
+        }
+    }
+
+    #[test]
+    fn failures_are_clipped_at_character_boundaries() {
+        let long = "é".repeat(limits::MAX_FAILURE_BYTES);
+        let clipped = Failure {
+            message: long.clone(),
+            trace: format!("x{long}end"),
+            ..Failure::default()
+        }
+        .clipped();
+        assert!(clipped.message.len() <= limits::MAX_FAILURE_BYTES);
+        assert!(clipped.trace.len() <= limits::MAX_FAILURE_BYTES && clipped.trace.ends_with("end"));
+    }
+}

@@ -1,0 +1,298 @@
+//! Worker sessions: one connection, one lease for all its runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::change::{Change, SessionRecord};
+use crate::core::{Core, Output};
+use crate::effect::{Effect, StopCause};
+use crate::event::{Closed, Hello};
+use crate::ids::{LeaseToken, Name, SessionId};
+use crate::lifecycle::Trigger;
+use crate::limits;
+use crate::live::Live;
+use crate::names::NameId;
+use crate::sched::{ClassId, Routes, TaskKey};
+use crate::time::Timestamp;
+use crate::timers::Timer;
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) worker: Name,
+    pub(crate) slots: u32,
+    pub(crate) tasks: BTreeMap<NameId, Defaults>,
+    pub(crate) held: BTreeSet<TaskKey>,
+    pub(crate) link: Link,
+    pub(crate) lease_until: Timestamp,
+    /// When the lease timer goes off: heartbeats move the lease, not the timer.
+    pub(crate) lease_timer: Timestamp,
+    pub(crate) connected_at: Timestamp,
+    /// Free slots as the scheduler knows them.
+    pub(crate) free: u32,
+}
+
+/// What a worker declared with a task name.
+#[derive(Debug)]
+pub(crate) struct Defaults {
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) max_attempts: Option<u32>,
+}
+
+/// Whether a session has a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// It does, and takes tasks.
+    Active(ClassId),
+    /// It does, and takes nothing new.
+    Draining(ClassId),
+    /// It had one; its runs are given up at that time.
+    Lost(Timestamp),
+    /// It had one before the broker was restarted.
+    Awaited,
+}
+
+impl Link {
+    pub(crate) fn class(self) -> Option<ClassId> {
+        match self {
+            Self::Active(class) | Self::Draining(class) => Some(class),
+            Self::Lost(_) | Self::Awaited => None,
+        }
+    }
+}
+
+impl Core {
+    pub(crate) fn on_session_opened(&mut self, now: Timestamp, hello: Hello, out: &mut Output) {
+        let id = hello.session;
+        match self.sessions.get(&id) {
+            Some(_) => self.disconnect(id, Link::Awaited),
+            None => self.open_session(now, id, &hello.worker, out),
+        }
+        self.awaited.remove(&id);
+        self.connect(now, id, &hello);
+        let held: BTreeSet<LeaseToken> = hello.held.into_iter().collect();
+        let before: Vec<TaskKey> = self.session_mut(id).held.iter().copied().collect();
+        for key in before {
+            if !held.contains(&self.live(key).token()) {
+                self.lose(now, key, out);
+            }
+        }
+        for token in held {
+            self.resume_run(now, id, token, out);
+        }
+        if self.awaited.is_empty() {
+            self.end_recovery();
+        }
+    }
+
+    fn open_session(&mut self, now: Timestamp, id: SessionId, worker: &Name, out: &mut Output) {
+        self.insert_session(
+            now,
+            SessionRecord {
+                id,
+                worker: worker.clone(),
+                opened_at: now,
+            },
+        );
+        out.changes.push(Change::SessionOpened(SessionRecord {
+            id,
+            worker: worker.clone(),
+            opened_at: now,
+        }));
+    }
+
+    /// A session without a connection, with a whole lease before it.
+    pub(crate) fn insert_session(&mut self, now: Timestamp, record: SessionRecord) {
+        let lease = now + limits::LEASE;
+        let session = Session {
+            worker: record.worker,
+            slots: 0,
+            tasks: BTreeMap::new(),
+            held: BTreeSet::new(),
+            link: Link::Awaited,
+            lease_until: lease,
+            lease_timer: lease,
+            connected_at: now,
+            free: 0,
+        };
+        self.sessions.insert(record.id, session);
+        self.timers.arm(lease, Timer::Lease(record.id));
+    }
+
+    fn connect(&mut self, now: Timestamp, id: SessionId, hello: &Hello) {
+        let mut declared = BTreeMap::new();
+        for task in &hello.tasks {
+            let name = self.names.acquire(&task.name);
+            let defaults = Defaults {
+                timeout: task.timeout,
+                max_attempts: task.max_attempts,
+            };
+            if declared.insert(name, defaults).is_some() {
+                self.names.release(name);
+            }
+        }
+        let routes: Routes = declared.keys().copied().collect();
+        let class = self.sched.join(&routes);
+        let session = self.session_mut(id);
+        session.slots = hello.slots;
+        session.tasks = declared;
+        session.link = Link::Active(class);
+        session.connected_at = now;
+        session.lease_until = now + limits::LEASE;
+        self.sync_free_slots(id);
+    }
+
+    /// Takes the session out of its class; its runs stay.
+    fn disconnect(&mut self, id: SessionId, to: Link) {
+        let session = self.session_mut(id);
+        let from = std::mem::replace(&mut session.link, to);
+        let free = std::mem::take(&mut session.free);
+        let names = std::mem::take(&mut session.tasks);
+        if let Link::Lost(at) = from {
+            self.timers.disarm(at, Timer::ResetGrace(id));
+        }
+        if let Some(class) = from.class() {
+            self.sched.set_free(class, id, free, 0);
+            self.sched.leave(class);
+        }
+        for name in names.into_keys() {
+            self.names.release(name);
+        }
+    }
+
+    /// A resuming worker still runs this. It goes on if it is the task's current
+    /// grant, or a grant of before a restart that was never written and that no
+    /// newer one has replaced.
+    fn resume_run(&mut self, now: Timestamp, id: SessionId, token: LeaseToken, out: &mut Output) {
+        let key = self.by_id.get(&token.task).copied();
+        let Some(key) = key.filter(|&key| self.may_resume(id, key, token)) else {
+            out.effects.push(Effect::Stop {
+                session: id,
+                token,
+                cause: StopCause::Stale,
+            });
+            return;
+        };
+        let fresh = self.held_by(id, key, now);
+        if self.live(key).held().is_some() {
+            // The worker's defaults were not kept over the restart.
+            self.rearm(key, |held| {
+                (held.timeout, held.max_attempts) = (fresh.timeout, fresh.max_attempts)
+            });
+            if let Some(cause) = self.live(key).held().and_then(|held| held.stop).map(StopCause::from) {
+                out.effects.push(Effect::Stop {
+                    session: id,
+                    token,
+                    cause,
+                });
+            }
+            return;
+        }
+        self.change(key, Trigger::Adopted, |task| {
+            task.grant = token.grant;
+            task.state = Live::Held(Box::new(fresh));
+        });
+        self.claims.push_back((now + limits::CLAIM_AFTER, key, token));
+    }
+
+    fn may_resume(&self, id: SessionId, key: TaskKey, token: LeaseToken) -> bool {
+        let task = self.live(key);
+        match &task.state {
+            Live::Held(held) => held.session == id && task.grant == token.grant,
+            Live::Scheduled(_) | Live::Ready | Live::Recovering => {
+                token.grant > task.grant && token.grant.epoch < self.epoch
+            }
+        }
+    }
+
+    pub(crate) fn on_heartbeat(&mut self, now: Timestamp, id: SessionId, out: &mut Output) {
+        match self.sessions.get_mut(&id) {
+            Some(session) => session.lease_until = now + limits::LEASE,
+            None => out.effects.push(Effect::SessionEnded(id)),
+        }
+    }
+
+    pub(crate) fn on_draining(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        if let Link::Active(class) = session.link {
+            session.link = Link::Draining(class);
+            self.sync_free_slots(id);
+        }
+    }
+
+    pub(crate) fn on_session_closed(&mut self, now: Timestamp, id: SessionId, how: Closed, out: &mut Output) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        match how {
+            Closed::Lost if !session.held.is_empty() => {
+                let at = now + limits::RESET_GRACE;
+                self.disconnect(id, Link::Lost(at));
+                self.timers.arm(at, Timer::ResetGrace(id));
+            }
+            Closed::Goodbye | Closed::Lost => self.end_session(now, id, out),
+        }
+    }
+
+    pub(crate) fn on_lease_timer(&mut self, now: Timestamp, id: SessionId, out: &mut Output) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        if session.lease_until > now {
+            session.lease_timer = session.lease_until;
+            self.timers.arm(session.lease_until, Timer::Lease(id));
+            return;
+        }
+        if session.link.class().is_some() {
+            out.effects.push(Effect::SessionEnded(id));
+        }
+        self.end_session(now, id, out);
+    }
+
+    pub(crate) fn on_reset_grace(&mut self, now: Timestamp, id: SessionId, out: &mut Output) {
+        if self
+            .sessions
+            .get(&id)
+            .is_some_and(|session| matches!(session.link, Link::Lost(_)))
+        {
+            self.end_session(now, id, out);
+        }
+    }
+
+    /// The session is over: what it held is given up.
+    fn end_session(&mut self, now: Timestamp, id: SessionId, out: &mut Output) {
+        let session = self.session_mut(id);
+        let before_restart = session.link == Link::Awaited;
+        let held: Vec<TaskKey> = session.held.iter().copied().collect();
+        self.disconnect(id, Link::Awaited);
+        for key in held {
+            // A restart of the broker counts no loss.
+            if before_restart && self.live(key).held().is_some_and(|held| held.stop.is_none()) {
+                self.put_back(key, out);
+            } else {
+                self.lose(now, key, out);
+            }
+        }
+        let session = self.sessions.remove(&id).expect("it was there");
+        self.timers.disarm(session.lease_timer, Timer::Lease(id));
+        out.changes.push(Change::SessionClosed(id));
+        if self.awaited.remove(&id) && self.awaited.is_empty() {
+            self.end_recovery();
+        }
+    }
+
+    pub(crate) fn session_mut(&mut self, id: SessionId) -> &mut Session {
+        self.sessions.get_mut(&id).expect("a run's session is known")
+    }
+
+    /// Tells the scheduler how many slots of a session are free.
+    pub(crate) fn sync_free_slots(&mut self, id: SessionId) {
+        let session = self.session_mut(id);
+        let Some(class) = session.link.class() else { return };
+        let now = match session.link {
+            Link::Active(_) => session.slots.saturating_sub(session.held.len() as u32),
+            Link::Draining(_) | Link::Lost(_) | Link::Awaited => 0,
+        };
+        let before = std::mem::replace(&mut session.free, now);
+        self.sched.set_free(class, id, before, now);
+    }
+}
