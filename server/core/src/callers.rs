@@ -201,12 +201,7 @@ impl Core {
             return;
         }
         let session = held.session;
-        self.change(key, Trigger::StopWanted, |task| {
-            if let Some(held) = task.held_mut() {
-                held.stop = Some(intent);
-                held.claimed = true;
-            }
-        });
+        self.change(key, Trigger::StopWanted, |task| task.stop_with(Some(intent)));
         self.remember(key, out);
         out.effects.push(Effect::Stop {
             session,

@@ -35,6 +35,8 @@ pub struct Output {
 #[derive(Debug)]
 pub struct Core {
     pub(crate) epoch: Epoch,
+    /// The incarnation before this one.
+    pub(crate) previous: Epoch,
     pub(crate) next_seq: Seq,
     pub(crate) names: Names,
     pub(crate) tasks: Slab<Task>,
@@ -63,6 +65,7 @@ impl Core {
     pub fn new(epoch: Epoch) -> Self {
         Self {
             epoch,
+            previous: Epoch::default(),
             next_seq: Seq(1),
             names: Names::default(),
             tasks: Slab::new(),
@@ -137,7 +140,7 @@ impl Core {
     }
 
     /// Makes a run durable that has gone on for a while.
-    fn claim(&mut self, key: TaskKey, token: LeaseToken, out: &mut Output) {
+    pub(crate) fn claim(&mut self, key: TaskKey, token: LeaseToken, out: &mut Output) {
         let Some(task) = self.tasks.get_mut(key.index()).filter(|task| task.token() == token) else {
             return;
         };

@@ -3,11 +3,11 @@
 //! randomness, so that every run can be replayed.
 //!
 //! ```
-//! use asynq_core::{Core, Epoch, Event, Name, Output, Payload, RequestId, Seq, TaskId, TaskSpec, Timestamp};
+//! use asynq_core::{Core, Epoch, Event, Name, Output, Payload, Recovered, RequestId, TaskId, TaskSpec, Timestamp};
 //!
 //! let (now, mut out) = (Timestamp::from_millis(1), Output::default());
 //! let mut core = Core::new(Epoch(1));
-//! core.start(now, Seq(1), Vec::new(), Default::default(), &mut out);
+//! core.start(now, Recovered::default(), &mut out);
 //! let spec = TaskSpec {
 //!     id: TaskId([7; 16]),
 //!     name: Name::new("resize")?,
@@ -49,6 +49,7 @@ pub use change::{Change, SessionRecord};
 pub use effect::{Assignment, CancelOutcome, Effect, Finished, Refusal, Reply, StopCause, Verdict};
 pub use event::{Closed, Declaration, Event, Hello, RequestId};
 pub use ids::{Epoch, Grant, LeaseToken, Name, NameError, Niceness, Seq, SessionId, TaskId};
+pub use recovery::Recovered;
 pub use task::{
     Counters, DeadReason, Failure, Finish, Options, Outcome, Payload, Placement, ResultInfo, Run, State, StateName,
     StopIntent, TaskRecord, TaskSpec,

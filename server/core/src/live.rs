@@ -92,6 +92,14 @@ impl Task {
         }
     }
 
+    /// The run is to be stopped, and the store is told.
+    pub(crate) fn stop_with(&mut self, intent: Option<StopIntent>) {
+        if let Some(held) = self.held_mut() {
+            held.stop = intent;
+            held.claimed = true;
+        }
+    }
+
     pub(crate) fn extra_mut(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::change::SessionRecord;
 use crate::core::{Core, Output};
-use crate::ids::{Name, Seq};
+use crate::ids::{Epoch, Name, Seq};
 use crate::lifecycle::Trigger;
 use crate::limits;
 use crate::live::{Extra, Held, Live, Task};
@@ -12,6 +12,19 @@ use crate::sched::TaskKey;
 use crate::task::{Options, Outcome, Run, State, StateName, StopIntent, TaskRecord};
 use crate::time::Timestamp;
 use crate::timers::Timer;
+
+/// What was there before, besides the tasks that had not ended.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// The incarnation before this one.
+    pub previous: Epoch,
+    /// The first unused place in the order.
+    pub next_seq: Seq,
+    /// Sessions whose leases may still run.
+    pub sessions: Vec<SessionRecord>,
+    /// Tasks that have ended and are still kept.
+    pub finished: BTreeMap<(Name, StateName), u64>,
+}
 
 impl Core {
     /// Takes back a task that had not ended when the shard was last open. Only
@@ -78,21 +91,19 @@ impl Core {
         self.restored_runs.extend(run.map(|held| (key, held)));
     }
 
-    /// Begins to decide, after a restart or for the first time: `next_seq` is
-    /// the first unused place in the order, `sessions` those whose leases may
-    /// still run, `finished` the terminal tasks still kept.
+    /// Begins to decide, after a restart or for the first time.
     ///
     /// Tasks that workers may still run are held back until every session has
     /// resumed, at most [`limits::RESUME_GRACE`]; claimed ones for a lease.
-    pub fn start(
-        &mut self,
-        now: Timestamp,
-        next_seq: Seq,
-        sessions: Vec<SessionRecord>,
-        finished: BTreeMap<(Name, StateName), u64>,
-        out: &mut Output,
-    ) {
-        self.next_seq = next_seq;
+    pub fn start(&mut self, now: Timestamp, recovered: Recovered, out: &mut Output) {
+        let Recovered {
+            previous,
+            next_seq,
+            sessions,
+            finished,
+        } = recovered;
+        self.previous = previous;
+        self.next_seq = next_seq.max(Seq(1));
         for ((queue, state), count) in finished {
             *self.queue_mut(&queue).entry(state).or_default() += count;
         }
@@ -103,7 +114,12 @@ impl Core {
         for (key, held) in std::mem::take(&mut self.restored_runs) {
             let stop = held.stop;
             if self.sessions.contains_key(&held.session) {
-                self.change(key, Trigger::Adopted, |task| task.state = Live::Held(Box::new(held)));
+                self.change(key, Trigger::Adopted, |task| {
+                    task.state = Live::Held(Box::new(Held { stop: None, ..held }));
+                });
+                if stop.is_some() {
+                    self.change(key, Trigger::StopWanted, |task| task.stop_with(stop));
+                }
                 continue;
             }
             // A session is written before its claims and closed after them, so

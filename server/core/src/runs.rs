@@ -218,7 +218,7 @@ fn backoff(task: TaskId, attempt: u32, spent: u32) -> Duration {
     let doubled = limits::BACKOFF_BASE.saturating_mul(1_u32.checked_shl(spent.saturating_sub(1)).unwrap_or(u32::MAX));
     let most = doubled.min(limits::BACKOFF_CAP).as_micros() as u64;
     let draw = xxhash_rust::xxh3::xxh3_64_with_seed(&task.0, u64::from(attempt));
-    Duration::from_micros((u128::from(draw) * u128::from(most) >> 64) as u64)
+    Duration::from_micros(((u128::from(draw) * u128::from(most)) >> 64) as u64)
 }
 
 impl Failure {

@@ -160,8 +160,9 @@ impl Core {
     }
 
     /// A resuming worker still runs this. It goes on if it is the task's current
-    /// grant, or a grant of before a restart that was never written and that no
-    /// newer one has replaced.
+    /// grant, or a grant of the incarnation just before that was never written
+    /// and that no newer one has replaced. Of older incarnations nobody knows
+    /// what was granted since.
     fn resume_run(&mut self, now: Timestamp, id: SessionId, token: LeaseToken, out: &mut Output) {
         let key = self.by_id.get(&token.task).copied();
         let Some(key) = key.filter(|&key| self.may_resume(id, key, token)) else {
@@ -176,7 +177,7 @@ impl Core {
         if self.live(key).held().is_some() {
             // The worker's defaults were not kept over the restart.
             self.rearm(key, |held| {
-                (held.timeout, held.max_attempts) = (fresh.timeout, fresh.max_attempts)
+                (held.timeout, held.max_attempts) = (fresh.timeout, fresh.max_attempts);
             });
             if let Some(cause) = self.live(key).held().and_then(|held| held.stop).map(StopCause::from) {
                 out.effects.push(Effect::Stop {
@@ -191,7 +192,8 @@ impl Core {
             task.grant = token.grant;
             task.state = Live::Held(Box::new(fresh));
         });
-        self.claims.push_back((now + limits::CLAIM_AFTER, key, token));
+        // Claimed at once: another restart must not take it for an older one.
+        self.claim(key, token, out);
     }
 
     fn may_resume(&self, id: SessionId, key: TaskKey, token: LeaseToken) -> bool {
@@ -199,7 +201,7 @@ impl Core {
         match &task.state {
             Live::Held(held) => held.session == id && task.grant == token.grant,
             Live::Scheduled(_) | Live::Ready | Live::Recovering => {
-                token.grant > task.grant && token.grant.epoch < self.epoch
+                token.grant > task.grant && token.grant.epoch == self.previous
             }
         }
     }

@@ -234,7 +234,7 @@ impl Tree {
         }
     }
 
-    /// The children of the level at `path`: edge, tasks waiting below, the
+    /// The runnable children of the level at `path`: edge, tasks waiting below, the
     /// smallest and the largest cost among their lanes.
     pub(crate) fn siblings(&self, path: &[Edge]) -> impl Iterator<Item = (Edge, Share)> {
         let level = self.find(path).and_then(|id| match &self.node(id).kind {
@@ -253,8 +253,9 @@ impl Tree {
             return 0;
         };
         let ahead = |&lane: &NodeId| match &self.node(lane).kind {
-            Kind::Lane { fifo, .. } => fifo.ahead_of(seq),
-            Kind::Level(_) => 0,
+            Kind::Lane { fifo, .. } if !self.node(lane).ranks.is_empty() => fifo.ahead_of(seq),
+            // Nobody can run it, so it is in nobody's way.
+            Kind::Lane { .. } | Kind::Level(_) => 0,
         };
         level.children.values().map(ahead).sum()
     }

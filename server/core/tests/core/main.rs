@@ -1,0 +1,9 @@
+//! Tests of the core from outside: events in, every change and effect accounted for.
+
+mod fairness;
+mod lifecycle;
+mod model;
+mod restart;
+mod shard;
+mod stops;
+mod workers;
