@@ -2,6 +2,20 @@
 //! stores. A store applies the core's changes in order, durably, and decides
 //! nothing.
 
+mod batch;
+mod codec;
+#[cfg(any(test, feature = "conformance"))]
+#[doc(hidden)]
+pub mod conformance;
+mod index;
+pub mod limits;
+mod memory;
+mod sqlite;
+mod state;
+
+pub use memory::MemoryStore;
+pub use sqlite::SqliteStore;
+
 use std::collections::BTreeMap;
 
 use asynq_core::{Change, Epoch, Name, Payload, Seq, SessionRecord, StateName, TaskId, TaskRecord, Timestamp};
@@ -34,6 +48,8 @@ pub enum StoreError {
 pub struct Opened {
     /// This incarnation: max(stored + 1, the wall clock in µs).
     pub epoch: Epoch,
+    /// The incarnation before this one; zero for none.
+    pub previous: Epoch,
     /// The number of the last batch committed by any owner; 0 for none.
     pub last_batch: u64,
     /// The first unused place in the order.

@@ -1,0 +1,126 @@
+//! The bodies of records, as protocol buffers. Numbers are never used again.
+//! Times are µs since the Unix epoch, lengths of time are ns (up to 584 years).
+
+mod fill;
+mod read;
+
+/// A task, but for its id and the time of its acceptance.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Task {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "2")]
+    queue: String,
+    #[prost(string, tag = "3")]
+    series: String,
+    #[prost(string, tag = "4")]
+    content_type: String,
+    #[prost(uint64, tag = "5")]
+    payload_bytes: u64,
+    #[prost(fixed64, tag = "6")]
+    digest: u64,
+    #[prost(uint64, optional, tag = "7")]
+    start_at: Option<u64>,
+
+    #[prost(sint32, tag = "10")]
+    niceness: i32,
+    /// 0 fair, 1 next, 2 last.
+    #[prost(uint32, tag = "11")]
+    placement: u32,
+    #[prost(uint64, optional, tag = "12")]
+    start_before: Option<u64>,
+    #[prost(uint64, optional, tag = "13")]
+    timeout: Option<u64>,
+    #[prost(uint64, optional, tag = "14")]
+    deadline: Option<u64>,
+    #[prost(uint32, optional, tag = "15")]
+    max_attempts: Option<u32>,
+    #[prost(uint32, optional, tag = "16")]
+    max_timeouts: Option<u32>,
+    #[prost(uint64, optional, tag = "17")]
+    result_ttl: Option<u64>,
+
+    /// As the column `state` of the schema.
+    #[prost(uint32, tag = "20")]
+    state: u32,
+    /// Scheduled: due. Ended: when.
+    #[prost(uint64, tag = "21")]
+    at: u64,
+    /// Running, stopping: whose.
+    #[prost(bytes = "vec", tag = "22")]
+    session: Vec<u8>,
+    /// Running, stopping, ended: since when; absent if never.
+    #[prost(uint64, optional, tag = "23")]
+    started_at: Option<u64>,
+    /// Stopping: 1 timeout, 2 deadline, 3 cancel.
+    #[prost(uint32, tag = "24")]
+    intent: u32,
+    /// Dead: 1 error, 2 rejected, 3 timeout, 4 poison, 5 worker lost.
+    #[prost(uint32, tag = "25")]
+    reason: u32,
+    #[prost(message, optional, tag = "26")]
+    result: Option<ResultBody>,
+
+    #[prost(uint64, tag = "30")]
+    epoch: u64,
+    #[prost(uint32, tag = "31")]
+    attempt: u32,
+    #[prost(uint32, tag = "32")]
+    failures: u32,
+    #[prost(uint32, tag = "33")]
+    timeouts: u32,
+    #[prost(uint32, tag = "34")]
+    crashes: u32,
+    #[prost(uint32, tag = "35")]
+    losses: u32,
+    #[prost(uint32, tag = "36")]
+    releases: u32,
+    #[prost(message, optional, tag = "37")]
+    failure: Option<FailureBody>,
+}
+
+/// What is known of a result.
+#[derive(Clone, PartialEq, prost::Message)]
+struct ResultBody {
+    #[prost(uint64, tag = "1")]
+    bytes: u64,
+    #[prost(string, tag = "2")]
+    content_type: String,
+    #[prost(uint64, tag = "3")]
+    until: u64,
+}
+
+/// The last failure.
+#[derive(Clone, PartialEq, prost::Message)]
+struct FailureBody {
+    #[prost(string, tag = "1")]
+    kind: String,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(string, tag = "3")]
+    trace: String,
+    #[prost(bool, tag = "4")]
+    retryable: bool,
+}
+
+/// A session, but for its id and the time of its opening.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Session {
+    #[prost(string, tag = "1")]
+    pub(super) worker: String,
+}
+
+/// What to read a payload's media type from, without the rest of its task.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct MediaTypes {
+    #[prost(string, tag = "4")]
+    pub(super) payload: String,
+    #[prost(message, optional, tag = "26")]
+    result: Option<ResultBody>,
+}
+
+impl MediaTypes {
+    pub(super) fn result(self) -> String {
+        self.result.map(|result| result.content_type).unwrap_or_default()
+    }
+}

@@ -1,0 +1,149 @@
+//! From a body to its record. Whatever a record cannot hold is an error.
+
+use std::time::Duration;
+
+use asynq_core::{
+    Counters, DeadReason, Epoch, Failure, Finish, Grant, Niceness, Options, Outcome, Placement, ResultInfo, Run,
+    SessionId, State, StateName, StopIntent, TaskId, TaskRecord, Timestamp,
+};
+
+use super::{FailureBody, ResultBody, Task};
+use crate::codec::{CodecError, Names};
+use crate::state;
+
+impl Task {
+    /// The record this is the body of.
+    pub(in crate::codec) fn read(
+        &mut self,
+        id: TaskId,
+        enqueued_at: Timestamp,
+        names: &mut Names,
+    ) -> Result<TaskRecord, CodecError> {
+        Ok(TaskRecord {
+            id,
+            name: names.get(&self.name, "name")?,
+            queue: names.get(&self.queue, "queue")?,
+            series: names.get(&self.series, "series")?,
+            options: self.read_options()?,
+            enqueued_at,
+            start_at: self.start_at.map(Timestamp::from_micros),
+            payload_bytes: self.payload_bytes,
+            content_type: self.content_type.as_str().into(),
+            digest: self.digest,
+            state: self.read_state()?,
+            grant: Grant {
+                epoch: Epoch(self.epoch),
+                attempt: self.attempt,
+            },
+            counters: Counters {
+                failures: self.failures,
+                timeouts: self.timeouts,
+                crashes: self.crashes,
+                losses: self.losses,
+                releases: self.releases,
+            },
+            failure: self.failure.take().map(
+                |FailureBody {
+                     kind,
+                     message,
+                     trace,
+                     retryable,
+                 }| {
+                    Box::new(Failure {
+                        kind,
+                        message,
+                        trace,
+                        retryable,
+                    })
+                },
+            ),
+        })
+    }
+
+    fn read_options(&self) -> Result<Options, CodecError> {
+        Ok(Options {
+            niceness: Niceness::new(self.niceness).ok_or(CodecError::Field("niceness"))?,
+            placement: match self.placement {
+                0 => Placement::Fair,
+                1 => Placement::Next,
+                2 => Placement::Last,
+                _ => return Err(CodecError::Field("placement")),
+            },
+            start_before: self.start_before.map(Timestamp::from_micros),
+            timeout: self.timeout.map(Duration::from_nanos),
+            deadline: self.deadline.map(Timestamp::from_micros),
+            max_attempts: self.max_attempts,
+            max_timeouts: self.max_timeouts,
+            result_ttl: self.result_ttl.map(Duration::from_nanos),
+        })
+    }
+
+    fn read_state(&mut self) -> Result<State, CodecError> {
+        let name = u8::try_from(self.state)
+            .ok()
+            .and_then(state::name)
+            .ok_or(CodecError::Field("state"))?;
+        Ok(match name {
+            StateName::Scheduled => State::Scheduled {
+                at: Timestamp::from_micros(self.at),
+            },
+            StateName::Ready => State::Ready,
+            StateName::Running => State::Running(self.read_run()?),
+            StateName::Stopping => {
+                let intent = match self.intent {
+                    1 => StopIntent::Timeout,
+                    2 => StopIntent::Deadline,
+                    3 => StopIntent::Cancel,
+                    _ => return Err(CodecError::Field("intent")),
+                };
+                State::Stopping(self.read_run()?, intent)
+            }
+            StateName::Succeeded => self.read_finish(Outcome::Succeeded),
+            StateName::Dead => {
+                let reason = match self.reason {
+                    1 => DeadReason::Error,
+                    2 => DeadReason::Rejected,
+                    3 => DeadReason::Timeout,
+                    4 => DeadReason::Poison,
+                    5 => DeadReason::WorkerLost,
+                    _ => return Err(CodecError::Field("reason")),
+                };
+                self.read_finish(Outcome::Dead(reason))
+            }
+            StateName::Cancelled => self.read_finish(Outcome::Cancelled),
+            StateName::Expired => self.read_finish(Outcome::Expired),
+        })
+    }
+
+    fn read_run(&self) -> Result<Run, CodecError> {
+        let session = self
+            .session
+            .as_slice()
+            .try_into()
+            .map_err(|_| CodecError::Field("session"))?;
+        let started_at = self.started_at.ok_or(CodecError::Field("start"))?;
+        Ok(Run {
+            session: SessionId(session),
+            started_at: Timestamp::from_micros(started_at),
+        })
+    }
+
+    fn read_finish(&mut self, outcome: Outcome) -> State {
+        State::Finished(Finish {
+            outcome,
+            at: Timestamp::from_micros(self.at),
+            started_at: self.started_at.map(Timestamp::from_micros),
+            result: self.result.take().map(
+                |ResultBody {
+                     bytes,
+                     content_type,
+                     until,
+                 }| ResultInfo {
+                    bytes,
+                    content_type: content_type.into(),
+                    until: Timestamp::from_micros(until),
+                },
+            ),
+        })
+    }
+}

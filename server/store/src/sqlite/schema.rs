@@ -1,0 +1,70 @@
+//! What is on disk, all of it. One database, `asynq.db`, with its write-ahead
+//! log beside it (`asynq.db-wal`, `asynq.db-shm`: part of the data).
+//!
+//! A task is one row, found by its place in the order, packed, and finished in
+//! place: two row writes in its life, no index on its id (see `index`). Rows are
+//! written in the order of `seq`, so commits append and a sweep reads and frees
+//! whole pages.
+
+/// Version of what this file describes. A newer one is refused, an older one is
+/// brought up to date at open, once there is one.
+pub(super) const VERSION: i64 = 1;
+
+/// `PRAGMA application_id`: "asnq", so that no other program's database is taken over.
+pub(super) const APPLICATION_ID: i64 = 0x6173_6e71;
+
+/// The tables.
+///
+/// Times are µs since the Unix epoch, cut at 2^63 − 1.
+pub(super) const TABLES: &str = "
+-- One row: who owns the shard and how far it is.
+CREATE TABLE meta (
+    id         INTEGER PRIMARY KEY CHECK (id = 1),
+    version    INTEGER NOT NULL,  -- of the schema
+    epoch      INTEGER NOT NULL,  -- of the latest owner
+    last_batch INTEGER NOT NULL,  -- number of the last batch committed
+    next_seq   INTEGER NOT NULL,  -- first place in the order never used
+    latest     INTEGER NOT NULL   -- latest time at which anything happened
+);
+INSERT INTO meta VALUES (1, 1, 0, 0, 1, 0);
+
+-- Names of queues, for tasks.queue. Never deleted.
+CREATE TABLE queues (
+    id   INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+);
+
+CREATE TABLE tasks (
+    seq            INTEGER PRIMARY KEY,  -- place in the order of acceptance
+    state          INTEGER NOT NULL,     -- 1 scheduled 2 ready 3 running 4 stopping, ended: 16 succeeded 17 dead 18 cancelled 19 expired
+    queue          INTEGER NOT NULL,     -- queues.id
+    drop_result_at INTEGER,              -- there is a result, until then
+    forget_at      INTEGER,              -- ended, and remembered until then
+    record         BLOB NOT NULL,        -- see codec
+    payload        BLOB,                 -- arguments; NULL: dropped, or in blobs
+    result         BLOB                  -- NULL with drop_result_at: in blobs
+);
+CREATE INDEX dead_tasks ON tasks (queue) WHERE state = 17;
+
+-- Arguments and results too large to be written again with each new record.
+CREATE TABLE blobs (
+    key  INTEGER PRIMARY KEY,  -- 2 * seq for arguments, 2 * seq + 1 for a result
+    data BLOB NOT NULL
+);
+
+-- Worker sessions that have not ended.
+CREATE TABLE sessions (
+    id     BLOB PRIMARY KEY,
+    record BLOB NOT NULL       -- see codec
+) WITHOUT ROWID;
+";
+
+/// `blobs.key` of a task's arguments.
+pub(super) const fn payload_key(seq: i64) -> i64 {
+    2 * seq
+}
+
+/// `blobs.key` of a task's result.
+pub(super) const fn result_key(seq: i64) -> i64 {
+    2 * seq + 1
+}
