@@ -1,0 +1,45 @@
+# What you can do here. `make help` lists it.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint fmt tools
+
+help: ## List these targets
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: tools ## Build, start a broker and two workers, run tasks, kill the broker, lose nothing
+	@deploy/demo.sh
+
+# Lint comes last, so that a change that works and is badly formatted says both.
+test: tools ## Run every test, then lint
+	@# Process tests start the binaries.
+	cargo build --locked --workspace --bins
+	@if cargo nextest --version >/dev/null 2>&1; then set -x; \
+	  cargo nextest run --locked --workspace && cargo test --locked --workspace --doc; \
+	else set -x; \
+	  cargo test --locked --workspace; \
+	fi
+	@$(MAKE) --no-print-directory lint
+
+# A bare toolchain may lack rustfmt and clippy: the tests do not need them.
+lint: ## Check format and lints, where rustfmt and clippy are installed
+	@if cargo fmt --version >/dev/null 2>&1; then set -x; cargo fmt --all --check; \
+	else echo "lint: rustfmt is not installed, format not checked (rustup component add rustfmt)" >&2; fi
+	@if cargo clippy --version >/dev/null 2>&1; then set -x; cargo clippy --locked --workspace --all-targets -- -D warnings; \
+	else echo "lint: clippy is not installed, lints not checked (rustup component add clippy)" >&2; fi
+
+fmt: ## Format the code
+	cargo fmt --all
+
+# Rust and a C compiler are all that is needed: SQLite is C and compiled in.
+tools:
+	@command -v cargo >/dev/null || { \
+	  echo "make: cargo is missing. Install Rust with: curl -sSf https://sh.rustup.rs | sh" >&2; exit 1; }
+	@works() { echo 'int main(void) { return 0; }' | cc -x c -o /dev/null - 2>/dev/null; }; \
+	works || { \
+	  install='apt-get update && apt-get install -y gcc libc6-dev'; \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "make: no working C compiler, installing one: $$install"; sh -c "$$install" && works; \
+	  else \
+	    echo "make: no working C compiler. Install one with: sudo sh -c '$$install'" >&2; exit 1; \
+	  fi; }
