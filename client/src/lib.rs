@@ -1,1 +1,39 @@
-//! Begun.
+//! The asynq client: run tasks on a broker's workers and get their results.
+//!
+//! ```no_run
+//! use asynq_client::{Client, Task};
+//! use std::time::Duration;
+//!
+//! const ECHO: Task<String, String> = Task::new("echo");
+//!
+//! # async fn example() -> Result<(), asynq_client::Error> {
+//! let client = Client::connect("http://127.0.0.1:7740").await?;
+//! let said = client.call(ECHO, &"hello".to_owned()).timeout(Duration::from_secs(30)).await?;
+//! assert_eq!(said, "hello");
+//! # Ok(()) }
+//! ```
+//!
+//! One [`Client`] serves a whole program: clone it freely. All that is asked of
+//! it rides on one stream, many operations to a message.
+
+mod call;
+mod client;
+mod data;
+mod enqueue;
+mod error;
+mod id;
+mod info;
+mod limits;
+mod session;
+mod spec;
+mod state;
+
+pub use asynq_proto::{JSON, OCTET_STREAM, Payload, Task, connect};
+pub use call::{BoxFuture, Call};
+pub use client::Client;
+pub use enqueue::{Enqueue, Handle};
+pub use error::{Error, Refusal};
+pub use id::{ParseIdError, TaskId};
+pub use info::{CallStats, CancelOutcome, Cancellation, Explanation, QueueInfo, TaskInfo, WorkerInfo};
+pub use limits::{FIRST_CONNECT, PATIENCE};
+pub use state::{DeadReason, Failure, State};

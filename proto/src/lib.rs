@@ -1,12 +1,29 @@
 //! The wire of asynq, and the contract callers and workers share: generated
 //! messages, typed task names, payloads, errors, limits, the connector.
 
+pub mod backoff;
+pub mod connect;
+mod error;
+pub mod ids;
+pub mod limits;
+mod payload;
+pub mod reasons;
+mod task;
+
+pub use backoff::Backoff;
+pub use connect::{ConnectError, Connector, Endpoint, EndpointError};
+pub use error::{KIND_ERROR, KIND_PANIC, KIND_REJECTED, TaskError};
+pub use ids::IdMaker;
+pub use payload::{DecodeError, EncodeError, JSON, OCTET_STREAM, Payload};
+pub use task::{NameError, Task, check_name};
+
 /// Messages and services generated from `asynq/v1/*.proto`.
 #[expect(
     missing_docs,
-    unreachable_pub,
+    unused_qualifications,
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
+    clippy::large_enum_variant,
     reason = "generated code"
 )]
 pub mod v1 {

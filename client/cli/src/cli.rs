@@ -1,0 +1,121 @@
+//! The command line: what there is to type, and where it goes.
+
+use clap::{Parser, Subcommand, ValueEnum, error::ErrorKind};
+
+use crate::{call, enqueue, failure::Failure, output, queue, task, worker};
+
+/// Runs tasks on an asynq broker and looks after them.
+#[derive(Debug, Parser)]
+#[command(name = "asynq", version, propagate_version = true, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    /// The broker.
+    #[arg(
+        long,
+        global = true,
+        env = "ASYNQ_BROKER",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7740"
+    )]
+    broker: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  asynq call echo '{\"a\":1}'          run a task, print its result
+  asynq enqueue resize @job.json     put a task in its queue, print its id
+  asynq task explain ID              why is it not running?
+  asynq worker ls                    who is there to run tasks
+
+Exit codes: 0 done, 1 the task is dead, 2 wrong usage, 3 no broker, 4 timed out,
+5 cancelled or expired, 6 refused by the broker, 130 detached by Ctrl-C.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Call(call::Args),
+    Enqueue(enqueue::Args),
+    /// Look at tasks, wait for them, end them.
+    #[command(subcommand)]
+    Task(task::Command),
+    /// Look at queues.
+    #[command(subcommand)]
+    Queue(queue::Command),
+    /// Look at workers.
+    #[command(subcommand)]
+    Worker(worker::Command),
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs: the names are stable, all fields are always there.
+    Json,
+}
+
+/// Reads the command line. Help and version are printed from here and end in success.
+pub(crate) fn parse() -> Result<Cli, Failure> {
+    Cli::try_parse().map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => output::write(error.render().to_string().as_bytes())
+            .err()
+            .unwrap_or(Failure::silent(0)),
+        _ => {
+            let text = error.render().to_string();
+            Failure::usage(text.trim_start_matches("error: ").trim_end())
+        }
+    })
+}
+
+impl Cli {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        match self.command {
+            Command::Call(args) => args.run(&self.broker).await,
+            Command::Enqueue(args) => args.run(&self.broker).await,
+            Command::Task(command) => command.run(&self.broker).await,
+            Command::Queue(command) => command.run(&self.broker).await,
+            Command::Worker(command) => command.run(&self.broker).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn negative_numbers_are_values() {
+        for line in [
+            "asynq call echo -5",
+            "asynq call echo -1.5e3 --niceness -20",
+            "asynq enqueue echo - --niceness=-1",
+        ] {
+            let parsed = Cli::try_parse_from(line.split(' '));
+            assert!(parsed.is_ok(), "{line}: {parsed:?}");
+        }
+    }
+
+    #[test]
+    fn what_excludes_each_other_is_refused() {
+        for line in [
+            "asynq call echo --next --last",
+            "asynq call echo --delay 1s --at 2030-01-01T00:00:00Z",
+            "asynq call echo --niceness 21",
+            "asynq call echo --retries 1000",
+            "asynq call",
+            "asynq call echo --key k",
+            "asynq queue",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! How a command ends badly: an exit code and a line on stderr. The one map from errors to exit codes.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use asynq_client::{DeadReason, Error, Refusal};
+
+/// The end of a command that did not go well.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    code: u8,
+    /// Reason and message; `None` says nothing.
+    said: Option<(String, String)>,
+}
+
+impl Failure {
+    pub(crate) fn new(code: u8, reason: &str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            said: Some((reason.to_owned(), message.into())),
+        }
+    }
+
+    /// The command line, or what it names, is wrong.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(2, "USAGE", message)
+    }
+
+    /// Nobody reads our output any more. That is their right.
+    pub(crate) const fn hung_up() -> Self {
+        Self { code: 0, said: None }
+    }
+
+    /// Ends with this code without another word.
+    pub(crate) const fn silent(code: u8) -> Self {
+        Self { code, said: None }
+    }
+
+    pub(crate) const fn code(&self) -> u8 {
+        self.code
+    }
+
+    /// Says it and gives the code to exit with.
+    pub(crate) fn report(self) -> ExitCode {
+        if let Some((reason, message)) = self.said {
+            say(&reason, &message);
+        }
+        ExitCode::from(self.code)
+    }
+}
+
+/// Writes `asynq: REASON: message` to stderr.
+pub(crate) fn say(reason: &str, message: &str) {
+    // With stderr gone there is nobody left to tell.
+    let _unheard = writeln!(io::stderr(), "asynq: {reason}: {message}");
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let code = match &error {
+            Error::Dead {
+                reason: DeadReason::Timeout,
+                ..
+            }
+            | Error::Timeout { .. } => 4,
+            Error::Refused {
+                kind: Refusal::InvalidArgument,
+                ..
+            }
+            | Error::Address(_)
+            | Error::PayloadTooLarge { .. }
+            | Error::Codec { .. } => 2,
+            Error::NoBroker { .. } => 3,
+            Error::Cancelled { .. } | Error::Expired { .. } => 5,
+            Error::Refused { .. } => 6,
+            // Dead for any other reason.
+            _ => 1,
+        };
+        Self::new(code, error.reason(), error.to_string())
+    }
+}

@@ -1,0 +1,105 @@
+//! The options of a task, as `call` and `enqueue` take them.
+
+use std::time::{Duration, SystemTime};
+
+use asynq_client::{Call, Enqueue, Payload};
+
+use crate::time::{duration, instant};
+
+/// How a task is to be run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TaskOptions {
+    /// The queue to put it in [default: default].
+    #[arg(long, value_name = "NAME")]
+    queue: Option<String>,
+    /// Its fair-share key inside the queue: series take turns.
+    #[arg(long, value_name = "NAME")]
+    series: Option<String>,
+    /// -20 to 20, smaller sooner [default: 0].
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-20..=20))]
+    niceness: Option<i32>,
+    /// Run before all tasks that take fair turns.
+    #[arg(long, conflicts_with = "last")]
+    next: bool,
+    /// Run only when nothing else can.
+    #[arg(long)]
+    last: bool,
+    /// Start no sooner than after this time, such as 250ms, 30s, 5m, 1h.
+    #[arg(long, value_name = "D", value_parser = duration, conflicts_with = "at")]
+    delay: Option<Duration>,
+    /// Start no sooner than at this time, such as 2030-01-31T12:00:00Z.
+    #[arg(long, value_name = "T", value_parser = instant)]
+    at: Option<SystemTime>,
+    /// Expire unless started by this time.
+    #[arg(long, value_name = "T", value_parser = instant)]
+    start_before: Option<SystemTime>,
+    /// Longest time of one attempt [default: none].
+    #[arg(long, value_name = "D", value_parser = duration)]
+    timeout: Option<Duration>,
+    /// Expire unless done within this time [default: none].
+    #[arg(long, value_name = "D", value_parser = duration)]
+    deadline: Option<Duration>,
+    /// Try again up to this often, after failures and after timeouts [default: 0].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=999))]
+    retries: Option<u32>,
+    /// How long the broker keeps the result; 0 drops it at once [default: 1h].
+    #[arg(long, value_name = "D", value_parser = duration)]
+    ttl: Option<Duration>,
+    /// Wait no longer than this; the task goes on [default: for ever].
+    #[arg(long, value_name = "D", value_parser = duration)]
+    pub(crate) wait: Option<Duration>,
+}
+
+/// Sets each option that was given.
+macro_rules! apply {
+    ($options:expr, $task:expr) => {{
+        let (options, mut task) = ($options, $task);
+        if let Some(queue) = &options.queue {
+            task = task.queue(queue);
+        }
+        if let Some(series) = &options.series {
+            task = task.series(series);
+        }
+        if let Some(niceness) = options.niceness {
+            task = task.niceness(niceness);
+        }
+        if options.next {
+            task = task.next();
+        }
+        if options.last {
+            task = task.last();
+        }
+        if let Some(delay) = options.delay {
+            task = task.delay(delay);
+        }
+        if let Some(time) = options.at {
+            task = task.start_at(time);
+        }
+        if let Some(time) = options.start_before {
+            task = task.start_before(time);
+        }
+        if let Some(timeout) = options.timeout {
+            task = task.timeout(timeout);
+        }
+        if let Some(deadline) = options.deadline {
+            task = task.deadline(deadline);
+        }
+        if let Some(retries) = options.retries {
+            task = task.retries(retries);
+        }
+        if let Some(ttl) = options.ttl {
+            task = task.result_ttl(ttl);
+        }
+        task
+    }};
+}
+
+impl TaskOptions {
+    pub(crate) fn for_call(&self, call: Call<Payload>) -> Call<Payload> {
+        apply!(self, call)
+    }
+
+    pub(crate) fn for_enqueue(&self, enqueue: Enqueue<Payload>) -> Enqueue<Payload> {
+        apply!(self, enqueue)
+    }
+}

@@ -1,0 +1,27 @@
+//! `asynq task …`: what there is to do with a task that was enqueued.
+
+mod cancel;
+mod explain;
+mod show;
+mod wait;
+
+use crate::failure::Failure;
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    Show(show::Args),
+    Wait(wait::Args),
+    Cancel(cancel::Args),
+    Explain(explain::Args),
+}
+
+impl Command {
+    pub(crate) async fn run(self, broker: &str) -> Result<(), Failure> {
+        match self {
+            Self::Show(args) => args.run(broker).await,
+            Self::Wait(args) => args.run(broker).await,
+            Self::Cancel(args) => args.run(broker).await,
+            Self::Explain(args) => args.run(broker).await,
+        }
+    }
+}

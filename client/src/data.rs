@@ -1,0 +1,119 @@
+//! The data connection: values too large for the session, and what is asked too seldom to ride on it.
+
+use std::error::Error as _;
+
+use asynq_proto::{
+    Backoff,
+    limits::MAX_MESSAGE_BYTES,
+    v1::{self, admin_client::AdminClient, tasks_client::TasksClient},
+};
+use tokio::time::Instant;
+use tonic::{Code, Response, Status, transport::Channel};
+
+use crate::{Error, PATIENCE, QueueInfo, TaskId, WorkerInfo};
+
+/// Unary calls, each tried again while there is no broker.
+#[derive(Debug)]
+pub(crate) struct Data {
+    channel: Channel,
+    broker: String,
+}
+
+impl Data {
+    pub(crate) const fn new(channel: Channel, broker: String) -> Self {
+        Self { channel, broker }
+    }
+
+    /// Puts a task with large arguments in its queue.
+    pub(crate) async fn enqueue(&self, id: TaskId, mut request: v1::EnqueueRequest) -> Result<v1::Enqueued, Error> {
+        let unsure = |message| Error::NoBroker {
+            message,
+            id: Some(id),
+            indefinite: true,
+        };
+        self.persist(unsure, || {
+            let (mut tasks, now) = (self.tasks(), request.clone());
+            request.first_send = false;
+            async move { tasks.enqueue(now).await }
+        })
+        .await
+    }
+
+    /// Fetches how a task has ended, whatever the size of its result.
+    pub(crate) async fn finished(&self, id: TaskId) -> Result<v1::Finished, Error> {
+        let nothing = |message| Error::NoBroker {
+            message,
+            id: Some(id),
+            indefinite: false,
+        };
+        self.persist(nothing, || {
+            let mut tasks = self.tasks();
+            async move { tasks.wait(v1::WaitRequest { id: id.to_wire() }).await }
+        })
+        .await
+    }
+
+    pub(crate) async fn queues(&self) -> Result<Vec<QueueInfo>, Error> {
+        let reply = self.persist(unreached, || {
+            let mut admin = self.admin();
+            async move { admin.list_queues(v1::ListQueuesRequest {}).await }
+        });
+        Ok(reply.await?.queues.into_iter().map(QueueInfo::from).collect())
+    }
+
+    pub(crate) async fn workers(&self) -> Result<Vec<WorkerInfo>, Error> {
+        let reply = self.persist(unreached, || {
+            let mut admin = self.admin();
+            async move { admin.list_workers(v1::ListWorkersRequest {}).await }
+        });
+        Ok(reply.await?.workers.into_iter().map(WorkerInfo::from).collect())
+    }
+
+    fn tasks(&self) -> TasksClient<Channel> {
+        TasksClient::new(self.channel.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    fn admin(&self) -> AdminClient<Channel> {
+        AdminClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Asks until there is an answer, for [`PATIENCE`] at most.
+    async fn persist<T, F>(&self, give_up: impl Fn(String) -> Error, mut attempt: impl FnMut() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let (begun, mut backoff) = (Instant::now(), Backoff::reconnect());
+        loop {
+            match attempt().await {
+                Ok(response) => return Ok(response.into_inner()),
+                Err(status) if !is_transient(&status) => return Err(status.into()),
+                Err(status) if begun.elapsed() >= PATIENCE => {
+                    return Err(give_up(no_broker(&self.broker, status.message())));
+                }
+                Err(status) => tracing::debug!(%status, "no answer; asking again"),
+            }
+            tokio::time::sleep(backoff.pause()).await;
+        }
+    }
+}
+
+fn unreached(message: String) -> Error {
+    Error::NoBroker {
+        message,
+        id: None,
+        indefinite: false,
+    }
+}
+
+/// What a caller reads who has waited for a broker in vain.
+pub(crate) fn no_broker(broker: &str, cause: &str) -> String {
+    format!("no broker at {broker} for {} s: {cause}", PATIENCE.as_secs())
+}
+
+/// The broker asks to come again, or it was not the broker who said this but
+/// the connection: only then a status has a source.
+fn is_transient(status: &Status) -> bool {
+    status.code() == Code::Unavailable || status.source().is_some()
+}

@@ -1,0 +1,227 @@
+//! What can go wrong for a caller, and the one place where the broker's words become it.
+
+use asynq_proto::{DecodeError, EncodeError, connect::EndpointError, limits::MAX_PAYLOAD_BYTES, v1};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::{DeadReason, Failure, TaskId};
+
+/// Why a call, or anything else asked of a broker, gave no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The task was tried and is given up.
+    #[error("{failure} (task {id})")]
+    Dead {
+        /// The task.
+        id: TaskId,
+        /// Why it was given up.
+        reason: DeadReason,
+        /// What its last run, or the broker in its place, said.
+        failure: Failure,
+    },
+    /// The task was cancelled.
+    #[error("the task {id} was cancelled")]
+    Cancelled {
+        /// The task.
+        id: TaskId,
+    },
+    /// The task did not start, or did not end, by the time it was given.
+    #[error("the task {id} was not done by its deadline")]
+    Expired {
+        /// The task.
+        id: TaskId,
+    },
+    /// The broker refused. Nothing has happened.
+    #[error("{message}")]
+    Refused {
+        /// The sort of refusal.
+        kind: Refusal,
+        /// The broker's reason, in capitals, as docs/errors.md lists them.
+        reason: String,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// There is no broker to be reached, and there was none for too long.
+    #[error("{message}")]
+    NoBroker {
+        /// Where and since when.
+        message: String,
+        /// The task in question, if there is one.
+        id: Option<TaskId>,
+        /// The broker may have done what was asked before it went.
+        indefinite: bool,
+    },
+    /// The time given to `wait_at_most` has passed. The task goes on.
+    #[error("the time to wait has passed; the task {id} goes on")]
+    Timeout {
+        /// The task.
+        id: TaskId,
+    },
+    /// The arguments could not be written, or the result not be read, as the type asked for.
+    #[error("failed to {doing}: {cause}")]
+    Codec {
+        /// What was being done.
+        doing: &'static str,
+        /// What serde says.
+        cause: String,
+    },
+    /// The arguments are too large. Nothing was sent.
+    #[error("the arguments are {bytes} bytes; the limit is {limit} bytes (4 MiB)")]
+    PayloadTooLarge {
+        /// Their size.
+        bytes: usize,
+        /// The most there may be.
+        limit: usize,
+    },
+    /// The broker's address makes no sense.
+    #[error(transparent)]
+    Address(#[from] EndpointError),
+}
+
+/// The sorts of refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// A field has a value it must not have.
+    InvalidArgument,
+    /// No such task, or its result is gone.
+    NotFound,
+    /// Another task has this id.
+    AlreadyExists,
+    /// The caller may not do this.
+    PermissionDenied,
+    /// A limit is reached; it may be lower later.
+    Exhausted,
+    /// Not possible in the present state.
+    FailedPrecondition,
+    /// The peer answers in a way this client does not understand.
+    Unexpected,
+}
+
+impl Error {
+    /// The same may succeed if asked again later.
+    pub const fn is_retryable(&self) -> bool {
+        matches!(
+            self,
+            Self::NoBroker { .. }
+                | Self::Refused {
+                    kind: Refusal::Exhausted,
+                    ..
+                }
+        )
+    }
+
+    /// What was asked may have happened all the same. An enqueue that ended
+    /// so is safe to send again under its id: see [`crate::Enqueue::id_again`].
+    pub const fn is_indefinite(&self) -> bool {
+        matches!(self, Self::NoBroker { indefinite: true, .. })
+    }
+
+    /// The task this is about, if the error knows it.
+    pub const fn task(&self) -> Option<TaskId> {
+        match self {
+            Self::Dead { id, .. } | Self::Cancelled { id } | Self::Expired { id } | Self::Timeout { id } => Some(*id),
+            Self::NoBroker { id, .. } => *id,
+            _ => None,
+        }
+    }
+
+    /// One word in capitals, for logs and scripts.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Dead { reason, .. } => match reason {
+                DeadReason::Error => "ERROR",
+                DeadReason::Rejected => "REJECTED",
+                DeadReason::Timeout => "TIMEOUT",
+                DeadReason::Poison => "POISON",
+                DeadReason::WorkerLost => "WORKER_LOST",
+                DeadReason::Unknown => "DEAD",
+            },
+            Self::Cancelled { .. } => "CANCELLED",
+            Self::Expired { .. } => "EXPIRED",
+            Self::Refused { reason, .. } => reason,
+            Self::NoBroker { .. } => "NO_BROKER",
+            Self::Timeout { .. } => "WAIT_PASSED",
+            Self::Codec { .. } => "CODEC",
+            Self::PayloadTooLarge { .. } => "PAYLOAD_TOO_LARGE",
+            Self::Address(_) => "INVALID_ADDRESS",
+        }
+    }
+
+    /// The broker said something that makes no sense to this version.
+    pub(crate) fn unexpected(what: &str) -> Self {
+        Self::Refused {
+            kind: Refusal::Unexpected,
+            reason: "UNEXPECTED".to_owned(),
+            message: format!("the broker sent {what}; is it of another version?"),
+        }
+    }
+
+    /// The client's background task is gone, which happens only when its runtime ends.
+    pub(crate) fn closed() -> Self {
+        Self::NoBroker {
+            message: "the client's runtime has shut down".to_owned(),
+            id: None,
+            indefinite: true,
+        }
+    }
+}
+
+impl From<EncodeError> for Error {
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::TooLarge { bytes } => Self::PayloadTooLarge {
+                bytes,
+                limit: MAX_PAYLOAD_BYTES,
+            },
+            EncodeError::Json(cause) => Self::Codec {
+                doing: "write the arguments as JSON",
+                cause: cause.to_string(),
+            },
+        }
+    }
+}
+
+impl From<DecodeError> for Error {
+    fn from(error: DecodeError) -> Self {
+        Self::Codec {
+            doing: "read the result",
+            cause: error.to_string(),
+        }
+    }
+}
+
+/// A refusal inside a session.
+impl From<v1::OperationError> for Error {
+    fn from(error: v1::OperationError) -> Self {
+        refused(Code::from_i32(error.code), error.reason, error.message)
+    }
+}
+
+/// A refusal of a unary call.
+impl From<Status> for Error {
+    fn from(status: Status) -> Self {
+        let reason = status.get_details_error_info().map(|info| info.reason);
+        refused(status.code(), reason.unwrap_or_default(), status.message().to_owned())
+    }
+}
+
+fn refused(code: Code, reason: String, message: String) -> Error {
+    let (kind, default_reason) = match code {
+        Code::InvalidArgument | Code::OutOfRange => (Refusal::InvalidArgument, "INVALID_ARGUMENT"),
+        Code::NotFound => (Refusal::NotFound, "NOT_FOUND"),
+        Code::AlreadyExists => (Refusal::AlreadyExists, "ALREADY_EXISTS"),
+        Code::PermissionDenied | Code::Unauthenticated => (Refusal::PermissionDenied, "PERMISSION_DENIED"),
+        Code::ResourceExhausted => (Refusal::Exhausted, "RESOURCE_EXHAUSTED"),
+        Code::FailedPrecondition | Code::Aborted => (Refusal::FailedPrecondition, "FAILED_PRECONDITION"),
+        Code::Unimplemented => (Refusal::Unexpected, "UNIMPLEMENTED"),
+        _ => (Refusal::Unexpected, "UNEXPECTED"),
+    };
+    let reason = if reason.is_empty() {
+        default_reason.to_owned()
+    } else {
+        reason
+    };
+    Error::Refused { kind, reason, message }
+}

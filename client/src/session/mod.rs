@@ -1,0 +1,245 @@
+//! The session: one stream to the broker that carries what all callers of this client ask.
+//!
+//! [`Session`] is the callers' side. A background task, [`driver::Driver`],
+//! owns the stream; between them lies [`pending::Pending`], which knows what
+//! is unanswered and so what must be sent again on the next stream.
+
+mod driver;
+mod forgotten;
+mod link;
+mod op;
+mod pending;
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use asynq_proto::{Connector, IdMaker, Payload, limits::INLINE_BYTES, v1, v1::answer::Of};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout},
+};
+
+use self::{
+    driver::Driver,
+    forgotten::{Asked, Forgotten},
+    link::Link,
+    op::Op,
+    pending::Request,
+};
+use crate::{
+    CallStats, Cancellation, DeadReason, Error, Explanation, Failure, State, TaskId, TaskInfo, data::Data,
+    limits::REQUEST_QUEUE, spec::Spec,
+};
+
+/// A cheap handle on the one session of a client. The session ends with the last of them.
+#[derive(Clone)]
+pub(crate) struct Session {
+    requests: mpsc::Sender<Request>,
+    shared: Arc<Shared>,
+}
+
+/// What callers and the driver both touch.
+struct Shared {
+    next_call: AtomicU64,
+    ids: Mutex<IdMaker>,
+    connected: AtomicBool,
+    forgotten: Forgotten,
+    broker: String,
+    data: Data,
+}
+
+/// How a task ended well.
+pub(crate) struct Outcome {
+    pub(crate) result: Payload,
+    pub(crate) stats: CallStats,
+}
+
+impl Session {
+    /// Connects, trying for [`crate::FIRST_CONNECT`].
+    pub(crate) async fn open(connector: Connector) -> Result<Self, Error> {
+        let broker = connector.endpoint().to_string();
+        let link = Link::first(&connector).await?;
+        let (requests, incoming) = mpsc::channel(REQUEST_QUEUE);
+        let shared = Arc::new(Shared {
+            next_call: AtomicU64::new(1),
+            ids: Mutex::new(IdMaker::new(link.welcome.now_us)),
+            connected: AtomicBool::new(true),
+            forgotten: Forgotten::default(),
+            data: Data::new(connector.data(), broker.clone()),
+            broker,
+        });
+        tokio::spawn(Driver::new(connector, incoming, Arc::clone(&shared)).run(link));
+        Ok(Self { requests, shared })
+    }
+
+    pub(crate) fn new_id(&self) -> TaskId {
+        TaskId::new(self.shared.ids().make())
+    }
+
+    pub(crate) fn data(&self) -> &Data {
+        &self.shared.data
+    }
+
+    /// Enqueues a task and waits for its end.
+    pub(crate) async fn call(&self, spec: Spec) -> Result<Outcome, Error> {
+        let (id, patience) = (spec.id, spec.patience);
+        let request = spec.into_request(self.broker_now(), true)?;
+        self.end_within(id, patience, async {
+            if is_large(&request) {
+                self.data().enqueue(id, request).await?;
+                self.settle(self.ask(Op::Wait(id)).await?).await
+            } else {
+                self.settle(self.ask(Op::Enqueue(Box::new(request))).await?).await
+            }
+        })
+        .await
+    }
+
+    /// Enqueues a task, durably.
+    pub(crate) async fn enqueue(&self, spec: Spec) -> Result<v1::Enqueued, Error> {
+        let (id, patience) = (spec.id, spec.patience);
+        let request = spec.into_request(self.broker_now(), false)?;
+        let enqueuing = async {
+            if is_large(&request) {
+                return self.data().enqueue(id, request).await;
+            }
+            match self.ask(Op::Enqueue(Box::new(request))).await? {
+                Of::Enqueued(enqueued) => Ok(enqueued),
+                _ => Err(Error::unexpected("another answer to an enqueue")),
+            }
+        };
+        match patience {
+            None => enqueuing.await,
+            Some(patience) => timeout(patience, enqueuing)
+                .await
+                .unwrap_or_else(|_| Err(self.gave_up_waiting(id))),
+        }
+    }
+
+    /// Waits for the end of a task.
+    pub(crate) async fn wait(&self, id: TaskId, patience: Option<Duration>) -> Result<Outcome, Error> {
+        self.end_within(id, patience, async { self.settle(self.ask(Op::Wait(id)).await?).await })
+            .await
+    }
+
+    pub(crate) async fn cancel(&self, id: TaskId) -> Result<Cancellation, Error> {
+        match self.ask(Op::Cancel(id)).await? {
+            Of::Cancelled(cancelled) => cancelled.try_into(),
+            _ => Err(Error::unexpected("another answer to a cancel")),
+        }
+    }
+
+    pub(crate) async fn show(&self, id: TaskId) -> Result<TaskInfo, Error> {
+        match self.ask(Op::Show(id)).await? {
+            Of::Shown(info) => info.try_into(),
+            _ => Err(Error::unexpected("another answer to a show")),
+        }
+    }
+
+    pub(crate) async fn explain(&self, id: TaskId) -> Result<Explanation, Error> {
+        match self.ask(Op::Explain(id)).await? {
+            Of::Explained(explanation) => explanation.try_into(),
+            _ => Err(Error::unexpected("another answer to an explain")),
+        }
+    }
+
+    /// Has one operation answered. Dropping the future withdraws it.
+    async fn ask(&self, op: Op) -> Result<Of, Error> {
+        let call = self.shared.next_call.fetch_add(1, Ordering::Relaxed);
+        let (reply, answer) = oneshot::channel();
+        let request = Request {
+            call,
+            op,
+            since: Instant::now(),
+            reply,
+        };
+        self.requests.send(request).await.map_err(|_| Error::closed())?;
+        let asked = Asked::new(call, &self.shared.forgotten);
+        let answer = answer.await;
+        asked.answered();
+        answer.unwrap_or_else(|_| Err(Error::closed()))
+    }
+
+    /// Turns the end of a task into its result or the error it ended in.
+    async fn settle(&self, answer: Of) -> Result<Outcome, Error> {
+        let Of::Finished(mut finished) = answer else {
+            return Err(Error::unexpected("another answer to a wait"));
+        };
+        let id = TaskId::from_wire(&finished.id)?;
+        if finished.result_deferred {
+            finished = self.data().finished(id).await?;
+        }
+        match State::from_wire(finished.state) {
+            State::Succeeded => Ok(Outcome {
+                result: finished.result.map_or_else(Payload::null, Payload::from),
+                stats: finished.stats.map(CallStats::from).unwrap_or_default(),
+            }),
+            State::Dead => Err(Error::Dead {
+                id,
+                reason: DeadReason::from_wire(finished.dead_reason),
+                failure: finished.error.map(Failure::from).unwrap_or_default(),
+            }),
+            State::Cancelled => Err(Error::Cancelled { id }),
+            State::Expired => Err(Error::Expired { id }),
+            _ => Err(Error::unexpected("a finished task that is in no final state")),
+        }
+    }
+
+    async fn end_within(
+        &self,
+        id: TaskId,
+        patience: Option<Duration>,
+        outcome: impl Future<Output = Result<Outcome, Error>>,
+    ) -> Result<Outcome, Error> {
+        let Some(patience) = patience else {
+            return outcome.await;
+        };
+        match timeout(patience, outcome).await {
+            Ok(outcome) => outcome,
+            Err(_) if self.shared.connected.load(Ordering::Relaxed) => Err(Error::Timeout { id }),
+            Err(_) => Err(self.gave_up_waiting(id)),
+        }
+    }
+
+    fn gave_up_waiting(&self, id: TaskId) -> Error {
+        let message = format!(
+            "the broker at {} did not answer in the time to wait",
+            self.shared.broker
+        );
+        Error::NoBroker {
+            message,
+            id: Some(id),
+            indefinite: true,
+        }
+    }
+
+    fn broker_now(&self) -> Duration {
+        self.shared.ids().broker_now()
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Session").field(&self.shared.broker).finish()
+    }
+}
+
+impl Shared {
+    fn ids(&self) -> MutexGuard<'_, IdMaker> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a task is too large for the session.
+fn is_large(request: &v1::EnqueueRequest) -> bool {
+    request
+        .payload
+        .as_ref()
+        .is_some_and(|payload| payload.data.len() > INLINE_BYTES)
+}

@@ -1,0 +1,129 @@
+//! The states of a task, and what is said of those that ended badly.
+
+use std::fmt;
+
+use asynq_proto::v1;
+
+/// Where a task stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum State {
+    /// Its time has not come.
+    Scheduled,
+    /// It may run and waits for a slot.
+    Ready,
+    /// A worker runs it.
+    Running,
+    /// A worker has been told to stop it.
+    Stopping,
+    /// It returned a result.
+    Succeeded,
+    /// It was tried and is given up.
+    Dead,
+    /// It was cancelled.
+    Cancelled,
+    /// It was not done by its deadline.
+    Expired,
+    /// A state this version of the client does not know.
+    Unknown,
+}
+
+impl State {
+    /// The word for it, as everywhere in asynq.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Ready => "ready",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Succeeded => "succeeded",
+            Self::Dead => "dead",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    pub(crate) fn from_wire(state: i32) -> Self {
+        match v1::TaskState::try_from(state) {
+            Ok(v1::TaskState::Scheduled) => Self::Scheduled,
+            Ok(v1::TaskState::Ready) => Self::Ready,
+            Ok(v1::TaskState::Running) => Self::Running,
+            Ok(v1::TaskState::Stopping) => Self::Stopping,
+            Ok(v1::TaskState::Succeeded) => Self::Succeeded,
+            Ok(v1::TaskState::Dead) => Self::Dead,
+            Ok(v1::TaskState::Cancelled) => Self::Cancelled,
+            Ok(v1::TaskState::Expired) => Self::Expired,
+            Ok(v1::TaskState::Unspecified) | Err(_) => Self::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Why a dead task is dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DeadReason {
+    /// Its handler failed, as often as it was allowed to.
+    Error,
+    /// Its handler refused the arguments.
+    Rejected,
+    /// It ran too long, as often as it was allowed to.
+    Timeout,
+    /// It killed the process it ran in, again and again.
+    Poison,
+    /// Its worker was lost, again and again.
+    WorkerLost,
+    /// A reason this version of the client does not know.
+    Unknown,
+}
+
+impl DeadReason {
+    pub(crate) fn from_wire(reason: i32) -> Self {
+        match v1::DeadReason::try_from(reason) {
+            Ok(v1::DeadReason::Error) => Self::Error,
+            Ok(v1::DeadReason::Rejected) => Self::Rejected,
+            Ok(v1::DeadReason::Timeout) => Self::Timeout,
+            Ok(v1::DeadReason::Poison) => Self::Poison,
+            Ok(v1::DeadReason::WorkerLost) => Self::WorkerLost,
+            Ok(v1::DeadReason::Unspecified) | Err(_) => Self::Unknown,
+        }
+    }
+}
+
+/// What a failed run left behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failure {
+    /// `error`, `panic`, `rejected`, or a word of the handler's own.
+    pub kind: String,
+    /// What went wrong.
+    pub message: String,
+    /// Where, if it is known; at most 8 KiB.
+    pub trace: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind.as_str() {
+            "" | "error" => f.write_str(&self.message),
+            kind => write!(f, "{kind}: {}", self.message),
+        }
+    }
+}
+
+impl From<v1::TaskFailure> for Failure {
+    fn from(failure: v1::TaskFailure) -> Self {
+        let v1::TaskFailure {
+            kind,
+            message,
+            trace,
+            retryable: _,
+        } = failure;
+        Self { kind, message, trace }
+    }
+}

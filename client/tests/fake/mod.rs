@@ -1,0 +1,215 @@
+//! A broker that runs nothing: it answers by the task's name and remembers what it was sent.
+//!
+//! - `echo` succeeds with its arguments, `bytes` with three bytes that are no text
+//! - `dead.error`, `dead.timeout`, `dead.panic`, `cancelled`, `expired` end so
+//! - `refused.3` (any gRPC code) is refused with the reason `TEST`
+//! - `slow` and `nobody` end only when cancelled; `nobody` is explained by `no_worker`
+//! - `cut` ends the stream before it is acknowledged, the first time
+//! - `not_now` is answered with UNAVAILABLE, the first time
+
+mod session;
+mod tasks;
+
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use asynq_proto::{
+    limits::MAX_MESSAGE_BYTES,
+    v1::{self, admin_server::AdminServer, tasks_server::TasksServer},
+};
+use tokio::{net::TcpListener, sync::watch, time::Instant};
+use tokio_stream::{Stream, wrappers::TcpListenerStream};
+use tonic::{Code, Request, Response, Status, Streaming, body::Body};
+use tonic_types::{ErrorDetails, StatusExt};
+use tower::{Service, service_fn};
+
+use self::tasks::Tasks;
+
+/// A time that is over only if something is broken.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The broker, and the test's view into it.
+#[derive(Clone)]
+pub(crate) struct Fake {
+    address: SocketAddr,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    max_outstanding: u32,
+    tasks: Mutex<Tasks>,
+    /// The operations of each message, in order.
+    messages: Mutex<Vec<Vec<v1::Operation>>>,
+    most_unanswered: Mutex<usize>,
+    unary_enqueues: Mutex<usize>,
+    cuts: watch::Sender<u32>,
+}
+
+impl Fake {
+    pub(crate) async fn start() -> Self {
+        Self::with_max_outstanding(1024).await
+    }
+
+    pub(crate) async fn with_max_outstanding(max_outstanding: u32) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let inner = Inner {
+            max_outstanding,
+            tasks: Mutex::default(),
+            messages: Mutex::default(),
+            most_unanswered: Mutex::default(),
+            unary_enqueues: Mutex::default(),
+            cuts: watch::Sender::new(0),
+        };
+        let fake = Self {
+            address: listener.local_addr().unwrap(),
+            inner: Arc::new(inner),
+        };
+        let tasks = TasksServer::new(fake.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let admin = AdminServer::new(fake.clone());
+        // Two services are too few for a router.
+        let both = service_fn(move |request: http::Request<Body>| {
+            let (mut tasks, mut admin) = (tasks.clone(), admin.clone());
+            async move {
+                match request.uri().path().starts_with("/asynq.v1.Tasks/") {
+                    true => tasks.call(request).await,
+                    false => admin.call(request).await,
+                }
+            }
+        });
+        let incoming = TcpListenerStream::new(listener);
+        let serving = tonic::transport::Server::builder()
+            .tcp_nodelay(true)
+            .serve_with_incoming(both, incoming);
+        tokio::spawn(serving);
+        fake
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Ends all sessions, as a broker does that shuts down.
+    pub(crate) fn cut(&self) {
+        self.inner.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// The operations received so far, by message.
+    pub(crate) fn messages(&self) -> Vec<Vec<v1::Operation>> {
+        lock(&self.inner.messages).clone()
+    }
+
+    /// Waits until an operation that `wanted` picks has come in.
+    pub(crate) async fn received<T>(&self, wanted: impl Fn(&v1::operation::Op) -> Option<T>) -> T {
+        let begun = Instant::now();
+        loop {
+            let found = self
+                .messages()
+                .iter()
+                .flatten()
+                .find_map(|operation| wanted(operation.op.as_ref()?));
+            if let Some(found) = found {
+                return found;
+            }
+            assert!(
+                begun.elapsed() < DEADLINE,
+                "not received; there were {:?}",
+                self.messages()
+            );
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// The most operations a session has had unanswered, and the enqueues that came by unary calls.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (*lock(&self.inner.most_unanswered), *lock(&self.inner.unary_enqueues))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap()
+}
+
+#[tonic::async_trait]
+impl v1::tasks_server::Tasks for Fake {
+    type SessionStream = Pin<Box<dyn Stream<Item = Result<v1::SessionReply, Status>> + Send>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::SessionRequest>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        Ok(Response::new(Box::pin(session::open(
+            self.clone(),
+            request.into_inner(),
+        ))))
+    }
+
+    async fn enqueue(&self, request: Request<v1::EnqueueRequest>) -> Result<Response<v1::Enqueued>, Status> {
+        *lock(&self.inner.unary_enqueues) += 1;
+        let request = request.into_inner();
+        let mut tasks = lock(&self.inner.tasks);
+        if let Some(code) = request.name.strip_prefix("refused.") {
+            let details = ErrorDetails::with_error_info("TEST", "asynq", []);
+            let code = Code::from_i32(code.parse().unwrap());
+            return Err(Status::with_error_details(code, "refused as asked", details));
+        }
+        let not_now = request.name == "not_now" && tasks.is_new(&request.id);
+        let enqueued = tasks.enqueue(request);
+        if not_now {
+            Err(Status::unavailable("not now"))
+        } else {
+            Ok(Response::new(enqueued))
+        }
+    }
+
+    async fn wait(&self, request: Request<v1::WaitRequest>) -> Result<Response<v1::Finished>, Status> {
+        let finished = lock(&self.inner.tasks).finished(&request.into_inner().id);
+        finished
+            .map(Response::new)
+            .ok_or_else(|| Status::deadline_exceeded("the fake does not wait here"))
+    }
+
+    async fn cancel(&self, _: Request<v1::CancelRequest>) -> Result<Response<v1::Cancelled>, Status> {
+        Err(Status::unimplemented("on the session"))
+    }
+
+    async fn show(&self, _: Request<v1::ShowRequest>) -> Result<Response<v1::TaskInfo>, Status> {
+        Err(Status::unimplemented("on the session"))
+    }
+
+    async fn explain(&self, _: Request<v1::ExplainRequest>) -> Result<Response<v1::Explanation>, Status> {
+        Err(Status::unimplemented("on the session"))
+    }
+}
+
+#[tonic::async_trait]
+impl v1::admin_server::Admin for Fake {
+    async fn list_queues(&self, _: Request<v1::ListQueuesRequest>) -> Result<Response<v1::ListQueuesReply>, Status> {
+        let queue = v1::QueueInfo {
+            name: "default".to_owned(),
+            policy: "fair".to_owned(),
+            durability: "sync".to_owned(),
+            ready: 12,
+            ..v1::QueueInfo::default()
+        };
+        Ok(Response::new(v1::ListQueuesReply { queues: vec![queue] }))
+    }
+
+    async fn list_workers(&self, _: Request<v1::ListWorkersRequest>) -> Result<Response<v1::ListWorkersReply>, Status> {
+        let worker = v1::WorkerInfo {
+            name: "node-1".to_owned(),
+            session: vec![0xab; 16],
+            state: "active".to_owned(),
+            slots: 8,
+            busy: 3,
+            tasks: vec!["echo".to_owned(), "sleep".to_owned()],
+            connected_at_ms: 1_700_000_000_000,
+        };
+        Ok(Response::new(v1::ListWorkersReply { workers: vec![worker] }))
+    }
+}

@@ -1,0 +1,162 @@
+//! The fake broker's tasks: each ends as its name says.
+
+use std::collections::HashMap;
+
+use asynq_proto::{limits::INLINE_BYTES, v1};
+use v1::{DeadReason, TaskState};
+
+#[derive(Default)]
+pub(crate) struct Tasks {
+    known: HashMap<Vec<u8>, Task>,
+}
+
+struct Task {
+    request: v1::EnqueueRequest,
+    cancelled: bool,
+}
+
+impl Tasks {
+    /// Whether the id is new.
+    pub(crate) fn is_new(&self, id: &[u8]) -> bool {
+        !self.known.contains_key(id)
+    }
+
+    pub(crate) fn enqueue(&mut self, request: v1::EnqueueRequest) -> v1::Enqueued {
+        let id = request.id.clone();
+        let worker_known = request.name != "nobody";
+        let existed = self
+            .known
+            .insert(
+                id.clone(),
+                Task {
+                    request,
+                    cancelled: false,
+                },
+            )
+            .is_some();
+        v1::Enqueued {
+            id,
+            existed,
+            worker_known,
+        }
+    }
+
+    /// How the task has ended, if it has.
+    pub(crate) fn finished(&self, id: &[u8]) -> Option<v1::Finished> {
+        let task = self.known.get(id)?;
+        let ended = v1::Finished {
+            id: id.to_vec(),
+            stats: Some(v1::CallStats {
+                queued_us: 5,
+                run_us: 7,
+                attempts: 1,
+            }),
+            ..v1::Finished::default()
+        };
+        let dead = |reason: DeadReason, kind: &str| v1::Finished {
+            state: TaskState::Dead.into(),
+            dead_reason: reason.into(),
+            error: Some(v1::TaskFailure {
+                kind: kind.to_owned(),
+                message: "it broke".to_owned(),
+                ..v1::TaskFailure::default()
+            }),
+            ..ended.clone()
+        };
+        let succeeded = |result| v1::Finished {
+            state: TaskState::Succeeded.into(),
+            result,
+            ..ended.clone()
+        };
+        match task.request.name.as_str() {
+            _ if task.cancelled => Some(v1::Finished {
+                state: TaskState::Cancelled.into(),
+                ..ended
+            }),
+            "slow" | "nobody" => None,
+            "bytes" => Some(succeeded(Some(v1::Payload {
+                content_type: "application/octet-stream".to_owned(),
+                data: vec![0, 159, 10].into(),
+            }))),
+            "dead.error" => Some(dead(DeadReason::Error, "error")),
+            "dead.panic" => Some(dead(DeadReason::Error, "panic")),
+            "dead.timeout" => Some(dead(DeadReason::Timeout, "timeout")),
+            "cancelled" => Some(v1::Finished {
+                state: TaskState::Cancelled.into(),
+                ..ended
+            }),
+            "expired" => Some(v1::Finished {
+                state: TaskState::Expired.into(),
+                ..ended
+            }),
+            _ => Some(succeeded(task.request.payload.clone())),
+        }
+    }
+
+    /// The same as it rides on a session.
+    pub(crate) fn finished_inline(&self, id: &[u8]) -> Option<v1::Finished> {
+        let mut finished = self.finished(id)?;
+        if finished
+            .result
+            .as_ref()
+            .is_some_and(|result| result.data.len() > INLINE_BYTES)
+        {
+            finished.result = None;
+            finished.result_deferred = true;
+        }
+        Some(finished)
+    }
+
+    pub(crate) fn cancel(&mut self, id: &[u8]) -> Option<v1::Cancelled> {
+        let had_ended = self.finished(id).is_some();
+        let task = self.known.get_mut(id)?;
+        task.cancelled = !had_ended;
+        let outcome = match had_ended {
+            true => v1::cancelled::Outcome::Finished,
+            false => v1::cancelled::Outcome::Cancelled,
+        };
+        let state = TaskState::try_from(self.finished(id)?.state).unwrap();
+        Some(v1::Cancelled {
+            id: id.to_vec(),
+            outcome: outcome.into(),
+            state: state.into(),
+        })
+    }
+
+    pub(crate) fn show(&self, id: &[u8]) -> Option<v1::TaskInfo> {
+        let task = self.known.get(id)?;
+        let finished = self.finished(id);
+        Some(v1::TaskInfo {
+            id: id.to_vec(),
+            name: task.request.name.clone(),
+            queue: "default".to_owned(),
+            state: finished
+                .as_ref()
+                .map_or(TaskState::Ready.into(), |finished| finished.state),
+            enqueued_at_ms: 1_700_000_000_123,
+            payload_bytes: task
+                .request
+                .payload
+                .as_ref()
+                .map_or(0, |payload| payload.data.len() as u64),
+            error: finished.and_then(|finished| finished.error),
+            ..v1::TaskInfo::default()
+        })
+    }
+
+    pub(crate) fn explain(&self, id: &[u8]) -> Option<v1::Explanation> {
+        let task = self.known.get(id)?;
+        let reason = if task.request.name == "nobody" {
+            "no_worker"
+        } else {
+            "no_free_slot"
+        };
+        Some(v1::Explanation {
+            id: id.to_vec(),
+            state: TaskState::Ready.into(),
+            reason: reason.to_owned(),
+            message: "a sentence".to_owned(),
+            details: HashMap::from([("workers".to_owned(), "0".to_owned())]),
+        })
+    }
+}

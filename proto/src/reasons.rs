@@ -1,0 +1,32 @@
+//! Why something was refused, in words programs may match on.
+//!
+//! A unary call carries them as `google.rpc.ErrorInfo.reason` of its status, a
+//! session as `OperationError.reason`. `docs/errors.md` explains each.
+
+/// The `ErrorInfo.domain` of every reason here.
+pub const DOMAIN: &str = "asynq";
+
+/// A field is malformed or out of range; the message names both.
+pub const INVALID_FIELD: &str = "INVALID_FIELD";
+/// A payload exceeds [`MAX_PAYLOAD_BYTES`](crate::limits::MAX_PAYLOAD_BYTES).
+pub const PAYLOAD_TOO_LARGE: &str = "PAYLOAD_TOO_LARGE";
+/// A task id lies more than five minutes ahead of the broker's clock.
+pub const ID_IN_FUTURE: &str = "ID_IN_FUTURE";
+/// The id belongs to a task with another name, payload, queue or series.
+pub const TASK_EXISTS: &str = "TASK_EXISTS";
+/// The broker knows no task of this id.
+pub const TASK_NOT_FOUND: &str = "TASK_NOT_FOUND";
+/// The task ended, and its result is no longer kept.
+pub const RESULT_EXPIRED: &str = "RESULT_EXPIRED";
+/// A limit of the broker is reached; the message names it.
+pub const LIMIT_REACHED: &str = "LIMIT_REACHED";
+/// The broker's disk is full.
+pub const DISK_FULL: &str = "DISK_FULL";
+/// The broker is going down; connect again.
+pub const SHUTTING_DOWN: &str = "SHUTTING_DOWN";
+/// The broker's store failed: whether anything happened is unknown.
+pub const STORE_FAILED: &str = "STORE_FAILED";
+/// The first message of a session carries no hello.
+pub const SESSION_EXPECTED_HELLO: &str = "SESSION_EXPECTED_HELLO";
+/// The lease token is not the task's current grant.
+pub const STALE_LEASE: &str = "STALE_LEASE";
