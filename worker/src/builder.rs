@@ -1,0 +1,307 @@
+//! Putting a worker together: broker, name, slots, tasks.
+
+use std::future::Future;
+use std::time::Duration;
+
+use asynq_proto::limits::MAX_SLOTS;
+use asynq_proto::{Connector, Endpoint, Payload, Task, TaskError, check_name};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::builtins;
+use crate::context::Context;
+use crate::error::{BuildError, RunError};
+use crate::handler::Handler;
+use crate::limits::DRAIN_TIMEOUT;
+use crate::registry::{Declaration, Registry};
+use crate::runtime;
+
+/// Collects what a worker is made of. The first mistake is reported by
+/// [`build`](Self::build) or [`run_until`](Self::run_until).
+#[must_use = "a builder does nothing until it is run"]
+pub struct WorkerBuilder {
+    connector: Result<Connector, BuildError>,
+    name: Option<String>,
+    slots: Option<u32>,
+    drain_timeout: Duration,
+    exit_when_idle: bool,
+    registry: Registry,
+    mistake: Option<BuildError>,
+    on_ready: Option<OnReady>,
+}
+
+pub(crate) type OnReady = Box<dyn FnOnce(&Ready) + Send>;
+
+/// What a worker knows once it is registered for the first time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// How many task names it registered.
+    pub tasks: usize,
+    /// With which broker.
+    pub broker: String,
+}
+
+impl WorkerBuilder {
+    fn new(connector: Result<Connector, BuildError>) -> Self {
+        Self {
+            connector,
+            name: None,
+            slots: None,
+            drain_timeout: DRAIN_TIMEOUT,
+            exit_when_idle: false,
+            registry: Registry::default(),
+            mistake: None,
+            on_ready: None,
+        }
+    }
+
+    /// The name operators see. Default: `<host>-<4 hex digits>`.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// How many tasks run at a time, 1…65536. Default: the number of CPUs.
+    pub fn slots(mut self, slots: u32) -> Self {
+        self.slots = Some(slots);
+        self
+    }
+
+    /// How long a drain takes at most. Runs that have not finished shortly
+    /// before are dropped and given back. Default: 30 s.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = timeout;
+        self
+    }
+
+    /// Ends the worker once it is connected and has had nothing to do for one
+    /// second. For batch jobs: the allocation ends when the work does.
+    pub fn exit_when_idle(mut self, yes: bool) -> Self {
+        self.exit_when_idle = yes;
+        self
+    }
+
+    /// Called once, when the worker is registered for the first time.
+    pub fn on_ready(mut self, then: impl FnOnce(&Ready) + Send + 'static) -> Self {
+        self.on_ready = Some(Box::new(then));
+        self
+    }
+
+    /// Runs a task with an async function. It is dropped at its await point
+    /// when the run is to stop. It must not block its thread; that is what
+    /// [`blocking`](Self::blocking) is for.
+    pub fn task<A, R, F, Fut>(self, task: Task<A, R>, handler: F) -> Self
+    where
+        A: DeserializeOwned + Send + 'static,
+        R: Serialize,
+        F: Fn(Context, A) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, TaskError>> + Send + 'static,
+    {
+        self.add(task.into(), Handler::typed(handler))
+    }
+
+    /// Runs a task with a plain function, on a thread of its own. Nobody can
+    /// interrupt it: it should look at [`Context::is_stopped`] between steps.
+    pub fn blocking<A, R, F>(self, task: Task<A, R>, handler: F) -> Self
+    where
+        A: DeserializeOwned,
+        R: Serialize,
+        F: Fn(Context, A) -> Result<R, TaskError> + Send + Sync + 'static,
+    {
+        self.add(task.into(), Handler::blocking(handler))
+    }
+
+    /// Runs a task whose name and types are known only at run time: the handler
+    /// takes and returns payloads as they are.
+    pub fn raw<F, Fut>(self, task: impl Into<Declaration>, handler: F) -> Self
+    where
+        F: Fn(Context, Payload) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Payload, TaskError>> + Send + 'static,
+    {
+        self.add(task.into(), Handler::raw(handler))
+    }
+
+    /// Adds the tasks every worker can offer: `echo`, `sleep` and `fail`.
+    pub fn builtins(self) -> Self {
+        builtins::register(self)
+    }
+
+    fn add(mut self, declaration: Declaration, handler: Handler) -> Self {
+        let added = self.registry.add(declaration, handler);
+        self.mistake = self.mistake.take().or(added.err());
+        self
+    }
+
+    /// Checks it all.
+    ///
+    /// # Errors
+    /// Names the first thing that is wrong.
+    pub fn build(self) -> Result<Worker, BuildError> {
+        let connector = self.connector?;
+        if let Some(mistake) = self.mistake {
+            return Err(mistake);
+        }
+        if self.registry.len() == 0 {
+            return Err(BuildError::NoTasks);
+        }
+        let name = self.name.unwrap_or_else(default_name);
+        if let Err(source) = check_name(&name) {
+            return Err(BuildError::WorkerName { name, source });
+        }
+        let slots = self.slots.unwrap_or_else(default_slots);
+        if !(1..=MAX_SLOTS).contains(&slots) {
+            return Err(BuildError::Slots(slots));
+        }
+        Ok(Worker {
+            connector,
+            name,
+            slots,
+            drain_timeout: self.drain_timeout,
+            exit_when_idle: self.exit_when_idle,
+            registry: self.registry,
+            on_ready: self.on_ready,
+        })
+    }
+
+    /// [Builds](Self::build) the worker and [runs](Worker::run_until) it.
+    ///
+    /// # Errors
+    /// As either of them.
+    pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+        self.build()?.run_until(shutdown).await
+    }
+}
+
+/// A worker, ready to run.
+pub struct Worker {
+    pub(crate) connector: Connector,
+    pub(crate) name: String,
+    pub(crate) slots: u32,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) exit_when_idle: bool,
+    pub(crate) registry: Registry,
+    pub(crate) on_ready: Option<OnReady>,
+}
+
+impl Worker {
+    /// Begins a worker for the broker at `http://host:port`.
+    pub fn builder(broker: &str) -> WorkerBuilder {
+        WorkerBuilder::new(broker.parse::<Endpoint>().map(Connector::tcp).map_err(BuildError::from))
+    }
+
+    /// Begins a worker that reaches its broker some other way.
+    pub fn with_connector(connector: Connector) -> WorkerBuilder {
+        WorkerBuilder::new(Ok(connector))
+    }
+
+    /// The worker's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Takes tasks and runs them on the current tokio runtime until `shutdown`
+    /// resolves, then drains: takes nothing new, gives back what has not
+    /// started, lets the rest finish within the drain timeout, and gives back
+    /// what did not.
+    ///
+    /// A broker that cannot be reached is tried for ever. The connection and
+    /// its heartbeats live on a thread of their own, which no handler can stall.
+    /// Dropping the future ends the worker at once, without a drain. Either
+    /// way, a blocking handler that does not return leaves its thread behind.
+    ///
+    /// # Errors
+    /// When the broker refuses the worker as it is, or no thread can be had.
+    pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+        runtime::run(self, shutdown).await
+    }
+}
+
+fn default_slots() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(MAX_SLOTS).min(MAX_SLOTS))
+}
+
+/// `<host>-<4 hex>`: a host may run several workers, and names are for people.
+fn default_name() -> String {
+    let system = rustix::system::uname();
+    let host: String = system
+        .nodename()
+        .to_string_lossy()
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || "._-".contains(c) {
+                c
+            } else {
+                '-'
+            }
+        })
+        .take(100)
+        .collect();
+    let host = if host.is_empty() { "worker" } else { &host };
+    format!("{host}-{:04x}", fastrand::u16(..))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BROKER: &str = "http://127.0.0.1:7740";
+
+    async fn echo(_: Context, args: Payload) -> Result<Payload, TaskError> {
+        Ok(args)
+    }
+
+    fn mistake(builder: WorkerBuilder) -> String {
+        builder.build().err().expect("a mistake").to_string()
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let builder = || Worker::builder(BROKER).raw("echo", echo);
+        for (builder, said) in [
+            (
+                Worker::builder("nowhere").raw("echo", echo),
+                "\"nowhere\" is not the address of a broker",
+            ),
+            (Worker::builder(BROKER), "no tasks"),
+            (builder().raw("echo", echo), "\"echo\" has two handlers"),
+            (builder().raw("a b", echo).raw("echo", echo), "\"a b\" holds ' '"),
+            (builder().name(""), "the worker's name \"\" must not be empty"),
+            (builder().slots(0), "slots must be 1 to 65536, not 0"),
+            (builder().slots(65_537), "not 65537"),
+            (
+                builder().raw(Declaration::new("t").timeout(Duration::ZERO), echo),
+                "timeout of task \"t\"",
+            ),
+            (
+                builder().raw(Declaration::new("t").max_attempts(0), echo),
+                "max_attempts of task \"t\"",
+            ),
+        ] {
+            let error = mistake(builder);
+            assert!(error.contains(said), "{error}");
+        }
+    }
+
+    #[test]
+    fn defaults_fit() {
+        let worker = Worker::builder(BROKER).builtins().build().expect("defaults are right");
+        assert!(worker.slots >= 1);
+        let (_, hex) = worker.name().rsplit_once('-').expect("a dash");
+        assert!(hex.len() == 4 && hex.chars().all(|c| c.is_ascii_hexdigit()), "{hex}");
+    }
+
+    #[test]
+    fn a_tasks_own_defaults_are_declared() {
+        const TASK: Task<(), ()> = Task::new("t").timeout(Duration::from_secs(2)).max_attempts(3);
+        let worker = Worker::builder(BROKER)
+            .task(TASK, async |_, ()| Ok(()))
+            .build()
+            .expect("right");
+        let declared = &worker.registry.declarations()[0];
+        assert_eq!(
+            (declared.name.as_str(), declared.timeout_ms, declared.max_attempts),
+            ("t", 2000, 3)
+        );
+    }
+}

@@ -1,0 +1,256 @@
+//! The daemon's settings: flag, else `ASYNQ_…`, else worker.toml, else default.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use serde::{Deserialize, Deserializer, de};
+
+/// Where worker.toml is looked for when nobody says.
+const DEFAULT_FILE: &str = "/etc/asynq/worker.toml";
+const DEFAULT_BROKER: &str = "http://127.0.0.1:7740";
+const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Takes tasks from an asynq broker and runs them.
+///
+/// SIGTERM and SIGINT drain: nothing new is taken, what has not started is
+/// given back, the rest finishes within the drain timeout. A second signal
+/// exits at once. Logs go to stderr, RUST_LOG filters them.
+#[derive(Debug, Default, Parser)]
+#[command(name = "asynq-worker", version, after_help = EXAMPLES)]
+pub(crate) struct Flags {
+    /// Where the broker is [default: http://127.0.0.1:7740]
+    #[arg(long, value_name = "URL", env = "ASYNQ_BROKER")]
+    broker: Option<String>,
+    /// A worker.toml; its keys are these flags with _ for - [default: /etc/asynq/worker.toml if present]
+    #[arg(long, value_name = "FILE", env = "ASYNQ_CONFIG")]
+    config: Option<PathBuf>,
+    /// How many tasks run at a time, 1 to 65536 [default: the number of CPUs]
+    #[arg(long, value_name = "N", env = "ASYNQ_SLOTS")]
+    slots: Option<u32>,
+    /// The name operators see [default: <host>-<4 hex digits>]
+    #[arg(long, value_name = "NAME", env = "ASYNQ_NAME")]
+    name: Option<String>,
+    /// Offer the tasks echo, sleep and fail
+    #[arg(long, env = "ASYNQ_BUILTINS", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    builtins: Option<bool>,
+    /// Exit once connected and without anything to do for one second
+    #[arg(long, env = "ASYNQ_EXIT_WHEN_IDLE", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    exit_when_idle: Option<bool>,
+    /// How long a drain may take, as 250ms, 30s, 5m or 1h [default: 30s]
+    #[arg(long, value_name = "DURATION", env = "ASYNQ_DRAIN_TIMEOUT", value_parser = parse_duration)]
+    drain_timeout: Option<Duration>,
+    /// How logs are written [default: text]
+    #[arg(long, value_name = "FORMAT", env = "ASYNQ_LOG")]
+    log: Option<LogFormat>,
+}
+
+const EXAMPLES: &str = "Examples:\n  asynq-worker --builtins\n  \
+    asynq-worker --broker http://broker:7740 --builtins --slots 64 --drain-timeout 5m";
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// worker.toml. A key nobody knows is a mistake, not a wish.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    broker: Option<String>,
+    slots: Option<u32>,
+    name: Option<String>,
+    builtins: Option<bool>,
+    exit_when_idle: Option<bool>,
+    #[serde(default, deserialize_with = "duration")]
+    drain_timeout: Option<Duration>,
+    log: Option<LogFormat>,
+}
+
+/// What the daemon goes by.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Config {
+    pub(crate) broker: String,
+    pub(crate) slots: Option<u32>,
+    pub(crate) name: Option<String>,
+    pub(crate) builtins: bool,
+    pub(crate) exit_when_idle: bool,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) log: LogFormat,
+}
+
+/// worker.toml cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("failed to read {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{}: {source}", path.display())]
+    Malformed {
+        path: PathBuf,
+        source: Box<toml::de::Error>,
+    },
+}
+
+impl Config {
+    /// Puts the sources together.
+    pub(crate) fn load(flags: Flags) -> Result<Self, ConfigError> {
+        let file = match &flags.config {
+            Some(path) => read(path)?,
+            None if Path::new(DEFAULT_FILE).exists() => read(Path::new(DEFAULT_FILE))?,
+            None => File::default(),
+        };
+        Ok(Self::merge(flags, file))
+    }
+
+    fn merge(flags: Flags, file: File) -> Self {
+        Self {
+            broker: flags.broker.or(file.broker).unwrap_or_else(|| DEFAULT_BROKER.into()),
+            slots: flags.slots.or(file.slots),
+            name: flags.name.or(file.name),
+            builtins: flags.builtins.or(file.builtins).unwrap_or(false),
+            exit_when_idle: flags.exit_when_idle.or(file.exit_when_idle).unwrap_or(false),
+            drain_timeout: flags
+                .drain_timeout
+                .or(file.drain_timeout)
+                .unwrap_or(DEFAULT_DRAIN_TIMEOUT),
+            log: flags.log.or(file.log).unwrap_or_default(),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<File, ConfigError> {
+    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.into(),
+        source,
+    })?;
+    toml::from_str(&text).map_err(|source| ConfigError::Malformed {
+        path: path.into(),
+        source: Box::new(source),
+    })
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    parse_duration(&String::deserialize(deserializer)?)
+        .map(Some)
+        .map_err(de::Error::custom)
+}
+
+/// `250ms`, `30s`, `5m`, `1h`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let error = || format!("{text:?} is no duration; write it as 250ms, 30s, 5m or 1h");
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| error())?;
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(error()),
+    };
+    let longest = asynq_proto::limits::MAX_DURATION;
+    let duration = Duration::from_millis(number.checked_mul(unit_ms).ok_or_else(error)?);
+    if duration > longest {
+        Err(format!("{text:?} is longer than ten years"))
+    } else {
+        Ok(duration)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(args: &[&str]) -> Result<Flags, clap::Error> {
+        Flags::try_parse_from(["asynq-worker"].iter().chain(args))
+    }
+
+    #[test]
+    fn a_flag_beats_the_file_and_the_file_beats_the_default() {
+        let file: File =
+            toml::from_str("slots = 3\nname = \"a\"\nbuiltins = true\ndrain_timeout = \"5m\"\nlog = \"json\"").unwrap();
+        let config = Config::merge(flags(&["--slots", "4", "--builtins=false"]).unwrap(), file);
+        assert_eq!(
+            config,
+            Config {
+                broker: DEFAULT_BROKER.into(),
+                slots: Some(4),
+                name: Some("a".into()),
+                builtins: false,
+                exit_when_idle: false,
+                drain_timeout: Duration::from_mins(5),
+                log: LogFormat::Json,
+            }
+        );
+    }
+
+    #[test]
+    fn a_flag_without_a_value_means_yes_and_takes_no_other_word() {
+        let parsed = flags(&["--builtins", "--exit-when-idle"]).unwrap();
+        assert_eq!((parsed.builtins, parsed.exit_when_idle), (Some(true), Some(true)));
+        assert!(flags(&["--builtins", "true"]).is_err());
+    }
+
+    #[test]
+    fn unknown_keys_and_flags_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("worker.toml");
+        fs::write(&path, "slotz = 3\n").unwrap();
+        let error = Config::load(Flags {
+            config: Some(path.clone()),
+            ..Flags::default()
+        })
+        .unwrap_err()
+        .to_string();
+        assert!(error.contains("worker.toml") && error.contains("slotz"), "{error}");
+        let error = flags(&["--slotz", "3"]).unwrap_err().to_string();
+        assert!(error.contains("--slotz"), "{error}");
+        fs::remove_file(&path).unwrap();
+        let error = Config::load(Flags {
+            config: Some(path),
+            ..Flags::default()
+        })
+        .unwrap_err()
+        .to_string();
+        assert!(error.starts_with("failed to read"), "{error}");
+    }
+
+    #[test]
+    fn durations_are_a_number_and_a_unit() {
+        for (text, ms) in [
+            ("250ms", 250),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("1h", 3_600_000),
+            ("0s", 0),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)));
+        }
+        for text in [
+            "",
+            "5",
+            "s",
+            "-1s",
+            "1.5s",
+            "1 s",
+            "1d",
+            "99999999999999999999h",
+            "9999999999999h",
+            "99999999h",
+        ] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+        let error = toml::from_str::<File>("drain_timeout = \"soon\"")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("250ms"), "{error}");
+    }
+}

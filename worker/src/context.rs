@@ -1,0 +1,233 @@
+//! What a handler knows of its run, and how it learns that it should stop.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use asynq_proto::v1;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// Names one attempt at one task.
+///
+/// A handler that writes to another store hands it along as a fencing token: of
+/// two tokens of a task the larger one, by `(epoch, attempt)`, is the later
+/// grant, and the store refuses the smaller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LeaseToken {
+    /// The task.
+    pub task_id: Uuid,
+    /// The incarnation of the broker's shard that made the grant.
+    pub epoch: u64,
+    /// The attempt, from 1. Alone it may repeat across epochs.
+    pub attempt: u32,
+}
+
+/// Tokens of one task are ordered; those of different tasks are not.
+impl PartialOrd for LeaseToken {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        (self.task_id == other.task_id).then(|| (self.epoch, self.attempt).cmp(&(other.epoch, other.attempt)))
+    }
+}
+
+impl LeaseToken {
+    pub(crate) fn from_wire(wire: &v1::LeaseToken) -> Option<Self> {
+        let task_id = Uuid::from_slice(&wire.task_id).ok()?;
+        Some(Self {
+            task_id,
+            epoch: wire.epoch,
+            attempt: wire.attempt,
+        })
+    }
+
+    pub(crate) fn to_wire(self) -> v1::LeaseToken {
+        v1::LeaseToken {
+            task_id: self.task_id.as_bytes().to_vec(),
+            epoch: self.epoch,
+            attempt: self.attempt,
+        }
+    }
+}
+
+/// Why a run is to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StopCause {
+    /// The task was cancelled.
+    Cancelled,
+    /// The attempt took longer than its timeout.
+    Timeout,
+    /// The task's deadline passed.
+    Deadline,
+    /// The lease is lost: the broker gives, or has given, the task to someone
+    /// else. Nothing this run returns counts any more.
+    LeaseLost,
+    /// The worker shuts down and its drain timeout passed; the task is given back.
+    Shutdown,
+}
+
+/// Tells a run to stop. Held by whoever may say so; the first cause stays.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Control(Arc<ControlState>);
+
+#[derive(Debug, Default)]
+struct ControlState {
+    cause: OnceLock<StopCause>,
+    stopped: CancellationToken,
+}
+
+impl Control {
+    pub(crate) fn stop(&self, cause: StopCause) {
+        if self.0.cause.set(cause).is_ok() {
+            self.0.stopped.cancel();
+        }
+    }
+
+    pub(crate) fn cause(&self) -> Option<StopCause> {
+        self.0.cause.get().copied()
+    }
+
+    pub(crate) async fn stopped(&self) -> StopCause {
+        self.0.stopped.cancelled().await;
+        // The cause is set before the token is cancelled.
+        self.cause().unwrap_or(StopCause::Cancelled)
+    }
+}
+
+/// Everything but the arguments: what a run is, how much time it has, whether
+/// it should stop. Cheap to clone.
+#[derive(Clone)]
+pub struct Context(Arc<Run>);
+
+pub(crate) struct Run {
+    pub(crate) token: LeaseToken,
+    pub(crate) name: String,
+    pub(crate) queue: String,
+    pub(crate) series: String,
+    pub(crate) ends_at: Option<Instant>,
+    pub(crate) control: Control,
+}
+
+impl Context {
+    pub(crate) fn new(run: Run) -> Self {
+        Self(Arc::new(run))
+    }
+
+    /// The task's id.
+    #[must_use]
+    pub fn task_id(&self) -> Uuid {
+        self.0.token.task_id
+    }
+
+    /// Which attempt this is, from 1.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.0.token.attempt
+    }
+
+    /// The lease token, to fence other stores with.
+    #[must_use]
+    pub fn token(&self) -> LeaseToken {
+        self.0.token
+    }
+
+    /// The task's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The queue it came from.
+    #[must_use]
+    pub fn queue(&self) -> &str {
+        &self.0.queue
+    }
+
+    /// Its series within the queue; empty for none.
+    #[must_use]
+    pub fn series(&self) -> &str {
+        &self.0.series
+    }
+
+    /// How long the run has left until its timeout or its task's deadline,
+    /// whichever is nearer; `None` if it has neither. The broker enforces both.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        Some(self.0.ends_at?.saturating_duration_since(Instant::now()))
+    }
+
+    /// Whether the run should stop. For blocking handlers, which nobody can
+    /// interrupt: look at it between steps, and return anything when it is true.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.0.control.cause().is_some()
+    }
+
+    /// Why the run should stop; `None` while it should not.
+    #[must_use]
+    pub fn stop_cause(&self) -> Option<StopCause> {
+        self.0.control.cause()
+    }
+
+    /// Resolves once the run should stop. An async handler need not wait for
+    /// it, because it is dropped at its await point then; what it has spawned may.
+    pub async fn stopped(&self) -> StopCause {
+        self.0.control.stopped().await
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("name", &self.name())
+            .field("token", &self.token())
+            .field("stop_cause", &self.stop_cause())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_grants_are_larger_and_other_tasks_do_not_compare() {
+        let token = |id, epoch, attempt| LeaseToken {
+            task_id: Uuid::from_u128(id),
+            epoch,
+            attempt,
+        };
+        assert!(token(1, 1, 9) < token(1, 2, 1));
+        assert!(token(1, 1, 1) < token(1, 1, 2));
+        assert_eq!(token(1, 1, 1).partial_cmp(&token(2, 1, 1)), None);
+    }
+
+    #[test]
+    fn tokens_go_round_and_malformed_ones_are_no_tokens() {
+        let token = LeaseToken {
+            task_id: Uuid::from_u128(7),
+            epoch: 8,
+            attempt: 9,
+        };
+        assert_eq!(LeaseToken::from_wire(&token.to_wire()), Some(token));
+        assert_eq!(
+            LeaseToken::from_wire(&v1::LeaseToken {
+                task_id: vec![1; 15],
+                epoch: 1,
+                attempt: 1
+            }),
+            None
+        );
+    }
+
+    #[tokio::test]
+    async fn the_first_cause_stays() {
+        let control = Control::default();
+        assert_eq!(control.cause(), None);
+        control.stop(StopCause::Timeout);
+        control.stop(StopCause::Cancelled);
+        assert_eq!(control.stopped().await, StopCause::Timeout);
+    }
+}

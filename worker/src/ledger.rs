@@ -1,0 +1,323 @@
+//! What the broker and this worker owe each other: the runs the worker holds,
+//! and outcomes the broker has not acknowledged. Plain data, no wire, no clock.
+
+use std::collections::{HashMap, VecDeque};
+
+use asynq_proto::limits::{INLINE_BYTES, MAX_BATCH_BYTES, MAX_BATCH_OPS};
+use asynq_proto::{Payload, TaskError, v1};
+
+use crate::context::{Control, LeaseToken, StopCause};
+use crate::limits::{MAX_UNACKED, MAX_UNACKED_BYTES};
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Outcome {
+    /// It returned a value.
+    Completed(Payload),
+    /// It failed.
+    Failed(TaskError),
+    /// It is given back, to be run by someone else.
+    Released,
+    /// It was told to stop, and has.
+    Ended,
+}
+
+impl Outcome {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Completed(result) => result.len(),
+            Self::Failed(error) => error.message.len() + error.trace.len(),
+            Self::Released | Self::Ended => 0,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Its arguments are still to be fetched.
+    Fetching(Box<v1::Assignment>),
+    /// With the runtime.
+    Going,
+    /// Ended, and kept until the broker acknowledges the outcome.
+    Over(Outcome),
+}
+
+#[derive(Debug)]
+struct Run {
+    control: Control,
+    phase: Phase,
+}
+
+/// The runs this worker's session holds.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    runs: HashMap<LeaseToken, Run>,
+    unsent: VecDeque<LeaseToken>,
+    unsent_large: VecDeque<LeaseToken>,
+    unfetched: VecDeque<LeaseToken>,
+    unacked: usize,
+    unacked_bytes: usize,
+}
+
+impl Ledger {
+    /// Nothing is held and nothing is owed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Runs that have not ended.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.runs.len() - self.unacked
+    }
+
+    /// Whether further outcomes may be taken in.
+    pub(crate) fn has_room(&self) -> bool {
+        self.unacked < MAX_UNACKED && self.unacked_bytes < MAX_UNACKED_BYTES
+    }
+
+    pub(crate) fn contains(&self, token: LeaseToken) -> bool {
+        self.runs.contains_key(&token)
+    }
+
+    /// Every run the broker must go on counting as ours when we come back.
+    pub(crate) fn held(&self) -> Vec<v1::LeaseToken> {
+        self.runs.keys().map(|token| token.to_wire()).collect()
+    }
+
+    /// A run goes to the runtime.
+    pub(crate) fn going(&mut self, token: LeaseToken) -> Control {
+        let control = Control::default();
+        self.runs.insert(
+            token,
+            Run {
+                control: control.clone(),
+                phase: Phase::Going,
+            },
+        );
+        control
+    }
+
+    /// A run waits for its arguments.
+    pub(crate) fn fetching(&mut self, token: LeaseToken, assignment: v1::Assignment) {
+        self.runs.insert(
+            token,
+            Run {
+                control: Control::default(),
+                phase: Phase::Fetching(Box::new(assignment)),
+            },
+        );
+        self.unfetched.push_back(token);
+    }
+
+    /// The next run whose arguments are to be fetched.
+    pub(crate) fn next_fetch(&mut self) -> Option<LeaseToken> {
+        loop {
+            let token = self.unfetched.pop_front()?;
+            if matches!(
+                self.runs.get(&token),
+                Some(Run {
+                    phase: Phase::Fetching(_),
+                    ..
+                })
+            ) {
+                return Some(token);
+            }
+        }
+    }
+
+    /// Arguments came: what to run, unless the run is wanted no more.
+    pub(crate) fn fetched(&mut self, token: LeaseToken) -> Option<(v1::Assignment, Control)> {
+        let run = self
+            .runs
+            .get_mut(&token)
+            .filter(|run| matches!(run.phase, Phase::Fetching(_)))?;
+        match std::mem::replace(&mut run.phase, Phase::Going) {
+            Phase::Fetching(assignment) => Some((*assignment, run.control.clone())),
+            Phase::Going | Phase::Over(_) => None,
+        }
+    }
+
+    /// A run ended. Its first outcome counts; nobody waits for that of a run
+    /// the ledger no longer has.
+    pub(crate) fn over(&mut self, token: LeaseToken, outcome: Outcome) {
+        let Some(run) = self.runs.get_mut(&token) else { return };
+        if matches!(run.phase, Phase::Over(_)) {
+            return;
+        }
+        self.unacked += 1;
+        self.unacked_bytes += outcome.bytes();
+        run.phase = Phase::Over(outcome);
+        self.unsent.push_back(token);
+    }
+
+    /// A grant that is answered without ever having been a run here.
+    pub(crate) fn answer(&mut self, token: LeaseToken, outcome: Outcome) {
+        let _ = self.going(token);
+        self.over(token, outcome);
+    }
+
+    /// The broker refuses a result for good: the run failed instead.
+    pub(crate) fn refused(&mut self, token: LeaseToken, error: TaskError) {
+        if let Some(control) = self.forget(token) {
+            self.runs.insert(
+                token,
+                Run {
+                    control,
+                    phase: Phase::Going,
+                },
+            );
+            self.over(token, Outcome::Failed(error));
+        }
+    }
+
+    /// The broker wants a run to end.
+    pub(crate) fn stop(&mut self, token: LeaseToken, cause: StopCause) {
+        if cause == StopCause::LeaseLost {
+            if let Some(control) = self.forget(token) {
+                control.stop(cause);
+            }
+            return;
+        }
+        match self.runs.get(&token) {
+            // Its end was acknowledged, or it never got here: either way it does not go on.
+            None => self.answer(token, Outcome::Ended),
+            Some(run) => {
+                run.control.stop(cause);
+                if matches!(run.phase, Phase::Fetching(_)) {
+                    self.over(token, Outcome::Ended);
+                }
+            }
+        }
+    }
+
+    /// The broker has an outcome, or will not have it.
+    pub(crate) fn acknowledged(&mut self, token: LeaseToken, stale: bool) {
+        let over = matches!(
+            self.runs.get(&token),
+            Some(Run {
+                phase: Phase::Over(_),
+                ..
+            })
+        );
+        if (over || stale)
+            && let Some(control) = self.forget(token)
+        {
+            control.stop(StopCause::LeaseLost); // a no-op on what is over
+        }
+    }
+
+    /// Gives back what has not started.
+    pub(crate) fn release_unstarted(&mut self) {
+        let waiting = |run: &Run| matches!(run.phase, Phase::Fetching(_));
+        for token in self.tokens(waiting) {
+            self.over(token, Outcome::Released);
+        }
+    }
+
+    /// Stops and gives back what has not ended.
+    pub(crate) fn release_all(&mut self) {
+        for token in self.tokens(|run| !matches!(run.phase, Phase::Over(_))) {
+            if let Some(run) = self.runs.get(&token) {
+                run.control.stop(StopCause::Shutdown);
+            }
+            self.over(token, Outcome::Released);
+        }
+    }
+
+    /// The lease is lost: all runs stop, nothing is owed. Says how many went on.
+    pub(crate) fn drop_all(&mut self) -> usize {
+        let unfinished = self.unfinished();
+        for run in self.runs.values() {
+            run.control.stop(StopCause::LeaseLost);
+        }
+        *self = Self::default();
+        unfinished
+    }
+
+    /// A new connection: what was under way on the old one is to be done again.
+    pub(crate) fn reconnected(&mut self) {
+        self.unsent = self.tokens(|run| matches!(run.phase, Phase::Over(_))).into();
+        self.unsent_large.clear();
+        self.unfetched = self.tokens(|run| matches!(run.phase, Phase::Fetching(_))).into();
+    }
+
+    /// Whether [`Ledger::gather`] would have something to say.
+    pub(crate) fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// Adds unsent outcomes to a message, as many as fit.
+    pub(crate) fn gather(&mut self, request: &mut v1::WorkRequest) {
+        let mut bytes = 0;
+        for _ in 0..MAX_BATCH_OPS {
+            if bytes >= MAX_BATCH_BYTES {
+                break;
+            }
+            let Some(token) = self.unsent.pop_front() else { break };
+            let Some(Run {
+                phase: Phase::Over(outcome),
+                ..
+            }) = self.runs.get(&token)
+            else {
+                continue;
+            };
+            let wire = Some(token.to_wire());
+            match outcome {
+                Outcome::Completed(result) if result.len() > INLINE_BYTES => {
+                    self.unsent_large.push_back(token);
+                    continue;
+                }
+                Outcome::Completed(result) => {
+                    request.completions.push(v1::Completion {
+                        token: wire,
+                        result: Some(result.clone().into()),
+                    });
+                }
+                Outcome::Failed(error) => {
+                    request.failures.push(v1::Failure {
+                        token: wire,
+                        failure: Some(error.clone().into_wire()),
+                    });
+                }
+                Outcome::Released => request.released.extend(wire),
+                Outcome::Ended => request.ended.extend(wire),
+            }
+            bytes += outcome.bytes();
+        }
+    }
+
+    /// The next result that is too large for the session.
+    pub(crate) fn next_upload(&mut self) -> Option<(LeaseToken, Payload)> {
+        loop {
+            let token = self.unsent_large.pop_front()?;
+            if let Some(Run {
+                phase: Phase::Over(Outcome::Completed(result)),
+                ..
+            }) = self.runs.get(&token)
+            {
+                return Some((token, result.clone()));
+            }
+        }
+    }
+
+    fn tokens(&self, which: impl Fn(&Run) -> bool) -> Vec<LeaseToken> {
+        self.runs
+            .iter()
+            .filter(|(_, run)| which(run))
+            .map(|(token, _)| *token)
+            .collect()
+    }
+
+    fn forget(&mut self, token: LeaseToken) -> Option<Control> {
+        let run = self.runs.remove(&token)?;
+        if let Phase::Over(outcome) = &run.phase {
+            self.unacked -= 1;
+            self.unacked_bytes -= outcome.bytes();
+        }
+        Some(run.control)
+    }
+}
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;

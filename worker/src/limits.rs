@@ -1,0 +1,29 @@
+//! Every maximum and every time the worker keeps, with its unit.
+
+use std::time::Duration;
+
+/// Transfers on the data connection at a time, each of at most
+/// [`MAX_PAYLOAD_BYTES`](asynq_proto::limits::MAX_PAYLOAD_BYTES).
+pub(crate) const MAX_TRANSFERS: usize = 8;
+/// Outcomes the broker has not acknowledged. At this many the worker takes no
+/// further outcome from its runs, so that they keep their slots and no new ones come.
+pub(crate) const MAX_UNACKED: usize = 65_536;
+/// Bytes of results the broker has not acknowledged; the same holds.
+pub(crate) const MAX_UNACKED_BYTES: usize = 64 * 1024 * 1024;
+/// Outcomes on their way from the runs to the wire.
+pub(crate) const REPORTS: usize = 1024;
+/// How long an idle thread of a blocking handler waits for the next run.
+pub(crate) const THREAD_IDLE: Duration = Duration::from_secs(10);
+/// How often the lease is looked at; timers of the runtime sleep through a suspend.
+pub(crate) const LEASE_CHECK: Duration = Duration::from_secs(1);
+/// With `exit_when_idle`: how long there must be nothing to do.
+pub(crate) const IDLE: Duration = Duration::from_secs(1);
+/// How long a drain waits for runs to finish, unless said otherwise.
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// The last part of a drain is for giving back what did not finish: this long,
+/// but never more than a quarter of the drain.
+pub(crate) const DRAIN_FLUSH: Duration = Duration::from_secs(1);
+/// A closed request stream whose broker does not close its own is given up after this.
+pub(crate) const GOODBYE: Duration = Duration::from_secs(1);
+/// A broker that accepted a connection must welcome the worker within this.
+pub(crate) const WELCOME: Duration = Duration::from_secs(5);

@@ -1,0 +1,194 @@
+//! Running handlers: on the caller's runtime or on threads, each run apart, so
+//! that a panic or an endless loop is that run's own.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::thread;
+
+use asynq_proto::{KIND_PANIC, Payload, TaskError};
+use futures_util::FutureExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::builder::{Ready, Worker};
+use crate::context::{Context, LeaseToken, StopCause};
+use crate::error::RunError;
+use crate::handler::{Handler, RunFuture, RunResult};
+use crate::ledger::Outcome;
+use crate::limits::REPORTS;
+use crate::registry::Registry;
+use crate::session::{Mode, Session, SessionConfig};
+use crate::threads::Threads;
+
+/// A run for the runtime to start.
+pub(crate) struct Start {
+    pub(crate) context: Context,
+    pub(crate) payload: Payload,
+}
+
+/// How a run ended.
+pub(crate) struct Report {
+    pub(crate) token: LeaseToken,
+    pub(crate) outcome: Outcome,
+}
+
+/// Runs a worker until `shutdown` and through its drain.
+pub(crate) async fn run(worker: Worker, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+    // Twice the slots: runs the broker has given up may still be among them.
+    let (starts_in, mut starts) = mpsc::channel(2 * worker.slots as usize);
+    let (reports, reports_out) = mpsc::channel(REPORTS);
+    // Dropping it, with this future, ends the wire at once.
+    let (mode, mode_out) = watch::channel(Mode::Serving);
+    let (ready_in, mut ready) = oneshot::channel();
+    let (done_in, mut done) = oneshot::channel();
+
+    let broker = worker.connector.endpoint().to_string();
+    let tasks = worker.registry.len();
+    let mut on_ready = worker.on_ready;
+    let config = SessionConfig {
+        connector: worker.connector,
+        name: worker.name,
+        slots: worker.slots,
+        tasks: worker.registry.declarations(),
+        drain_timeout: worker.drain_timeout,
+        exit_when_idle: worker.exit_when_idle,
+    };
+    let session = Session::new(config, starts_in, reports_out, mode_out, ready_in);
+    thread::Builder::new()
+        .name("asynq-wire".into())
+        // Whoever waits for `done` may be gone by then.
+        .spawn(move || drop(done_in.send(session.run_on_this_thread())))
+        .map_err(RunError::Thread)?;
+
+    let runner = Arc::new(Runner {
+        registry: worker.registry,
+        slots: Arc::new(Semaphore::new(worker.slots as usize)),
+        threads: Threads::default(),
+        draining: CancellationToken::new(),
+        reports,
+    });
+    let mut runs = JoinSet::new();
+    let mut shutdown = pin!(shutdown.fuse());
+    let mut asked = false;
+    loop {
+        tokio::select! {
+            Some(start) = starts.recv() => { runs.spawn(runner.clone().run(start)); }
+            Some(_) = runs.join_next() => {}
+            () = &mut shutdown, if !asked => {
+                asked = true;
+                runner.draining.cancel();
+                mode.send_replace(Mode::Draining);
+            }
+            Ok(()) = &mut ready, if on_ready.is_some() => {
+                if let Some(then) = on_ready.take() {
+                    then(&Ready { tasks, broker: broker.clone() });
+                }
+            }
+            result = &mut done => return result.unwrap_or(Err(RunError::WireDied)),
+        }
+    }
+}
+
+struct Runner {
+    registry: Registry,
+    slots: Arc<Semaphore>,
+    threads: Threads,
+    draining: CancellationToken,
+    reports: mpsc::Sender<Report>,
+}
+
+impl Runner {
+    async fn run(self: Arc<Self>, start: Start) {
+        let token = start.context.token();
+        let outcome = self.outcome(start).await;
+        // The wire is gone only when nobody waits for outcomes any more.
+        let _ = self.reports.send(Report { token, outcome }).await;
+    }
+
+    async fn outcome(&self, Start { context, payload }: Start) -> Outcome {
+        // The broker keeps to the slots; but a run it has given up may still hold one.
+        let slot = tokio::select! {
+            biased;
+            cause = context.stopped() => return stopped(cause),
+            () = self.draining.cancelled() => return Outcome::Released,
+            slot = self.slots.clone().acquire_owned() => slot.ok(),
+        };
+        match self.registry.handler(context.name()) {
+            Some(Handler::Async(handler)) => run_async(context.clone(), || handler(context, payload)).await,
+            Some(Handler::Blocking(handler)) => {
+                let handler = handler.clone();
+                self.run_blocking(context.clone(), slot, move || handler(context, payload))
+                    .await
+            }
+            None => {
+                let message = format!("this worker has not registered the task {:?}", context.name());
+                Outcome::Failed(TaskError::retryable(message))
+            }
+        }
+    }
+
+    async fn run_blocking<F>(&self, context: Context, slot: Option<OwnedSemaphorePermit>, handler: F) -> Outcome
+    where
+        F: FnOnce() -> RunResult + Send + 'static,
+    {
+        let (returned, result) = oneshot::channel();
+        let work = Box::new(move || {
+            let result = catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|panic| Err(panicked(&*panic)));
+            drop(slot); // taken for as long as the thread is
+            let _ = returned.send(result); // nobody may be waiting any more
+        });
+        if let Err(error) = self.threads.run(work) {
+            return Outcome::Failed(TaskError::retryable(format!(
+                "failed to start a thread for the task: {error}"
+            )));
+        }
+        let result = result
+            .await
+            .unwrap_or_else(|_| Err(TaskError::retryable("the handler's thread died")));
+        match context.stop_cause() {
+            Some(cause) => stopped(cause),
+            None => result.into(),
+        }
+    }
+}
+
+async fn run_async(context: Context, handler: impl FnOnce() -> RunFuture) -> Outcome {
+    let mut run = Box::pin(AssertUnwindSafe(handler()).catch_unwind());
+    let cause = tokio::select! {
+        biased;
+        result = &mut run => return result.unwrap_or_else(|panic| Err(panicked(&*panic))).into(),
+        cause = context.stopped() => cause,
+    };
+    // Its destructors are the handler's code too.
+    if catch_unwind(AssertUnwindSafe(|| drop(run))).is_err() {
+        tracing::warn!(task = context.name(), "a handler panicked while it was dropped");
+    }
+    stopped(cause)
+}
+
+impl From<RunResult> for Outcome {
+    fn from(result: RunResult) -> Self {
+        match result {
+            Ok(result) => Self::Completed(result),
+            Err(error) => Self::Failed(error),
+        }
+    }
+}
+
+fn stopped(cause: StopCause) -> Outcome {
+    match cause {
+        StopCause::Shutdown => Outcome::Released,
+        StopCause::Cancelled | StopCause::Timeout | StopCause::Deadline | StopCause::LeaseLost => Outcome::Ended,
+    }
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> TaskError {
+    let message = (panic.downcast_ref::<&str>().copied())
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("the handler panicked with a value that is no text");
+    TaskError::retryable(message).with_kind(KIND_PANIC)
+}

@@ -1,0 +1,96 @@
+//! Bulk data: arguments fetched and results delivered on the data connection.
+
+use asynq_proto::limits::MAX_MESSAGE_BYTES;
+use asynq_proto::v1::workers_client::WorkersClient;
+use asynq_proto::v1::{Completion, FetchPayloadRequest, RunAck};
+use asynq_proto::{Backoff, Payload};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::context::LeaseToken;
+
+/// How a transfer ended. One that fails on the way is tried again inside.
+#[derive(Debug)]
+pub(crate) enum Transfer {
+    /// Arguments are here.
+    Fetched(LeaseToken, Payload),
+    /// The broker has no arguments for this run.
+    NoArguments(LeaseToken, Status),
+    /// The broker answered a result.
+    Delivered(LeaseToken, RunAck),
+    /// The broker refuses a result for good.
+    Refused(LeaseToken, Status),
+}
+
+/// A client whose messages may be as large as the wire allows.
+pub(crate) fn client(channel: Channel) -> WorkersClient<Channel> {
+    WorkersClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+pub(crate) async fn fetch(mut client: WorkersClient<Channel>, token: LeaseToken) -> Transfer {
+    let mut backoff = Backoff::reconnect();
+    loop {
+        let request = FetchPayloadRequest {
+            token: Some(token.to_wire()),
+        };
+        match client.fetch_payload(request).await {
+            Ok(payload) => return Transfer::Fetched(token, payload.into_inner().into()),
+            Err(status) if is_final(&status) => return Transfer::NoArguments(token, status),
+            Err(status) => again("fetch arguments", &status, &mut backoff).await,
+        }
+    }
+}
+
+pub(crate) async fn deliver(mut client: WorkersClient<Channel>, token: LeaseToken, result: Payload) -> Transfer {
+    let mut backoff = Backoff::reconnect();
+    loop {
+        let completion = Completion {
+            token: Some(token.to_wire()),
+            result: Some(result.clone().into()),
+        };
+        match client.complete_large(completion).await {
+            Ok(ack) => return Transfer::Delivered(token, ack.into_inner()),
+            Err(status) if status.code() == Code::FailedPrecondition => {
+                return Transfer::Delivered(
+                    token,
+                    RunAck {
+                        stale: true,
+                        ..RunAck::default()
+                    },
+                );
+            }
+            Err(status) if is_final(&status) => return Transfer::Refused(token, status),
+            Err(status) => again("deliver a result", &status, &mut backoff).await,
+        }
+    }
+}
+
+async fn again(what: &str, status: &Status, backoff: &mut Backoff) {
+    tracing::debug!(code = ?status.code(), message = status.message(), "failed to {what}; trying again");
+    tokio::time::sleep(backoff.pause()).await;
+}
+
+/// Whether the same request would be refused again.
+fn is_final(status: &Status) -> bool {
+    match status.code() {
+        Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::FailedPrecondition
+        | Code::OutOfRange
+        | Code::Unimplemented
+        | Code::Unauthenticated => true,
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::ResourceExhausted
+        | Code::Aborted
+        | Code::Internal
+        | Code::Unavailable
+        | Code::DataLoss => false,
+    }
+}

@@ -1,0 +1,8 @@
+//! The worker against a broker played by the test, message by message.
+
+mod broker;
+mod daemon;
+mod drain;
+mod payloads;
+mod runs;
+mod session;
