@@ -1,0 +1,342 @@
+//! What is refused, and what passes.
+
+use super::*;
+
+const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+fn request() -> v1::EnqueueRequest {
+    v1::EnqueueRequest {
+        name: "echo".into(),
+        ..Default::default()
+    }
+}
+
+fn with(options: v1::TaskOptions) -> v1::EnqueueRequest {
+    v1::EnqueueRequest {
+        options: Some(options),
+        ..request()
+    }
+}
+
+fn refusal(request: v1::EnqueueRequest) -> String {
+    enqueue(request, NOW).expect_err("must be refused").to_string()
+}
+
+fn id_at(ms: u64) -> Vec<u8> {
+    Builder::from_unix_timestamp_millis(ms, &[7; 10])
+        .as_uuid()
+        .as_bytes()
+        .to_vec()
+}
+
+#[test]
+fn defaults_are_filled_in() {
+    let Enqueue { spec, first_send, wait } = enqueue(request(), NOW).unwrap();
+    assert!(first_send && !wait, "an id made here is new");
+    assert_eq!((spec.queue.as_str(), spec.series.as_str()), ("default", ""));
+    assert_eq!((spec.options, spec.start_at), (Options::default(), None));
+    assert_eq!(id_time(spec.id), NOW);
+    task_id("id", &spec.id.0).unwrap();
+    let again = v1::EnqueueRequest {
+        id: spec.id.0.to_vec(),
+        ..request()
+    };
+    assert!(!enqueue(again, NOW).unwrap().first_send);
+}
+
+#[test]
+fn options_reach_the_core() {
+    let spec = enqueue(
+        with(v1::TaskOptions {
+            queue: "q".into(),
+            series: "s".into(),
+            niceness: -20,
+            placement: v1::Placement::Last as i32,
+            delay_ms: 1_500,
+            timeout_ms: 10,
+            deadline_ms: 20,
+            start_before_ms: 30,
+            max_attempts: Some(1_000),
+            max_timeouts: Some(1),
+            result_ttl_ms: Some(0),
+            ..Default::default()
+        }),
+        NOW,
+    );
+    let spec = spec.unwrap().spec;
+    assert_eq!(spec.start_at, Some(NOW + Duration::from_millis(1_500)));
+    let expected = Options {
+        niceness: Niceness::new(-20).unwrap(),
+        placement: Placement::Last,
+        start_before: Some(Timestamp::from_millis(30)),
+        timeout: Some(Duration::from_millis(10)),
+        deadline: Some(Timestamp::from_millis(20)),
+        max_attempts: Some(1_000),
+        max_timeouts: Some(1),
+        result_ttl: Some(Duration::ZERO),
+    };
+    assert_eq!(spec.options, expected);
+}
+
+#[test]
+fn what_is_out_of_range_is_refused_naming_field_and_range() {
+    let long = u64::try_from(MAX_DURATION.as_millis()).unwrap() + 1;
+    let options = v1::TaskOptions::default;
+    for (request, field, range) in [
+        (
+            v1::EnqueueRequest {
+                name: String::new(),
+                ..request()
+            },
+            "name",
+            "empty",
+        ),
+        (
+            v1::EnqueueRequest {
+                name: "a b".into(),
+                ..request()
+            },
+            "name",
+            "A-Z",
+        ),
+        (
+            v1::EnqueueRequest {
+                name: "x".repeat(201),
+                ..request()
+            },
+            "name",
+            "200",
+        ),
+        (
+            v1::EnqueueRequest {
+                id: vec![1; 15],
+                ..request()
+            },
+            "id",
+            "16",
+        ),
+        (
+            v1::EnqueueRequest {
+                id: vec![0x41; 16],
+                ..request()
+            },
+            "id",
+            "UUIDv7",
+        ),
+        (
+            with(v1::TaskOptions {
+                queue: "ä".into(),
+                ..options()
+            }),
+            "options.queue",
+            "A-Z",
+        ),
+        (
+            with(v1::TaskOptions {
+                series: "\n".into(),
+                ..options()
+            }),
+            "options.series",
+            "A-Z",
+        ),
+        (
+            with(v1::TaskOptions {
+                niceness: 21,
+                ..options()
+            }),
+            "options.niceness",
+            "-20 to 20",
+        ),
+        (
+            with(v1::TaskOptions {
+                niceness: i32::MIN,
+                ..options()
+            }),
+            "options.niceness",
+            "-20 to 20",
+        ),
+        (
+            with(v1::TaskOptions {
+                placement: 3,
+                ..options()
+            }),
+            "options.placement",
+            "0, 1 or 2",
+        ),
+        (
+            with(v1::TaskOptions {
+                delay_ms: 1,
+                start_at_ms: 1,
+                ..options()
+            }),
+            "options.delay_ms",
+            "start_at_ms",
+        ),
+        (
+            with(v1::TaskOptions {
+                delay_ms: long,
+                ..options()
+            }),
+            "options.delay_ms",
+            "ten years",
+        ),
+        (
+            with(v1::TaskOptions {
+                timeout_ms: u64::MAX,
+                ..options()
+            }),
+            "options.timeout_ms",
+            "ten years",
+        ),
+        (
+            with(v1::TaskOptions {
+                result_ttl_ms: Some(long),
+                ..options()
+            }),
+            "options.result_ttl_ms",
+            "ten years",
+        ),
+        (
+            with(v1::TaskOptions {
+                max_attempts: Some(0),
+                ..options()
+            }),
+            "options.max_attempts",
+            "1 to 1000",
+        ),
+        (
+            with(v1::TaskOptions {
+                max_timeouts: Some(1_001),
+                ..options()
+            }),
+            "options.max_timeouts",
+            "1 to 1000",
+        ),
+    ] {
+        let message = refusal(request);
+        assert!(
+            message.starts_with(field) && message.contains(range),
+            "{field}: {message}"
+        );
+    }
+}
+
+#[test]
+fn ids_from_the_future_are_refused() {
+    let lead = u64::try_from(MAX_ID_LEAD.as_millis()).unwrap();
+    let at = |ms| {
+        enqueue(
+            v1::EnqueueRequest {
+                id: id_at(ms),
+                ..request()
+            },
+            NOW,
+        )
+    };
+    assert!(at(NOW.as_millis() + lead).is_ok() && at(0).is_ok());
+    assert!(matches!(at(NOW.as_millis() + lead + 1), Err(Error::IdInFuture(_))));
+}
+
+#[test]
+fn payloads_have_a_limit() {
+    let of = |len: usize| v1::EnqueueRequest {
+        payload: Some(v1::Payload {
+            content_type: String::new(),
+            data: vec![0; len].into(),
+        }),
+        ..request()
+    };
+    assert!(enqueue(of(MAX_PAYLOAD_BYTES), NOW).is_ok());
+    let message = refusal(of(MAX_PAYLOAD_BYTES + 1));
+    assert!(message.contains("payload") && message.contains("4194304"), "{message}");
+}
+
+#[test]
+fn hellos_are_checked() {
+    let good = || v1::WorkHello {
+        worker: "w".into(),
+        slots: 1,
+        ..Default::default()
+    };
+    assert!(hello(good()).is_ok());
+    let task = |name: &str, max_attempts| v1::TaskDeclaration {
+        name: name.into(),
+        timeout_ms: 0,
+        max_attempts,
+    };
+    for (bad, field) in [
+        (
+            v1::WorkHello {
+                worker: String::new(),
+                ..good()
+            },
+            "hello.worker",
+        ),
+        (v1::WorkHello { slots: 0, ..good() }, "hello.slots"),
+        (
+            v1::WorkHello {
+                slots: MAX_SLOTS + 1,
+                ..good()
+            },
+            "hello.slots",
+        ),
+        (
+            v1::WorkHello {
+                resume: vec![1; 17],
+                ..good()
+            },
+            "hello.resume",
+        ),
+        (
+            v1::WorkHello {
+                tasks: vec![task("", 0)],
+                ..good()
+            },
+            "hello.tasks.name",
+        ),
+        (
+            v1::WorkHello {
+                tasks: vec![task("a", 1_001)],
+                ..good()
+            },
+            "hello.tasks.max_attempts",
+        ),
+        (
+            v1::WorkHello {
+                held: vec![v1::LeaseToken::default()],
+                ..good()
+            },
+            "token.task_id",
+        ),
+    ] {
+        let message = hello(bad).unwrap_err().to_string();
+        assert!(message.starts_with(field), "{field}: {message}");
+    }
+}
+
+#[test]
+fn what_a_failed_run_says_is_cut_at_a_character() {
+    let failed = v1::Failure {
+        token: Some(v1::LeaseToken {
+            task_id: id_at(1),
+            epoch: 1,
+            attempt: 1,
+        }),
+        failure: Some(v1::TaskFailure {
+            message: "ä".repeat(MAX_FAILURE_BYTES),
+            ..Default::default()
+        }),
+    };
+    let input = work(v1::WorkRequest {
+        failures: vec![failed],
+        ..Default::default()
+    })
+    .unwrap();
+    let [Report::Failed(_, failure)] = &input.reports[..] else {
+        panic!("{input:?}")
+    };
+    assert_eq!(
+        (failure.kind.as_str(), failure.message.len()),
+        ("error", MAX_FAILURE_BYTES)
+    );
+}

@@ -1,0 +1,111 @@
+//! `Tasks.Session`: one task reads a caller's messages and hands each to the
+//! broker as one command; the reply stream sends all answers that are ready.
+
+use std::sync::Arc;
+
+use asynq_proto::v1;
+use futures_util::stream::{self, Stream};
+use tokio::time::timeout;
+use tonic::{Status, Streaming};
+use tracing::{Instrument, debug, debug_span};
+
+use super::{convert, render};
+use crate::broker::{Ask, Broker, Caller, CallerGuard, Command, End, Error};
+use crate::limits::{HELLO_TIMEOUT, MAX_OUTSTANDING};
+
+/// Begins a session. The caller is welcomed at once and has to say hello.
+pub(super) fn open(
+    broker: &Broker,
+    requests: Streaming<v1::SessionRequest>,
+) -> impl Stream<Item = Result<v1::SessionReply, Status>> + use<> {
+    let guard = broker.session();
+    let reading = read(broker.clone(), guard.caller().clone(), requests);
+    tokio::spawn(reading.instrument(debug_span!("caller", id = ?guard.caller().id())));
+    let welcome = v1::SessionWelcome {
+        now_us: broker.clock().now().as_micros(),
+        epoch: broker.epoch().0,
+        max_outstanding: MAX_OUTSTANDING,
+    };
+    let state = State {
+        guard,
+        welcome: Some(welcome),
+        ended: false,
+    };
+    stream::unfold(state, |mut state| async { Some((state.next().await?, state)) })
+}
+
+struct State {
+    guard: CallerGuard,
+    welcome: Option<v1::SessionWelcome>,
+    ended: bool,
+}
+
+impl State {
+    async fn next(&mut self) -> Option<Result<v1::SessionReply, Status>> {
+        if self.ended {
+            return None;
+        }
+        if self.welcome.is_some() {
+            return Some(Ok(v1::SessionReply {
+                welcome: self.welcome.take(),
+                answers: Vec::new(),
+            }));
+        }
+        let mut batch = Vec::new();
+        match self.guard.take(&mut batch).await {
+            None => {
+                let answers = batch.into_iter().map(render::answered).collect();
+                Some(Ok(v1::SessionReply { welcome: None, answers }))
+            }
+            Some(Error::Ended(End::Done)) => None,
+            Some(error) => {
+                self.ended = true;
+                Some(Err(error.into()))
+            }
+        }
+    }
+}
+
+async fn read(broker: Broker, caller: Arc<Caller>, mut requests: Streaming<v1::SessionRequest>) {
+    let conversation = async {
+        let first = timeout(HELLO_TIMEOUT, requests.message())
+            .await
+            .ok()
+            .and_then(Result::ok)
+            .flatten();
+        let first = first
+            .filter(|first| first.hello.is_some())
+            .ok_or(Error::ExpectedHello("session"))?;
+        debug!(
+            client = first.hello.as_ref().map(|hello| &hello.client),
+            "caller connected"
+        );
+        let mut next = Some(first);
+        while let Some(request) = next {
+            let now = broker.clock().now();
+            let asks: Vec<Ask> = request.operations.into_iter().map(|op| convert::ask(op, now)).collect();
+            if !asks.is_empty() {
+                broker
+                    .send(Command::Ask {
+                        caller: caller.clone(),
+                        asks,
+                    })
+                    .await?;
+            }
+            next = requests
+                .message()
+                .await
+                .map_err(|status| Error::BadMessage(status.message().to_owned()))?;
+        }
+        broker.send(Command::Finish { caller: caller.clone() }).await?;
+        Ok::<(), Error>(())
+    };
+    tokio::select! {
+        () = caller.outbox().closed() => {}
+        result = conversation => match result {
+            Ok(()) => {}
+            Err(error) => caller.outbox().end(error),
+        }
+    }
+    debug!("caller's requests ended");
+}

@@ -1,0 +1,187 @@
+//! `asynq.v1.Workers`: what workers use. A session's stream is read by one task
+//! that hands each message to the broker as one command.
+
+use std::sync::Arc;
+
+use asynq_core::SessionId;
+use asynq_core::limits::{HEARTBEAT, LEASE, LEASE_MARGIN};
+use asynq_proto::v1;
+use asynq_proto::v1::workers_server::Workers;
+use futures_util::stream;
+use tokio::time::timeout;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::debug;
+
+use super::{Replies, convert, deadline, render};
+use crate::broker::{Broker, Command, End, Error, ToWorker, WorkerConn, WorkerHello};
+use crate::limits::{HELLO_TIMEOUT, WORKER_BACKLOG};
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(crate) struct WorkersApi {
+    broker: Broker,
+}
+
+impl WorkersApi {
+    pub(super) fn new(broker: Broker) -> Self {
+        Self { broker }
+    }
+}
+
+#[tonic::async_trait]
+impl Workers for WorkersApi {
+    type WorkStream = Replies<v1::WorkReply>;
+
+    async fn work(&self, request: Request<Streaming<v1::WorkRequest>>) -> Result<Response<Self::WorkStream>, Status> {
+        let conn = WorkerConn::new();
+        tokio::spawn(read(self.broker.clone(), conn.clone(), request.into_inner()));
+        let state = Connection {
+            broker: self.broker.clone(),
+            conn,
+            ended: false,
+        };
+        let replies = stream::unfold(state, |mut state| async { Some((state.next().await?, state)) });
+        Ok(Response::new(Box::pin(replies)))
+    }
+
+    async fn fetch_payload(&self, request: Request<v1::FetchPayloadRequest>) -> Result<Response<v1::Payload>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let token = convert::token(request.token)?;
+        let payload = deadline::within(&metadata, self.broker.fetch_payload(token)).await?;
+        Ok(Response::new(render::payload(payload)))
+    }
+
+    async fn complete_large(&self, request: Request<v1::Completion>) -> Result<Response<v1::RunAck>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let (token, result) = convert::completion(request)?;
+        let verdict = deadline::within(&metadata, self.broker.complete_large(token, result)).await?;
+        Ok(Response::new(render::run_ack(token, verdict)))
+    }
+}
+
+/// The sending half of a connection; dropped with the stream.
+struct Connection {
+    broker: Broker,
+    conn: Arc<WorkerConn>,
+    ended: bool,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.conn.outbox().abandon();
+    }
+}
+
+impl Connection {
+    async fn next(&mut self) -> Option<Result<v1::WorkReply, Status>> {
+        if self.ended {
+            return None;
+        }
+        let mut batch = Vec::new();
+        let end = tokio::select! {
+            biased;
+            end = self.conn.take(&mut batch) => end,
+            end = self.broker.ended() => Some(end.into()),
+        };
+        match end {
+            None => Some(Ok(reply(batch))),
+            Some(Error::Ended(End::Done)) => None,
+            Some(error) => {
+                self.ended = true;
+                Some(Err(error.into()))
+            }
+        }
+    }
+}
+
+/// All that is ready, as one message.
+fn reply(batch: Vec<ToWorker>) -> v1::WorkReply {
+    let mut reply = v1::WorkReply::default();
+    for message in batch {
+        match message {
+            ToWorker::Welcome { session, resumed, now } => {
+                reply.welcome = Some(v1::WorkWelcome {
+                    session: session.0.to_vec(),
+                    lease_ms: render::millis(LEASE),
+                    heartbeat_ms: render::millis(HEARTBEAT),
+                    margin_ms: render::millis(LEASE_MARGIN),
+                    resumed,
+                    now_us: now.as_micros(),
+                });
+            }
+            ToWorker::HeartbeatAck(count) => reply.heartbeat_ack = reply.heartbeat_ack.max(count),
+            ToWorker::Assign(run, payload) => reply.assignments.push(render::assignment(*run, payload)),
+            ToWorker::Stop(token, cause) => reply.stops.push(render::stop(token, cause)),
+            ToWorker::Ack(token, verdict) => reply.acks.push(render::run_ack(token, verdict)),
+        }
+    }
+    reply
+}
+
+async fn read(broker: Broker, conn: Arc<WorkerConn>, mut requests: Streaming<v1::WorkRequest>) {
+    let opened = tokio::select! {
+        () = conn.outbox().closed() => return,
+        opened = open(&broker, &conn, &mut requests) => opened,
+    };
+    let (session, first) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            debug!(%error, "a worker was turned away");
+            return conn.outbox().end(error);
+        }
+    };
+    let ended = tokio::select! {
+        () = conn.outbox().closed() => Ok(false),
+        ended = converse(&broker, session, &conn, first, &mut requests) => ended.map(|()| true),
+    };
+    let clean = ended.unwrap_or_else(|error| {
+        conn.outbox().end(error);
+        false
+    });
+    // The broker has ended, or hears of it.
+    let _ = broker.send(Command::WorkerHangup { session, conn, clean }).await;
+}
+
+/// Reads the hello; gives the session, and what else the first message said.
+async fn open(
+    broker: &Broker,
+    conn: &Arc<WorkerConn>,
+    requests: &mut Streaming<v1::WorkRequest>,
+) -> Result<(SessionId, v1::WorkRequest), Error> {
+    let first = timeout(HELLO_TIMEOUT, requests.message())
+        .await
+        .ok()
+        .and_then(Result::ok)
+        .flatten();
+    let mut first = first.ok_or(Error::ExpectedHello("worker session"))?;
+    let hello: WorkerHello = convert::hello(first.hello.take().ok_or(Error::ExpectedHello("worker session"))?)?;
+    Ok((broker.worker_hello(hello, conn.clone()).await?, first))
+}
+
+/// Until the worker closes its side.
+async fn converse(
+    broker: &Broker,
+    session: SessionId,
+    conn: &Arc<WorkerConn>,
+    first: v1::WorkRequest,
+    requests: &mut Streaming<v1::WorkRequest>,
+) -> Result<(), Error> {
+    let mut next = Some(first);
+    while let Some(request) = next {
+        let input = convert::work(request)?;
+        broker
+            .send(Command::WorkerInput {
+                session,
+                conn: conn.clone(),
+                input,
+            })
+            .await?;
+        // A worker that does not read what it is sent is not read from either.
+        conn.outbox().room(WORKER_BACKLOG).await;
+        next = requests
+            .message()
+            .await
+            .map_err(|status| Error::BadMessage(status.message().to_owned()))?;
+    }
+    Ok(())
+}

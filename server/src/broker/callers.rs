@@ -1,0 +1,307 @@
+//! The loop's part in what callers ask: live tasks are the core's business,
+//! all others are looked up in the store, once, before anything is decided.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use asynq_core::{
+    CancelOutcome, Event, Explanation, Finish, Finished, Outcome, Reason, Refusal, Reply, RequestId, Seq, State,
+    TaskId, TaskRecord, TaskView,
+};
+use tracing::error;
+
+use super::caller::{Answer, Ask, Caller, Enqueue, Op};
+use super::error::Error;
+use super::reader::Job;
+use super::run::{Held, Loop};
+use crate::limits::MAX_BEHIND_READ;
+
+/// An operation under way.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) caller: Arc<Caller>,
+    pub(super) call: u64,
+    pub(super) op: Op,
+}
+
+/// Operations that wait for one id to be looked up.
+pub(super) type Behind = VecDeque<Asked>;
+
+/// A request the core will answer.
+#[derive(Debug)]
+pub(super) struct Request {
+    caller: Arc<Caller>,
+    call: u64,
+    wait: bool,
+}
+
+impl Loop {
+    pub(super) fn ask(&mut self, caller: &Arc<Caller>, asks: Vec<Ask>) {
+        for Ask { call, op } in asks {
+            if let Op::Forget(call) = op {
+                // A wait that is just being answered, or still looked up, is
+                // answered: the caller passes over it.
+                if self.waiters.remove(caller.id(), call) {
+                    caller.settle(1);
+                }
+                continue;
+            }
+            if !caller.begin() {
+                return;
+            }
+            self.operate(Asked {
+                caller: caller.clone(),
+                call,
+                op,
+            });
+        }
+    }
+
+    fn operate(&mut self, asked: Asked) {
+        let id = match &asked.op {
+            Op::Enqueue(enqueue) => enqueue.spec.id,
+            Op::Wait(id) | Op::Cancel(id) | Op::Show(id) | Op::Explain(id) => *id,
+            Op::Forget(_) => return,
+            Op::Invalid(error) => return asked.caller.answer(asked.call, Answer::Failed(error.clone()), true),
+        };
+        if let Some(behind) = self.resolving.get_mut(&id) {
+            if behind.len() >= MAX_BEHIND_READ {
+                let refused = Answer::Failed(Error::TooManyOnOneTask(id));
+                return asked.caller.answer(asked.call, refused, true);
+            }
+            return behind.push_back(asked);
+        }
+        let new = matches!(&asked.op, Op::Enqueue(enqueue) if enqueue.first_send);
+        if new || self.core.is_live(id) {
+            self.operate_live(id, asked);
+        } else {
+            self.resolve(id, Behind::from([asked]));
+        }
+    }
+
+    /// On a task the core knows, or a new one.
+    fn operate_live(&mut self, id: TaskId, Asked { caller, call, op }: Asked) {
+        match op {
+            Op::Enqueue(Enqueue { spec, wait, .. }) => {
+                if wait {
+                    self.wait(id, caller.clone(), call);
+                }
+                let request = RequestId(self.requests.insert(Request { caller, call, wait }) as u64);
+                self.apply(Event::Enqueue { request, spec });
+            }
+            Op::Cancel(task) => {
+                let request = RequestId(self.requests.insert(Request {
+                    caller,
+                    call,
+                    wait: false,
+                }) as u64);
+                self.apply(Event::Cancel { request, task });
+            }
+            Op::Wait(task) => self.wait(task, caller, call),
+            Op::Show(task) => {
+                let view = self.core.task(task);
+                let answer = view.map_or_else(|| not_found(task), |view| Answer::Shown(Box::new(view)));
+                self.hold(Held::Answer(caller, call, answer));
+            }
+            Op::Explain(task) => {
+                let why = self.core.explain(self.now, task);
+                let answer = why.map_or_else(|| not_found(task), |why| Answer::Explained(Box::new(why)));
+                self.hold(Held::Answer(caller, call, answer));
+            }
+            Op::Forget(_) | Op::Invalid(_) => {}
+        }
+    }
+
+    fn wait(&mut self, task: TaskId, caller: Arc<Caller>, call: u64) {
+        // One that has gone may have been removed already, never to be again.
+        if !caller.outbox().is_over() {
+            self.waiters.add(task, caller, call);
+        }
+    }
+
+    /// Has the store looked into, once all that was decided so far is durable.
+    fn resolve(&mut self, id: TaskId, behind: Behind) {
+        self.resolving.insert(id, behind);
+        self.hold(Held::Read(Job::Task(id)));
+    }
+
+    /// The store has been looked into.
+    pub(super) fn resolved(&mut self, id: TaskId, found: Option<(Seq, Box<TaskRecord>)>) {
+        let mut behind = self.resolving.remove(&id).unwrap_or_default();
+        // Once one of them has made a task of the id, what was read is not
+        // true any more.
+        let mut outdated = false;
+        while let Some(asked) = behind.pop_front() {
+            if self.core.is_live(id) {
+                outdated = true;
+                self.operate_live(id, asked);
+                continue;
+            }
+            if outdated {
+                behind.push_front(asked);
+                return self.resolve(id, behind);
+            }
+            match (&found, &asked.op) {
+                (Some((seq, record)), _) => self.operate_ended(*seq, record, asked),
+                (None, Op::Enqueue(_)) => {
+                    outdated = true;
+                    self.operate_live(id, asked);
+                }
+                (None, _) => asked.caller.answer(asked.call, not_found(id), true),
+            }
+        }
+    }
+
+    /// On a task that has ended.
+    fn operate_ended(&mut self, seq: Seq, record: &TaskRecord, Asked { caller, call, op }: Asked) {
+        let task = record.id;
+        let State::Finished(finish) = &record.state else {
+            error!(%task, "the store holds a task as {} that the core does not know", record.state.name().as_str());
+            return caller.answer(call, not_found(task), true);
+        };
+        let state = finish.outcome.state_name();
+        let wait = match &op {
+            Op::Enqueue(Enqueue { spec, wait, .. }) => {
+                if asynq_core::digest(spec) != record.digest {
+                    let refusal = Refusal::AlreadyExists(task);
+                    return caller.answer(call, Answer::Failed(refusal.into()), true);
+                }
+                caller.answer(
+                    call,
+                    Answer::Enqueued {
+                        task,
+                        existed: true,
+                        worker_known: true,
+                    },
+                    !wait,
+                );
+                *wait
+            }
+            Op::Wait(_) => true,
+            _ => false,
+        };
+        let answer = match op {
+            Op::Enqueue(_) | Op::Wait(_) if wait => {
+                let finished = finished(record, finish);
+                if finish.outcome == Outcome::Succeeded {
+                    return self.reader.push(Job::Result {
+                        seq,
+                        finished: Box::new(finished),
+                        caller,
+                        call,
+                    });
+                }
+                Answer::finished(Arc::new(finished))
+            }
+            Op::Cancel(_) => Answer::Cancelled {
+                task,
+                outcome: CancelOutcome::Finished,
+                state,
+            },
+            Op::Show(_) => {
+                let view = TaskView {
+                    record: record.clone(),
+                    worker: None,
+                    reason: Reason::Finished,
+                };
+                Answer::Shown(Box::new(view))
+            }
+            Op::Explain(_) => Answer::Explained(Box::new(explain(record, finish))),
+            Op::Enqueue(_) | Op::Wait(_) | Op::Forget(_) | Op::Invalid(_) => return,
+        };
+        caller.answer(call, answer, true);
+    }
+
+    /// The core has answered, and the answer is durable.
+    pub(super) fn reply(&mut self, RequestId(key): RequestId, reply: Reply) {
+        let Some(Request { caller, call, wait }) = self.requests.try_remove(key as usize) else {
+            return error!(key, ?reply, "the core answered a request twice");
+        };
+        match reply {
+            Reply::Enqueued {
+                task,
+                existed,
+                worker_known,
+            } => {
+                caller.answer(
+                    call,
+                    Answer::Enqueued {
+                        task,
+                        existed,
+                        worker_known,
+                    },
+                    !wait,
+                );
+            }
+            Reply::Cancelled { task, outcome, state } => {
+                caller.answer(call, Answer::Cancelled { task, outcome, state }, true);
+            }
+            Reply::Refused(refusal) => {
+                // A wait that was withdrawn meanwhile is settled already.
+                let last = !wait || self.waiters.remove(caller.id(), call);
+                caller.answer(call, Answer::Failed(refusal.into()), last);
+            }
+        }
+    }
+
+    /// A task has ended, durably.
+    pub(super) fn finished(&mut self, finished: Finished) {
+        let waiting = self.waiters.take(finished.task);
+        if waiting.is_empty() {
+            return;
+        }
+        let end = Arc::new(finished);
+        for (caller, call) in waiting {
+            caller.answer(call, Answer::finished(end.clone()), true);
+        }
+    }
+}
+
+fn not_found(task: TaskId) -> Answer {
+    Answer::Failed(Refusal::NotFound(task).into())
+}
+
+/// The end of a task, as far as its record tells it.
+fn finished(record: &TaskRecord, finish: &Finish) -> Finished {
+    Finished {
+        task: record.id,
+        outcome: finish.outcome.clone(),
+        result: None,
+        failure: record
+            .failure
+            .clone()
+            .filter(|_| matches!(finish.outcome, Outcome::Dead(_))),
+        enqueued_at: record.enqueued_at,
+        started_at: finish.started_at,
+        at: finish.at,
+        attempts: record.grant.attempt,
+    }
+}
+
+fn explain(record: &TaskRecord, finish: &Finish) -> Explanation {
+    let message = match &finish.outcome {
+        Outcome::Succeeded => "It has run and succeeded.".to_owned(),
+        Outcome::Cancelled => "A caller cancelled it.".to_owned(),
+        Outcome::Expired => "Its deadline, or its time to start, passed.".to_owned(),
+        Outcome::Dead(reason) => match &record.failure {
+            Some(failure) => format!(
+                "It is dead ({}): {}: {}",
+                reason.as_str(),
+                failure.kind,
+                failure.message
+            ),
+            None => format!("It is dead ({}).", reason.as_str()),
+        },
+    };
+    let details = [
+        ("finished_at_ms", finish.at.as_millis().to_string()),
+        ("attempts", record.grant.attempt.to_string()),
+    ];
+    Explanation {
+        task: record.id,
+        state: finish.outcome.state_name(),
+        reason: Reason::Finished,
+        message,
+        details: details.into(),
+    }
+}

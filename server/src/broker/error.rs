@@ -1,0 +1,73 @@
+//! Why the broker refuses something, and why it ends a stream. How these look
+//! on the wire is decided in `api/status.rs`.
+
+use asynq_core::{LeaseToken, Refusal, TaskId};
+use asynq_proto::limits::MAX_PAYLOAD_BYTES;
+
+use crate::limits::{MAX_BEHIND_READ, MAX_ID_LEAD, MAX_OUTSTANDING};
+
+/// Why an operation was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Error {
+    /// The core said no, or a field is out of its range.
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    /// Arguments or a result are too large.
+    #[error("{field} is {bytes} bytes long, at most {MAX_PAYLOAD_BYTES} are allowed (MAX_PAYLOAD_BYTES)")]
+    PayloadTooLarge {
+        /// Where.
+        field: &'static str,
+        /// How large it is.
+        bytes: usize,
+    },
+    /// The time in an id has not come.
+    #[error("id {0} was made more than {lead} s ahead of the broker's clock; make ids on the broker's clock", lead = MAX_ID_LEAD.as_secs())]
+    IdInFuture(TaskId),
+    /// The task succeeded, but what it returned is not kept any more.
+    #[error("the result of task {0} was dropped when its time to live ended")]
+    ResultExpired(TaskId),
+    /// Too many operations wait for one id to be looked up.
+    #[error("more than {MAX_BEHIND_READ} operations at a time on task {0}; wait for answers first")]
+    TooManyOnOneTask(TaskId),
+    /// A stream's first message says no hello, or says it too late.
+    #[error("the first message of a {0} must carry hello, and come soon")]
+    ExpectedHello(&'static str),
+    /// A run that is not current any more.
+    #[error("attempt {attempt} of task {task} is not its current grant", attempt = .0.grant.attempt, task = .0.task)]
+    StaleLease(LeaseToken),
+    /// The caller's own deadline.
+    #[error("the deadline of the call passed; the task goes on")]
+    DeadlineExceeded,
+    /// A message of a stream that cannot be read.
+    #[error("a message of the stream cannot be read: {0}")]
+    BadMessage(String),
+    /// The broker, or the stream, is at its end.
+    #[error("{0}")]
+    Ended(#[from] End),
+}
+
+/// Why a stream ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum End {
+    /// All is said.
+    #[error("done")]
+    Done,
+    /// The other end has gone: nobody hears of it.
+    #[error("the connection is gone")]
+    Gone,
+    /// The broker goes down.
+    #[error("the broker is shutting down; connect again")]
+    ShuttingDown,
+    /// The broker does not know what its store holds.
+    #[error("the broker's store failed; whether the operation took effect is unknown: send it again with the same id")]
+    StoreFailed,
+    /// The same worker session has a newer connection.
+    #[error("the session was taken up again on another connection")]
+    Superseded,
+    /// No heartbeat for too long.
+    #[error("the lease of the session ran out; open a new session")]
+    LeaseOver,
+    /// A caller that does not wait for room.
+    #[error("more than {MAX_OUTSTANDING} operations unanswered in one session; wait for answers first")]
+    TooManyOutstanding,
+}

@@ -1,0 +1,257 @@
+//! The handle others hold on the broker loop: cheap to clone, bounded.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use asynq_core::{Epoch, LeaseToken, Payload, QueueView, SessionId, Verdict, WorkerView};
+use asynq_proto::limits::INLINE_BYTES;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::caller::{Answer, Answered, Ask, Caller, CallerId, Op};
+use super::error::{End, Error};
+use super::worker::{WorkerConn, WorkerHello, WorkerInput};
+use crate::clock::Clock;
+use crate::limits::COMMAND_QUEUE_KIB;
+use crate::server::Durability;
+
+/// What the loop can be told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Operations of one message, in order.
+    Ask {
+        caller: Arc<Caller>,
+        asks: Vec<Ask>,
+    },
+    /// The caller asks no more.
+    Finish {
+        caller: Arc<Caller>,
+    },
+    WorkerHello {
+        hello: WorkerHello,
+        conn: Arc<WorkerConn>,
+        opened: oneshot::Sender<Result<SessionId, Error>>,
+    },
+    WorkerInput {
+        session: SessionId,
+        conn: Arc<WorkerConn>,
+        input: WorkerInput,
+    },
+    WorkerHangup {
+        session: SessionId,
+        conn: Arc<WorkerConn>,
+        clean: bool,
+    },
+    CompleteLarge {
+        token: LeaseToken,
+        result: Payload,
+        reply: oneshot::Sender<Verdict>,
+    },
+    FetchPayload {
+        token: LeaseToken,
+        reply: oneshot::Sender<Result<Payload, Error>>,
+    },
+    Queues(oneshot::Sender<Vec<QueueView>>),
+    Workers(oneshot::Sender<Vec<WorkerView>>),
+}
+
+impl Command {
+    /// Bytes of arguments or results it carries.
+    fn payload_bytes(&self) -> usize {
+        match self {
+            Self::Ask { asks, .. } => asks.iter().map(Ask::payload_bytes).sum(),
+            Self::WorkerInput { input, .. } => input.payload_bytes(),
+            Self::CompleteLarge { result, .. } => result.data.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// A command on its way, with its share of the memory for such.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) command: Command,
+    _share: Option<OwnedSemaphorePermit>,
+}
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(crate) struct Broker {
+    commands: mpsc::Sender<Sent>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    clock: Arc<dyn Clock>,
+    epoch: Epoch,
+    durability: Durability,
+    /// Callers that left. The loop drops their waits on its next turn, so this
+    /// is never longer than the list of waits.
+    gone: Mutex<Vec<CallerId>>,
+    /// KiB that large commands on their way may still take.
+    large: Arc<Semaphore>,
+    ended: CancellationToken,
+    why: OnceLock<End>,
+}
+
+impl Broker {
+    pub(super) fn new(
+        commands: mpsc::Sender<Sent>,
+        clock: Arc<dyn Clock>,
+        epoch: Epoch,
+        durability: Durability,
+    ) -> Self {
+        let shared = Shared {
+            clock,
+            epoch,
+            durability,
+            gone: Mutex::default(),
+            large: Arc::new(Semaphore::new(COMMAND_QUEUE_KIB)),
+            ended: CancellationToken::new(),
+            why: OnceLock::new(),
+        };
+        Self {
+            commands,
+            shared: Arc::new(shared),
+        }
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.shared.clock
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.shared.epoch
+    }
+
+    pub(crate) fn durability(&self) -> Durability {
+        self.shared.durability
+    }
+
+    /// The loop has ended: streams end once they have sent what they hold.
+    pub(crate) fn end(&self, why: End) {
+        self.shared.why.get_or_init(|| why);
+        self.shared.large.close();
+        self.shared.ended.cancel();
+    }
+
+    /// Until the loop has ended; says why.
+    pub(crate) async fn ended(&self) -> End {
+        self.shared.ended.cancelled().await;
+        self.why()
+    }
+
+    fn why(&self) -> End {
+        // Without a reason given the loop has died.
+        self.shared.why.get().copied().unwrap_or(End::StoreFailed)
+    }
+
+    pub(crate) async fn send(&self, command: Command) -> Result<(), End> {
+        let bytes = command.payload_bytes();
+        // The queue bounds the number of small commands, this the bytes of large ones.
+        let share = if bytes <= INLINE_BYTES {
+            None
+        } else {
+            let kib = bytes.div_ceil(1024).min(COMMAND_QUEUE_KIB) as u32;
+            let share = self.shared.large.clone().acquire_many_owned(kib).await;
+            Some(share.map_err(|_| self.why())?)
+        };
+        self.commands
+            .send(Sent { command, _share: share })
+            .await
+            .map_err(|_| self.why())
+    }
+
+    async fn request<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(command(reply)).await?;
+        answer.await.map_err(|_| self.why().into())
+    }
+
+    /// A caller's session.
+    pub(crate) fn session(&self) -> CallerGuard {
+        CallerGuard {
+            caller: Caller::session(),
+            broker: self.clone(),
+        }
+    }
+
+    /// One operation; nothing of it stays when the future is dropped.
+    pub(crate) async fn call(&self, op: Op) -> Result<Answer, Error> {
+        let guard = CallerGuard {
+            caller: Caller::unary(),
+            broker: self.clone(),
+        };
+        self.send(Command::Ask {
+            caller: guard.caller.clone(),
+            asks: vec![Ask { call: 0, op }],
+        })
+        .await?;
+        let mut batch = Vec::with_capacity(1);
+        match guard.take(&mut batch).await {
+            Some(error) => Err(error),
+            None => match batch.pop().map(|answered| answered.answer) {
+                Some(Answer::Failed(error)) => Err(error),
+                Some(answer) => Ok(answer),
+                None => Err(self.why().into()),
+            },
+        }
+    }
+
+    pub(crate) async fn worker_hello(&self, hello: WorkerHello, conn: Arc<WorkerConn>) -> Result<SessionId, Error> {
+        self.request(|opened| Command::WorkerHello { hello, conn, opened })
+            .await?
+    }
+
+    pub(crate) async fn complete_large(&self, token: LeaseToken, result: Payload) -> Result<Verdict, Error> {
+        self.request(|reply| Command::CompleteLarge { token, result, reply })
+            .await
+    }
+
+    pub(crate) async fn fetch_payload(&self, token: LeaseToken) -> Result<Payload, Error> {
+        self.request(|reply| Command::FetchPayload { token, reply }).await?
+    }
+
+    pub(crate) async fn queues(&self) -> Result<Vec<QueueView>, Error> {
+        self.request(Command::Queues).await
+    }
+
+    pub(crate) async fn workers(&self) -> Result<Vec<WorkerView>, Error> {
+        self.request(Command::Workers).await
+    }
+
+    pub(super) fn take_gone(&self) -> Vec<CallerId> {
+        std::mem::take(&mut *self.shared.gone.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A caller for as long as somebody listens: dropped, its waits are withdrawn.
+#[derive(Debug)]
+pub(crate) struct CallerGuard {
+    caller: Arc<Caller>,
+    broker: Broker,
+}
+
+impl CallerGuard {
+    pub(crate) fn caller(&self) -> &Arc<Caller> {
+        &self.caller
+    }
+
+    /// Waits for answers and takes what is there, up to one message's worth; or
+    /// says why there will be no more.
+    pub(crate) async fn take(&self, batch: &mut Vec<Answered>) -> Option<Error> {
+        tokio::select! {
+            biased;
+            end = self.caller.take(batch) => end,
+            end = self.broker.ended() => Some(end.into()),
+        }
+    }
+}
+
+impl Drop for CallerGuard {
+    fn drop(&mut self) {
+        self.caller.outbox().abandon();
+        let mut gone = self.broker.shared.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        gone.push(self.caller.id());
+    }
+}

@@ -1,0 +1,97 @@
+//! The broker: one task owns the core, two threads own the store, everybody
+//! else holds a [`Broker`].
+
+mod caller;
+mod callers;
+mod error;
+mod handle;
+mod outbox;
+mod payloads;
+mod reader;
+mod run;
+mod waiters;
+mod worker;
+mod workers;
+mod writer;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use asynq_core::{Core, Output, Recovered};
+use asynq_store::StoreError;
+use slab::Slab;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+pub(crate) use caller::{Answer, Answered, Ask, Caller, Enqueue, Op};
+pub(crate) use error::{End, Error};
+pub(crate) use handle::{Broker, CallerGuard, Command};
+pub(crate) use run::Loop;
+pub(crate) use worker::{Report, ToWorker, WorkerConn, WorkerHello, WorkerInput};
+
+use crate::clock::{ClampedClock, Clock};
+use crate::limits::{COMMAND_QUEUE, PAYLOAD_CACHE_BYTES};
+use crate::server::Backing;
+
+/// Takes the shard over and brings the core to where it was. Blocks.
+///
+/// # Errors
+/// If the store cannot be read.
+pub(crate) fn open(backing: Backing, clock: Arc<dyn Clock>) -> Result<(Broker, Loop), StoreError> {
+    let Backing { mut store, durability } = backing;
+    let mut live = Vec::new();
+    let opened = store.open(clock.now(), &mut |seq, record| live.push((seq, record)))?;
+    let clamped = ClampedClock::new(clock, opened.latest);
+    if clamped.ahead() > Duration::ZERO {
+        warn!(by = ?clamped.ahead(), "the clock was set back; going on from the latest time in the store");
+    }
+    let clock: Arc<dyn Clock> = Arc::new(clamped);
+    info!(
+        epoch = opened.epoch.0,
+        tasks = live.len(),
+        sessions = opened.sessions.len(),
+        "shard opened"
+    );
+
+    let mut core = Core::new(opened.epoch);
+    for (seq, record) in live {
+        core.restore(seq, record);
+    }
+    let mut sessions = workers::Sessions::default();
+    opened.sessions.iter().for_each(|session| sessions.remember(session.id));
+    let (now, mut out) = (clock.now(), Output::default());
+    let recovered = Recovered {
+        previous: opened.previous,
+        next_seq: opened.next_seq,
+        sessions: opened.sessions,
+        finished: opened.finished,
+    };
+    core.start(now, recovered, &mut out);
+
+    let thread_failed = |error: std::io::Error| StoreError::Failed(format!("cannot start a thread: {error}"));
+    let reader = reader::Reader::start(store.reader()?).map_err(thread_failed)?;
+    let writer = writer::Writer::start(store, opened.epoch, clock.clone()).map_err(thread_failed)?;
+    let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
+    let broker = Broker::new(sender, clock, opened.epoch, durability);
+    let last_stored = asynq_core::Seq(opened.next_seq.0.saturating_sub(1));
+    let mut this = Loop {
+        broker: broker.clone(),
+        commands,
+        core,
+        out,
+        now,
+        requests: Slab::new(),
+        waiters: waiters::Waiters::default(),
+        resolving: HashMap::new(),
+        sessions,
+        payloads: payloads::PayloadCache::new(PAYLOAD_CACHE_BYTES, last_stored),
+        writer,
+        reader,
+        gathering: run::Gathering::default(),
+        in_flight: None,
+        last_batch: opened.last_batch,
+    };
+    this.absorb();
+    Ok((broker, this))
+}

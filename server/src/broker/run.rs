@@ -1,0 +1,300 @@
+//! The broker loop: it owns the core. Select, take all that is ready, apply,
+//! hand the changes to the writer if it is idle, release what has become
+//! durable. While one commit runs the next batch gathers; there are no timers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use asynq_core::{Change, Core, Effect, Event, Output, Seq, TaskId, Timestamp};
+use asynq_store::StoreError;
+use slab::Slab;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::caller::{Answer, Caller};
+use super::callers::{Behind, Request};
+use super::error::End;
+use super::handle::{Broker, Command, Sent};
+use super::payloads::PayloadCache;
+use super::reader::{Found, Job, Reader};
+use super::waiters::Waiters;
+use super::workers::Sessions;
+use super::writer::{Writer, Written};
+use crate::limits::{COMMANDS_PER_TURN, MAX_GATHERED_BYTES, MAX_GATHERED_CHANGES, MAX_NAP};
+
+/// The least time between two looks at the clock.
+const MIN_NAP: Duration = Duration::from_millis(1);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Loop {
+    pub(super) broker: Broker,
+    pub(super) commands: mpsc::Receiver<Sent>,
+    pub(super) core: Core,
+    pub(super) out: Output,
+    /// The time of the turn.
+    pub(super) now: Timestamp,
+    pub(super) requests: Slab<Request>,
+    pub(super) waiters: Waiters,
+    pub(super) resolving: HashMap<TaskId, Behind>,
+    pub(super) sessions: Sessions,
+    pub(super) payloads: PayloadCache,
+    pub(super) writer: Writer,
+    pub(super) reader: Reader,
+    pub(super) gathering: Gathering,
+    /// What to release when the commit under way is durable.
+    pub(super) in_flight: Option<InFlight>,
+    pub(super) last_batch: u64,
+}
+
+/// Something that waits until all that was decided before it is durable.
+#[derive(Debug)]
+pub(super) enum Held {
+    Effect(Effect),
+    Answer(Arc<Caller>, u64, Answer),
+    Read(Job),
+}
+
+/// What a turn of the loop begins with.
+enum Wake {
+    Written(Written),
+    Found(Vec<Found>),
+    Command(Sent),
+    Time,
+}
+
+/// The next batch.
+#[derive(Debug, Default)]
+pub(super) struct Gathering {
+    changes: Vec<Change>,
+    bytes: usize,
+    held: Vec<Held>,
+    last_insert: Seq,
+}
+
+/// A commit under way.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    held: Vec<Held>,
+    last_insert: Seq,
+}
+
+impl Gathering {
+    fn has_room(&self) -> bool {
+        self.changes.len() < MAX_GATHERED_CHANGES && self.bytes < MAX_GATHERED_BYTES
+    }
+}
+
+impl Loop {
+    /// Runs until `stop`, and then until all that was taken in is durable and
+    /// answered; or until the store fails. The store is closed on return.
+    ///
+    /// # Errors
+    /// If the store fails: what was not answered is indefinite.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
+        let result = self.turns(&stop).await;
+        let end = match &result {
+            Ok(()) => End::ShuttingDown,
+            Err(error) => {
+                error!(%error, "the shard is closed: nothing of the batch under way or later is acknowledged");
+                End::StoreFailed
+            }
+        };
+        self.broker.end(end);
+        if result.is_ok() {
+            self.writer.stop().await;
+            info!("all is durable, the store is closed");
+        }
+        result
+    }
+
+    async fn turns(&mut self, stop: &CancellationToken) -> Result<(), StoreError> {
+        let nap = sleep_until(Instant::now());
+        tokio::pin!(nap);
+        loop {
+            let stopping = stop.is_cancelled();
+            if stopping && self.is_settled() {
+                return Ok(());
+            }
+            let reading = !self.reader.is_idle();
+            let take = !stopping && self.gathering.has_room();
+            let wake = tokio::select! {
+                biased;
+                written = self.writer.next() => Wake::Written(written),
+                found = self.reader.next(), if reading => Wake::Found(found?),
+                () = stop.cancelled(), if !stopping => Wake::Time,
+                () = &mut nap => Wake::Time,
+                Some(sent) = self.commands.recv(), if take => Wake::Command(sent),
+            };
+            self.now = self.broker.clock().now();
+            if self.core.next_wakeup().is_some_and(|due| due <= self.now) {
+                self.apply(Event::Tick);
+            }
+            match wake {
+                Wake::Written(written) => self.written(written)?,
+                Wake::Found(found) => self.found(found)?,
+                Wake::Command(sent) => self.take_commands(sent),
+                Wake::Time => {}
+            }
+            for caller in self.broker.take_gone() {
+                self.waiters.remove_caller(caller);
+            }
+            self.flush();
+            self.reader.kick();
+            let due = self.core.next_wakeup().map_or(MAX_NAP, |due| due.since(self.now));
+            nap.as_mut().reset(Instant::now() + due.clamp(MIN_NAP, MAX_NAP));
+        }
+    }
+
+    /// Nothing is left to be written, read or answered.
+    fn is_settled(&self) -> bool {
+        let gathered = self.gathering.changes.is_empty() && self.gathering.held.is_empty();
+        gathered && self.in_flight.is_none() && self.reader.is_idle()
+    }
+
+    /// Goes through the command that came and all others that are ready, as
+    /// far as there is room.
+    fn take_commands(&mut self, first: Sent) {
+        let mut next = Some(first);
+        let mut taken = 0;
+        while let Some(Sent { command, .. }) = next {
+            self.command(command);
+            taken += 1;
+            let more = taken < COMMANDS_PER_TURN && self.gathering.has_room();
+            next = if more { self.commands.try_recv().ok() } else { None };
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        // Whoever asked and has gone needs no answer: failed sends are passed over.
+        match command {
+            Command::Ask { caller, asks } => self.ask(&caller, asks),
+            Command::Finish { caller } => caller.finish(),
+            Command::WorkerHello { hello, conn, opened } => {
+                let _ = opened.send(self.worker_hello(hello, conn));
+            }
+            Command::WorkerInput { session, conn, input } => self.worker_input(session, &conn, input),
+            Command::WorkerHangup { session, conn, clean } => self.worker_hangup(session, &conn, clean),
+            Command::CompleteLarge { token, result, reply } => self.complete_large(token, result, reply),
+            Command::FetchPayload { token, reply } => self.fetch(token, reply),
+            Command::Queues(reply) => {
+                let _ = reply.send(self.core.queues(self.now));
+            }
+            Command::Workers(reply) => {
+                let _ = reply.send(self.core.workers());
+            }
+        }
+    }
+
+    /// Tells the core, and takes in what follows: changes gather, effects are
+    /// done at once or held.
+    pub(super) fn apply(&mut self, event: Event) {
+        self.core.apply(self.now, event, &mut self.out);
+        self.absorb();
+    }
+
+    pub(super) fn absorb(&mut self) {
+        let Output {
+            mut changes,
+            mut effects,
+        } = std::mem::take(&mut self.out);
+        for change in changes.drain(..) {
+            self.note(&change);
+            self.gathering.changes.push(change);
+        }
+        for effect in effects.drain(..) {
+            if effect.after_commit() {
+                self.hold(Held::Effect(effect));
+            } else {
+                self.worker_effect(effect);
+            }
+        }
+        // Both keep their capacity for the next event.
+        self.out = Output { changes, effects };
+    }
+
+    fn note(&mut self, change: &Change) {
+        let gathering = &mut self.gathering;
+        match change {
+            Change::Insert { seq, payload, .. } => {
+                gathering.bytes += payload.data.len();
+                gathering.last_insert = *seq;
+                self.payloads.insert(*seq, payload);
+            }
+            Change::Finish { seq, result, .. } => {
+                gathering.bytes += result.as_ref().map_or(0, |result| result.data.len());
+                self.payloads.remove(*seq);
+            }
+            Change::SessionClosed(session) => self.sessions.forget(*session),
+            Change::Update { .. } | Change::SessionOpened(_) => {}
+        }
+    }
+
+    /// Puts off until all that was decided so far is durable. [`Loop::flush`]
+    /// at the end of the turn releases it, if that is so already.
+    pub(super) fn hold(&mut self, held: Held) {
+        self.gathering.held.push(held);
+    }
+
+    /// Begins a commit if there is something to write and none is under way.
+    fn flush(&mut self) {
+        if self.in_flight.is_some() {
+            return;
+        }
+        if self.gathering.changes.is_empty() {
+            let held = std::mem::take(&mut self.gathering.held);
+            return self.release(held);
+        }
+        let Gathering {
+            changes,
+            held,
+            last_insert,
+            ..
+        } = std::mem::take(&mut self.gathering);
+        self.last_batch += 1;
+        self.writer.write(self.last_batch, changes);
+        self.in_flight = Some(InFlight { held, last_insert });
+    }
+
+    fn written(&mut self, written: Written) -> Result<(), StoreError> {
+        match written {
+            Written::Durable => {
+                if let Some(InFlight { held, last_insert }) = self.in_flight.take() {
+                    self.payloads.durable(last_insert);
+                    self.release(held);
+                }
+                Ok(())
+            }
+            Written::Pruned(pruned) => {
+                self.core.forgot(&pruned.forgotten);
+                Ok(())
+            }
+            Written::Failed(error) => Err(error),
+        }
+    }
+
+    fn release(&mut self, held: Vec<Held>) {
+        for held in held {
+            match held {
+                Held::Effect(Effect::Reply(request, reply)) => self.reply(request, reply),
+                Held::Effect(Effect::Finished(finished)) => self.finished(*finished),
+                Held::Effect(effect) => self.worker_effect(effect),
+                Held::Answer(caller, call, answer) => caller.answer(call, answer, true),
+                Held::Read(job) => self.reader.push(job),
+            }
+        }
+    }
+
+    fn found(&mut self, found: Vec<Found>) -> Result<(), StoreError> {
+        for found in found {
+            match found {
+                Found::Arguments(run, payload) => self.arguments_read(run, payload)?,
+                Found::Task(id, task) => self.resolved(id, task),
+            }
+        }
+        Ok(())
+    }
+}

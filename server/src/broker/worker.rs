@@ -1,0 +1,97 @@
+//! One connection of a worker: what it says, what it is told.
+
+use std::sync::Arc;
+
+use asynq_core::{
+    Assignment, Declaration, Failure, LeaseToken, Name, Payload, SessionId, StopCause, Timestamp, Verdict,
+};
+use asynq_proto::limits::{MAX_BATCH_BYTES, MAX_BATCH_OPS};
+
+use super::error::Error;
+use super::outbox::{Outbox, Weigh};
+
+/// A message to a worker.
+#[derive(Debug)]
+pub(crate) enum ToWorker {
+    Welcome {
+        session: SessionId,
+        resumed: bool,
+        now: Timestamp,
+    },
+    HeartbeatAck(u64),
+    /// `None`: the arguments are to be fetched.
+    Assign(Box<Assignment>, Option<Payload>),
+    Stop(LeaseToken, StopCause),
+    Ack(LeaseToken, Verdict),
+}
+
+impl Weigh for ToWorker {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Assign(run, payload) => {
+                let names = run.name.as_str().len() + run.queue.as_str().len() + run.series.as_str().len();
+                96 + names + payload.as_ref().map_or(0, |payload| payload.data.len())
+            }
+            _ => 64,
+        }
+    }
+}
+
+/// One connection of a worker session.
+#[derive(Debug)]
+pub(crate) struct WorkerConn {
+    outbox: Outbox<ToWorker>,
+}
+
+impl WorkerConn {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { outbox: Outbox::new() })
+    }
+
+    pub(crate) fn outbox(&self) -> &Outbox<ToWorker> {
+        &self.outbox
+    }
+
+    /// Waits for messages and takes what is there, up to one message's worth.
+    pub(crate) async fn take(&self, batch: &mut Vec<ToWorker>) -> Option<Error> {
+        self.outbox.take(batch, MAX_BATCH_OPS, MAX_BATCH_BYTES).await
+    }
+}
+
+/// What a worker says when it connects, checked.
+#[derive(Debug)]
+pub(crate) struct WorkerHello {
+    pub(crate) worker: Name,
+    pub(crate) slots: u32,
+    pub(crate) tasks: Vec<Declaration>,
+    pub(crate) resume: Option<SessionId>,
+    pub(crate) held: Vec<LeaseToken>,
+}
+
+/// One message of a worker, checked.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerInput {
+    pub(crate) heartbeat: Option<u64>,
+    pub(crate) reports: Vec<Report>,
+    pub(crate) draining: bool,
+}
+
+impl WorkerInput {
+    /// Bytes of the results it carries.
+    pub(super) fn payload_bytes(&self) -> usize {
+        let bytes = |report: &Report| match report {
+            Report::Completed(_, result) => result.data.len(),
+            Report::Failed(..) | Report::Released(_) | Report::Ended(_) => 0,
+        };
+        self.reports.iter().map(bytes).sum()
+    }
+}
+
+/// What a worker says of a run.
+#[derive(Debug)]
+pub(crate) enum Report {
+    Completed(LeaseToken, Payload),
+    Failed(LeaseToken, Failure),
+    Released(LeaseToken),
+    Ended(LeaseToken),
+}

@@ -1,0 +1,277 @@
+//! Worker sessions: their connections, what they report, what they are handed.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use asynq_core::limits::MAX_SESSIONS;
+use asynq_core::{
+    Assignment, Closed, Effect, Event, Hello, LeaseToken, Payload, Refusal, SessionId, State, StopCause, Verdict,
+};
+use asynq_proto::limits::INLINE_BYTES;
+use asynq_store::StoreError;
+use tokio::sync::oneshot;
+use tracing::{debug, info};
+
+use super::error::{End, Error};
+use super::payloads::Cached;
+use super::reader::Job;
+use super::run::{Held, Loop};
+use super::worker::{Report, ToWorker, WorkerConn, WorkerHello, WorkerInput};
+use crate::limits::INLINE_BACKLOG_BYTES;
+
+/// What the shell keeps of worker sessions.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    /// Those whose lease may still run.
+    known: HashMap<SessionId, Session>,
+    /// Runs whose arguments are being read, with what is to follow them.
+    reading: HashMap<LeaseToken, Vec<StopCause>>,
+    /// Who waits for the verdict on a result that came on the data connection.
+    large: HashMap<LeaseToken, VecDeque<oneshot::Sender<Verdict>>>,
+}
+
+#[derive(Debug, Default)]
+struct Session {
+    conn: Option<Arc<WorkerConn>>,
+    draining: bool,
+}
+
+impl Sessions {
+    /// One that may come back, from before a restart.
+    pub(super) fn remember(&mut self, session: SessionId) {
+        self.known.entry(session).or_default();
+    }
+
+    /// The lease is over.
+    pub(super) fn forget(&mut self, session: SessionId) {
+        if let Some(conn) = self.known.remove(&session).and_then(|session| session.conn) {
+            conn.outbox().end(End::LeaseOver);
+        }
+    }
+
+    fn conn(&self, session: SessionId) -> Option<&Arc<WorkerConn>> {
+        self.known.get(&session)?.conn.as_ref()
+    }
+
+    /// The session, if `conn` is its connection still.
+    fn current(&mut self, session: SessionId, conn: &Arc<WorkerConn>) -> Option<&mut Session> {
+        let is_current = |session: &&mut Session| session.conn.as_ref().is_some_and(|now| Arc::ptr_eq(now, conn));
+        self.known.get_mut(&session).filter(is_current)
+    }
+
+    fn send(&self, session: SessionId, message: ToWorker) {
+        match self.conn(session) {
+            Some(conn) => conn.outbox().push(message),
+            // The core hears of the lost connection, and what the worker held
+            // comes to light when it resumes.
+            None => debug!(%session, ?message, "not sent: the worker is away"),
+        }
+    }
+}
+
+impl Loop {
+    pub(super) fn worker_hello(&mut self, hello: WorkerHello, conn: Arc<WorkerConn>) -> Result<SessionId, Error> {
+        let known = &mut self.sessions.known;
+        let resume = hello.resume.filter(|session| known.contains_key(session));
+        if resume.is_none() && known.len() >= MAX_SESSIONS {
+            return Err(Refusal::Exhausted {
+                what: "worker sessions",
+                limit: MAX_SESSIONS as u64,
+            }
+            .into());
+        }
+        // A name, no secret: it need only be unlike all others.
+        let session = resume.unwrap_or_else(|| SessionId(fastrand::u128(..).to_be_bytes()));
+        let resumed = resume.is_some();
+        info!(%session, worker = %hello.worker, slots = hello.slots, held = hello.held.len(), resumed, "worker connected");
+        conn.outbox().push(ToWorker::Welcome {
+            session,
+            resumed,
+            now: self.now,
+        });
+        let before = known.insert(
+            session,
+            Session {
+                conn: Some(conn),
+                draining: false,
+            },
+        );
+        if let Some(before) = before.and_then(|session| session.conn) {
+            before.outbox().end(End::Superseded);
+        }
+        let WorkerHello {
+            worker,
+            slots,
+            tasks,
+            held,
+            ..
+        } = hello;
+        self.apply(Event::SessionOpened(Box::new(Hello {
+            session,
+            worker,
+            slots,
+            tasks,
+            held,
+        })));
+        Ok(session)
+    }
+
+    pub(super) fn worker_input(&mut self, session: SessionId, conn: &Arc<WorkerConn>, input: WorkerInput) {
+        let Some(state) = self.sessions.current(session, conn) else {
+            return;
+        };
+        let begins_to_drain = input.draining && !state.draining;
+        state.draining |= input.draining;
+        if let Some(count) = input.heartbeat {
+            conn.outbox().push(ToWorker::HeartbeatAck(count));
+            self.apply(Event::Heartbeat(session));
+        }
+        for report in input.reports {
+            self.apply(match report {
+                Report::Completed(token, result) => Event::Completed { session, token, result },
+                Report::Failed(token, failure) => Event::Failed {
+                    session,
+                    token,
+                    failure,
+                },
+                Report::Released(token) => Event::Released { session, token },
+                Report::Ended(token) => Event::Ended { session, token },
+            });
+        }
+        if begins_to_drain {
+            self.apply(Event::Draining(session));
+        }
+    }
+
+    /// The connection is gone; `clean` if the worker closed it itself.
+    pub(super) fn worker_hangup(&mut self, session: SessionId, conn: &Arc<WorkerConn>, clean: bool) {
+        let Some(state) = self.sessions.current(session, conn) else {
+            return;
+        };
+        state.conn = None;
+        let goodbye = clean && state.draining && self.busy(session) == 0;
+        conn.outbox().end(End::Done);
+        let how = if goodbye { Closed::Goodbye } else { Closed::Lost };
+        info!(%session, ?how, "worker disconnected");
+        self.apply(Event::SessionClosed { session, how });
+    }
+
+    fn busy(&self, session: SessionId) -> u32 {
+        self.core
+            .workers()
+            .iter()
+            .find(|worker| worker.session == session)
+            .map_or(0, |worker| worker.busy)
+    }
+
+    /// A result that came on the data connection, which names no session.
+    pub(super) fn complete_large(&mut self, token: LeaseToken, result: Payload, reply: oneshot::Sender<Verdict>) {
+        let holder = self.holder(token);
+        self.sessions.large.entry(token).or_default().push_back(reply);
+        // Nobody holds a stale token: the core refuses it whoever says it.
+        let session = holder.unwrap_or(SessionId([0; 16]));
+        self.apply(Event::Completed { session, token, result });
+    }
+
+    /// Arguments too large to ride with their run.
+    pub(super) fn fetch(&mut self, token: LeaseToken, reply: oneshot::Sender<Result<Payload, Error>>) {
+        if self.holder(token).is_some() {
+            self.hold(Held::Read(Job::Fetch { token, reply }));
+        } else {
+            // A worker that has gone needs no answer.
+            let _ = reply.send(Err(Error::StaleLease(token)));
+        }
+    }
+
+    /// Who holds a run, if its token is the task's current grant.
+    fn holder(&self, token: LeaseToken) -> Option<SessionId> {
+        let record = self.core.task(token.task)?.record;
+        match record.state {
+            State::Running(run) | State::Stopping(run, _) if record.grant == token.grant => Some(run.session),
+            _ => None,
+        }
+    }
+
+    /// Hands a run out, with its arguments if they are at hand.
+    pub(super) fn assign(&mut self, run: Box<Assignment>) {
+        match self.payloads.take(run.seq) {
+            Cached::Here(payload) => self.send_run(run, Some(payload)),
+            Cached::Large => self.send_run(run, None),
+            Cached::Unknown => {
+                self.sessions.reading.insert(run.token, Vec::new());
+                if self.payloads.is_durable(run.seq) {
+                    self.reader.push(Job::Arguments(run));
+                } else {
+                    self.hold(Held::Read(Job::Arguments(run)));
+                }
+            }
+        }
+    }
+
+    /// The arguments of a run have been read.
+    pub(super) fn arguments_read(&mut self, run: Box<Assignment>, payload: Option<Payload>) -> Result<(), StoreError> {
+        let stops = self.sessions.reading.remove(&run.token).unwrap_or_default();
+        let (session, token) = (run.session, run.token);
+        // Meanwhile the session may have been lost and the task have gone on.
+        if self.holder(token) != Some(session) {
+            return Ok(());
+        }
+        let Some(payload) = payload else {
+            return Err(StoreError::Failed(format!(
+                "the arguments of task {} are missing",
+                token.task
+            )));
+        };
+        self.send_run(run, Some(payload));
+        for cause in stops {
+            self.sessions.send(session, ToWorker::Stop(token, cause));
+        }
+        Ok(())
+    }
+
+    fn send_run(&self, run: Box<Assignment>, payload: Option<Payload>) {
+        let Some(conn) = self.sessions.conn(run.session) else {
+            return debug!(session = %run.session, "run not sent: the worker is away");
+        };
+        let crowded = conn.outbox().bytes() > INLINE_BACKLOG_BYTES;
+        let payload = payload.filter(|payload| !crowded && payload.data.len() <= INLINE_BYTES);
+        conn.outbox().push(ToWorker::Assign(run, payload));
+    }
+
+    pub(super) fn stop_run(&mut self, session: SessionId, token: LeaseToken, cause: StopCause) {
+        match self.sessions.reading.get_mut(&token) {
+            // It must not overtake the run.
+            Some(stops) => stops.push(cause),
+            None => self.sessions.send(session, ToWorker::Stop(token, cause)),
+        }
+    }
+
+    /// What became of what a worker said, now that it is durable.
+    pub(super) fn acknowledge(&mut self, session: SessionId, token: LeaseToken, verdict: Verdict) {
+        let Some(replies) = self.sessions.large.get_mut(&token) else {
+            return self.sessions.send(session, ToWorker::Ack(token, verdict));
+        };
+        if let Some(reply) = replies.pop_front() {
+            // A worker that has gone asks again.
+            let _ = reply.send(verdict);
+        }
+        if replies.is_empty() {
+            self.sessions.large.remove(&token);
+        }
+    }
+
+    /// Effects that concern workers only.
+    pub(super) fn worker_effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Assign(run) => self.assign(run),
+            Effect::Stop { session, token, cause } => self.stop_run(session, token, cause),
+            Effect::Ack {
+                session,
+                token,
+                verdict,
+            } => self.acknowledge(session, token, verdict),
+            Effect::SessionEnded(session) => self.sessions.forget(session),
+            Effect::Reply(..) | Effect::Finished(_) => {}
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The thread that writes: one commit at a time, pruning in between.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::Instant;
+
+use asynq_core::{Change, Epoch};
+use asynq_store::{Pruned, Store, StoreError};
+use tokio::sync::mpsc;
+
+use crate::clock::Clock;
+use crate::limits::{PRUNE_BUDGET, PRUNE_INTERVAL, PRUNE_PER_TASK};
+
+/// What the writer reports.
+#[derive(Debug)]
+pub(super) enum Written {
+    /// The batch handed over last is durable.
+    Durable,
+    /// Finished tasks were forgotten.
+    Pruned(Pruned),
+    /// Nothing is certain any more; the thread has ended.
+    Failed(StoreError),
+}
+
+/// The loop's end of the writing thread.
+#[derive(Debug)]
+pub(super) struct Writer {
+    batches: SyncSender<Batch>,
+    written: mpsc::Receiver<Written>,
+}
+
+#[derive(Debug)]
+struct Batch {
+    number: u64,
+    changes: Vec<Change>,
+}
+
+impl Writer {
+    pub(super) fn start(store: Box<dyn Store>, epoch: Epoch, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
+        // The loop hands over one batch at a time, so this never blocks it.
+        let (batches, from_loop) = sync_channel(1);
+        let (to_loop, written) = mpsc::channel(4);
+        let thread = Thread {
+            store,
+            epoch,
+            clock,
+            from_loop,
+            to_loop,
+        };
+        thread::Builder::new()
+            .name("asynq-writer".into())
+            .spawn(move || thread.run())?;
+        Ok(Self { batches, written })
+    }
+
+    /// Writes a batch. The one before must have been reported durable.
+    pub(super) fn write(&self, number: u64, changes: Vec<Change>) {
+        // If the thread has ended, `next` says why.
+        let _ = self.batches.try_send(Batch { number, changes });
+    }
+
+    /// Waits until the thread has closed the store. Call it with nothing under way.
+    pub(super) async fn stop(self) {
+        let Self { batches, mut written } = self;
+        drop(batches);
+        // The thread drops the store, then its end of this channel.
+        while written.recv().await.is_some() {}
+    }
+
+    /// What the writer did next. Cancel safe.
+    pub(super) async fn next(&mut self) -> Written {
+        let died = || Written::Failed(StoreError::Failed("the writing thread died".into()));
+        self.written.recv().await.unwrap_or_else(died)
+    }
+}
+
+/// Fields are dropped in order: the store is closed before the channel.
+struct Thread {
+    store: Box<dyn Store>,
+    epoch: Epoch,
+    clock: Arc<dyn Clock>,
+    from_loop: Receiver<Batch>,
+    to_loop: mpsc::Sender<Written>,
+}
+
+impl Thread {
+    fn run(mut self) {
+        let mut debt = 0;
+        let mut pruned_at = Instant::now();
+        loop {
+            let step = match self
+                .from_loop
+                .recv_timeout(PRUNE_INTERVAL.saturating_sub(pruned_at.elapsed()))
+            {
+                Ok(batch) => {
+                    let tasks = batch
+                        .changes
+                        .iter()
+                        .filter(|change| matches!(change, Change::Insert { .. }))
+                        .count();
+                    debt += tasks * PRUNE_PER_TASK;
+                    self.commit(&batch)
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    debt = debt.max(PRUNE_BUDGET);
+                    Ok(())
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let step = step.and_then(|()| {
+                if debt < PRUNE_BUDGET {
+                    return Ok(());
+                }
+                pruned_at = Instant::now();
+                self.prune(std::mem::take(&mut debt))
+            });
+            match step {
+                Ok(()) => {}
+                Err(Stop::LoopGone) => return,
+                Err(Stop::Store(error)) => {
+                    // The loop may be gone already: then nobody need know.
+                    let _ = self.to_loop.blocking_send(Written::Failed(error));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), Stop> {
+        self.store
+            .commit(self.epoch, batch.number, &batch.changes)
+            .map_err(Stop::Store)?;
+        self.report(Written::Durable)
+    }
+
+    fn prune(&mut self, budget: usize) -> Result<(), Stop> {
+        let pruned = self
+            .store
+            .prune(self.epoch, self.clock.now(), budget)
+            .map_err(Stop::Store)?;
+        if pruned.forgotten.is_empty() {
+            Ok(())
+        } else {
+            self.report(Written::Pruned(pruned))
+        }
+    }
+
+    fn report(&self, written: Written) -> Result<(), Stop> {
+        self.to_loop.blocking_send(written).map_err(|_| Stop::LoopGone)
+    }
+}
+
+/// Why the thread ends.
+enum Stop {
+    LoopGone,
+    Store(StoreError),
+}

@@ -1,0 +1,242 @@
+//! What the broker is told: flag over environment over TOML file over default.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, ValueEnum};
+use serde::Deserialize;
+
+/// Where the configuration is looked for when nobody names a file.
+const DEFAULT_FILE: &str = "/etc/asynq/asynqd.toml";
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7740);
+
+/// Where tasks are remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreKind {
+    /// In the data directory: an acknowledged task survives a power cut.
+    Sqlite,
+    /// In memory: everything is lost when the broker ends.
+    Memory,
+}
+
+/// The shape of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The asynq broker: keeps tasks, hands them to workers, brings results back.
+#[derive(Debug, Parser)]
+#[command(name = "asynqd", version)]
+struct Flags {
+    /// TOML file with these flags as keys (`_` for `-`) [default: /etc/asynq/asynqd.toml if present]
+    #[arg(long, env = "ASYNQ_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// What flags and file have in common.
+#[derive(Debug, Default, clap::Args, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    /// Address for callers and workers (gRPC); port 0 takes a free one [default: 127.0.0.1:7740]
+    #[arg(long, env = "ASYNQ_LISTEN", value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+    /// Where tasks are kept; one broker at a time [default: $XDG_STATE_HOME/asynq]
+    #[arg(long, env = "ASYNQ_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// How tasks are kept [default: sqlite]
+    #[arg(long, env = "ASYNQ_STORE")]
+    store: Option<StoreKind>,
+    /// Shape of the log on standard error; RUST_LOG filters it [default: text]
+    #[arg(long, env = "ASYNQ_LOG")]
+    log: Option<LogFormat>,
+}
+
+/// What the broker runs with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Address for callers and workers.
+    pub listen: SocketAddr,
+    /// Where tasks are kept; not used by [`StoreKind::Memory`].
+    pub data_dir: PathBuf,
+    /// How tasks are kept.
+    pub store: StoreKind,
+    /// Shape of the log.
+    pub log: LogFormat,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The command line is wrong, or asks for help.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is wrong.
+    #[error("{path}: {source}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and in which line.
+        source: Box<toml::de::Error>,
+    },
+    /// Nothing says where tasks are to be kept.
+    #[error("neither XDG_STATE_HOME nor HOME is set: say where tasks are kept with --data-dir")]
+    NoDataDir,
+}
+
+impl Config {
+    /// Reads the command line, the environment and the file.
+    ///
+    /// # Errors
+    /// If one of them is wrong; the message names the flag or key.
+    pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Self, ConfigError> {
+        let flags = Flags::try_parse_from(args)?;
+        let file = match flags.config {
+            Some(path) => read(&path)?,
+            None if Path::new(DEFAULT_FILE).exists() => read(Path::new(DEFAULT_FILE))?,
+            None => Settings::default(),
+        };
+        let state_home = || {
+            let set = |name| {
+                std::env::var_os(name)
+                    .filter(|value| !value.is_empty())
+                    .map(PathBuf::from)
+            };
+            set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")))
+        };
+        flags.settings.or(file).complete(state_home)
+    }
+}
+
+impl Settings {
+    fn or(self, below: Self) -> Self {
+        Self {
+            listen: self.listen.or(below.listen),
+            data_dir: self.data_dir.or(below.data_dir),
+            store: self.store.or(below.store),
+            log: self.log.or(below.log),
+        }
+    }
+
+    fn complete(self, state_home: impl Fn() -> Option<PathBuf>) -> Result<Config, ConfigError> {
+        let store = self.store.unwrap_or(StoreKind::Sqlite);
+        let data_dir = match self.data_dir.or_else(|| Some(state_home()?.join("asynq"))) {
+            Some(dir) => dir,
+            None if store == StoreKind::Memory => PathBuf::new(),
+            None => return Err(ConfigError::NoDataDir),
+        };
+        Ok(Config {
+            listen: self.listen.unwrap_or(DEFAULT_LISTEN),
+            data_dir,
+            store,
+            log: self.log.unwrap_or(LogFormat::Text),
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Settings, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    toml::from_str(&text).map_err(|source| ConfigError::Malformed {
+        path: path.to_owned(),
+        source: Box::new(source),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn load(args: &[&str]) -> Result<Config, ConfigError> {
+        Config::load(
+            std::iter::once("asynqd")
+                .chain(args.iter().copied())
+                .map(OsString::from),
+        )
+    }
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let file = file("listen = \"127.0.0.1:1\"\nstore = \"memory\"\n");
+        let path = file.path().to_str().unwrap();
+        let config = load(&["--config", path, "--listen", "[::1]:2", "--data-dir", "d"]).unwrap();
+        assert_eq!(config.listen, "[::1]:2".parse().unwrap());
+        assert_eq!((config.store, config.log), (StoreKind::Memory, LogFormat::Text));
+        assert_eq!(config.data_dir, Path::new("d"));
+    }
+
+    #[test]
+    fn wrong_keys_values_and_flags_are_named() {
+        for (text, part) in [
+            ("lisen = 1", "lisen"),
+            ("store = \"tape\"", "tape"),
+            ("listen = \"here\"", "listen"),
+            ("http = \"127.0.0.1:7741\"", "http"),
+        ] {
+            let file = file(text);
+            let error = load(&["--config", file.path().to_str().unwrap()])
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        for (flag, part) in [
+            ("--store=tape", "tape"),
+            ("--verbose", "--verbose"),
+            ("--listen=7740", "7740"),
+        ] {
+            let error = load(&[flag]).unwrap_err().to_string();
+            assert!(error.contains(part), "{flag}: {error}");
+        }
+        let error = load(&["--config", "/no/such/file"]).unwrap_err().to_string();
+        assert!(error.contains("/no/such/file"), "{error}");
+    }
+
+    #[test]
+    fn the_data_directory_has_a_default_unless_there_is_no_home() {
+        let at = |home: Option<&str>| {
+            let home = home.map(PathBuf::from);
+            Settings::default()
+                .complete(|| home.clone())
+                .map(|config| config.data_dir)
+        };
+        assert_eq!(at(Some("/state")).unwrap(), Path::new("/state/asynq"));
+        assert!(matches!(at(None), Err(ConfigError::NoDataDir)));
+        let memory = Settings {
+            store: Some(StoreKind::Memory),
+            ..Settings::default()
+        };
+        assert!(memory.complete(|| None).is_ok());
+    }
+
+    #[test]
+    fn flags_are_well_formed() {
+        use clap::CommandFactory;
+        Flags::command().debug_assert();
+    }
+}

@@ -1,0 +1,77 @@
+//! Every maximum and every interval of the broker's shell, with its unit. The
+//! wire's are in `asynq_proto::limits`, those of what is decided in
+//! `asynq_core::limits`.
+
+use std::time::Duration;
+
+/// Connections open at a time. Further ones wait in the listen backlog.
+pub const MAX_CONNECTIONS: usize = 20_000;
+/// How long a new connection may take to send the HTTP/2 preface.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a new session may take to say hello.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// The pause after an accept that failed for want of descriptors or memory.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Silence on a TCP connection before the kernel probes the peer.
+pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+/// From the wish to stop to the moment open connections are cut.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same after the store has failed: nothing good can come any more.
+pub const FAILED_DRAIN_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// Operations a caller's session may have unanswered.
+pub const MAX_OUTSTANDING: u32 = 16_384;
+/// Operations that may queue behind the read of one id.
+pub const MAX_BEHIND_READ: usize = 4_096;
+/// Bytes waiting to be read by one caller or worker beyond which values do not
+/// ride along any more, but are fetched.
+pub const INLINE_BACKLOG_BYTES: usize = 8 * 1024 * 1024;
+/// Messages waiting to be read by one worker beyond which nothing more is read
+/// from it.
+pub const WORKER_BACKLOG: usize = 4_096;
+/// How far ahead of the broker's clock the time in a task's id may lie.
+pub const MAX_ID_LEAD: Duration = Duration::from_mins(5);
+/// Bytes of a media type.
+pub const MAX_CONTENT_TYPE_BYTES: usize = 200;
+
+/// Commands on their way to the broker loop; each may carry a whole message.
+pub const COMMAND_QUEUE: usize = 1_024;
+/// The same in KiB of arguments and results, for commands with more than
+/// `INLINE_BYTES` of them.
+pub const COMMAND_QUEUE_KIB: usize = 128 * 1024;
+/// Commands the loop takes before it looks at the store and the clock again.
+pub const COMMANDS_PER_TURN: usize = 256;
+/// Changes gathered while a commit runs, beyond which the loop takes no more
+/// commands.
+pub const MAX_GATHERED_CHANGES: usize = 32_768;
+/// The same in bytes of arguments and results.
+pub const MAX_GATHERED_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of arguments kept in memory for tasks that have not started.
+pub const PAYLOAD_CACHE_BYTES: usize = 256 * 1024 * 1024;
+
+/// The loop looks at the clock at least this often.
+pub const MAX_NAP: Duration = Duration::from_secs(1);
+/// How often an idle store is pruned.
+pub const PRUNE_INTERVAL: Duration = Duration::from_secs(1);
+/// Records one idle pruning step goes through.
+pub const PRUNE_BUDGET: usize = 4_096;
+/// Records pruning goes through for each task that is written, so that it
+/// keeps pace with any rate.
+pub const PRUNE_PER_TASK: usize = 2;
+
+#[cfg(test)]
+mod tests {
+    use asynq_core::limits as core;
+    use asynq_proto::limits as wire;
+
+    /// The core depends on nothing, so it repeats the wire's limits it decides by.
+    #[test]
+    fn the_core_and_the_wire_agree() {
+        assert_eq!(core::MAX_NAME_BYTES, wire::MAX_NAME_BYTES);
+        assert_eq!(core::MAX_SLOTS, wire::MAX_SLOTS);
+        assert_eq!(core::MAX_DECLARATIONS, wire::MAX_DECLARATIONS);
+        assert_eq!(core::MAX_BUDGET, wire::MAX_BUDGET);
+        assert_eq!(core::MAX_FAILURE_BYTES, wire::MAX_FAILURE_BYTES);
+        assert_eq!(core::MAX_DURATION, wire::MAX_DURATION);
+    }
+}

@@ -1,0 +1,9 @@
+//! A whole broker in this process, driven by plain gRPC clients over TCP.
+
+mod callers;
+mod harness;
+mod hostile;
+mod refusals;
+mod restart;
+mod sessions;
+mod workers;

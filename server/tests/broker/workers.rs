@@ -1,0 +1,239 @@
+//! Worker sessions: what they are handed, how they end and are taken up again.
+
+use std::sync::Arc;
+
+use asynq_core::limits::{HEARTBEAT, LEASE};
+use asynq_proto::v1::operation::Op;
+use asynq_proto::v1::{self, TaskState, answer::Of};
+use asynqd::Backing;
+use asynqd::clock::{Clock, ManualClock, SystemClock};
+use asynqd::limits::DRAIN_TIMEOUT;
+use tonic::Code;
+
+use crate::harness::{Broker, Session, Worker, hello, json, reason, task};
+
+async fn listed(broker: &Broker) -> Vec<v1::WorkerInfo> {
+    broker
+        .admin()
+        .await
+        .list_workers(v1::ListWorkersRequest {})
+        .await
+        .unwrap()
+        .into_inner()
+        .workers
+}
+
+#[tokio::test]
+async fn a_worker_holds_as_many_runs_as_it_has_slots() {
+    let broker = Broker::start().await;
+    let mut tasks = broker.tasks().await;
+    for _ in 0..5 {
+        tasks.enqueue(task("echo")).await.unwrap();
+    }
+    let mut worker = Worker::connect(&broker, 2, &["echo"]).await;
+    let mut runs = vec![worker.assignment().await, worker.assignment().await];
+    let info = &listed(&broker).await[0];
+    assert_eq!(
+        (info.name.as_str(), info.state.as_str(), info.slots, info.busy),
+        ("w", "active", 2, 2)
+    );
+    assert_eq!(info.tasks, ["echo"]);
+    worker.heartbeat(7).await;
+    for _ in 0..5 {
+        worker.complete(runs.remove(0).token, json("null")).await;
+        worker.ack().await;
+        if runs.len() < 2 {
+            let queue = &broker
+                .admin()
+                .await
+                .list_queues(v1::ListQueuesRequest {})
+                .await
+                .unwrap()
+                .into_inner()
+                .queues[0];
+            assert!(
+                queue.running <= 2 && queue.durability == "memory" && queue.policy == "fair",
+                "{queue:?}"
+            );
+            if queue.running as usize > runs.len() {
+                runs.push(worker.assignment().await);
+            }
+        }
+    }
+    let queue = &broker
+        .admin()
+        .await
+        .list_queues(v1::ListQueuesRequest {})
+        .await
+        .unwrap()
+        .into_inner()
+        .queues[0];
+    assert_eq!(
+        (queue.name.as_str(), queue.succeeded, queue.ready, queue.running),
+        ("default", 5, 0, 0)
+    );
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_released_run_is_handed_out_again() {
+    let broker = Broker::start().await;
+    broker.tasks().await.enqueue(task("echo")).await.unwrap();
+    let mut worker = Worker::connect(&broker, 1, &["echo"]).await;
+    let first = worker.assignment().await;
+    worker
+        .send(v1::WorkRequest {
+            released: vec![first.token.clone().unwrap()],
+            ..Default::default()
+        })
+        .await;
+    assert_eq!(worker.ack().await.state(), TaskState::Ready);
+    // Its arguments come from the store this time.
+    let second = worker.assignment().await;
+    assert_eq!(second.payload, Some(json("1")));
+    assert!(second.token.as_ref().unwrap().attempt > first.token.as_ref().unwrap().attempt);
+    worker.complete(first.token, json("1")).await;
+    assert!(worker.ack().await.stale, "the first grant is not current any more");
+    worker.complete(second.token, json("2")).await;
+    assert!(!worker.ack().await.stale);
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_is_taken_up_again_with_what_it_holds() {
+    let broker = Broker::start().await;
+    let mut tasks = broker.tasks().await;
+    let id = tasks.enqueue(task("echo")).await.unwrap().into_inner().id;
+    let mut before = Worker::connect(&broker, 1, &["echo"]).await;
+    let run = before.assignment().await;
+    let held = run.token.clone().unwrap();
+    let stale = v1::LeaseToken {
+        attempt: held.attempt + 1,
+        ..held.clone()
+    };
+    let resume = v1::WorkHello {
+        resume: before.welcome.session.clone(),
+        held: vec![held.clone(), stale.clone()],
+        ..hello(1, &["echo"])
+    };
+    let mut after = Worker::say_hello(&broker, resume).await.unwrap();
+    assert!(after.welcome.resumed && after.welcome.session == before.welcome.session);
+    let stop = after.stop_run().await;
+    assert_eq!(
+        (stop.token.as_ref(), stop.cause()),
+        (Some(&stale), v1::StopCause::Stale)
+    );
+    // The older connection is closed, and what it says does not count.
+    let status = before.end().await;
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::Aborted, "SESSION_SUPERSEDED")
+    );
+    assert_eq!(listed(&broker).await.len(), 1);
+    after.complete(Some(held), json("3")).await;
+    assert!(!after.ack().await.stale);
+    let finished = tasks.wait(v1::WaitRequest { id }).await.unwrap().into_inner();
+    assert_eq!(
+        (finished.result, finished.stats.unwrap().attempts),
+        (Some(json("3")), 1)
+    );
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_unknown_session_is_replaced_by_a_new_one() {
+    let broker = Broker::start().await;
+    let resume = v1::WorkHello {
+        resume: vec![7; 16],
+        ..hello(1, &["echo"])
+    };
+    let worker = Worker::say_hello(&broker, resume).await.unwrap();
+    assert!(!worker.welcome.resumed && worker.welcome.session != [7; 16]);
+    assert_eq!(worker.welcome.lease_ms, 30_000);
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_worker_that_drains_takes_nothing_new_and_leaves() {
+    let broker = Broker::start().await;
+    let mut tasks = broker.tasks().await;
+    let mut worker = Worker::connect(&broker, 2, &["echo"]).await;
+    tasks.enqueue(task("echo")).await.unwrap();
+    let run = worker.assignment().await;
+    worker
+        .send(v1::WorkRequest {
+            draining: true,
+            ..Default::default()
+        })
+        .await;
+    worker.heartbeat(1).await;
+    tasks.enqueue(task("echo")).await.unwrap();
+    assert_eq!(listed(&broker).await[0].state, "draining");
+    worker.complete(run.token, json("1")).await;
+    worker.ack().await;
+    assert_eq!(worker.half_close().await.code(), Code::Ok, "goodbye is no error");
+    assert_eq!(listed(&broker).await, []);
+    // The second task was not handed to it.
+    let mut other = Worker::connect(&broker, 1, &["echo"]).await;
+    assert_eq!(other.assignment().await.token.unwrap().attempt, 1);
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lost_worker_is_listed_as_lost() {
+    let broker = Broker::start().await;
+    let mut session = Session::open(&broker).await;
+    session.ask([Op::Enqueue(task("echo"))]).await;
+    assert!(matches!(session.answer().await.1, Of::Enqueued(_)));
+    let mut worker = Worker::connect(&broker, 1, &["echo"]).await;
+    worker.assignment().await;
+    drop(worker);
+    crate::harness::soon(async {
+        while listed(&broker).await[0].state != "lost" {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_silent_session_ends_with_its_lease() {
+    let clock = Arc::new(ManualClock::new(SystemClock::new().now()));
+    let broker = Broker::with(Backing::memory(), clock.clone(), DRAIN_TIMEOUT).await;
+    let id = broker
+        .tasks()
+        .await
+        .enqueue(task("echo"))
+        .await
+        .unwrap()
+        .into_inner()
+        .id;
+    let mut silent = Worker::connect(&broker, 1, &["echo"]).await;
+    let first = silent.assignment().await.token.unwrap();
+    let mut alive = Worker::connect(&broker, 1, &["echo"]).await;
+    clock.advance(LEASE - HEARTBEAT);
+    alive.heartbeat(1).await;
+    clock.advance(HEARTBEAT);
+    let status = silent.end().await;
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::FailedPrecondition, "LEASE_OVER")
+    );
+    let second = alive.assignment().await.token.unwrap();
+    assert_eq!((&second.task_id, second.attempt), (&id, first.attempt + 1));
+    alive.complete(Some(first), json("1")).await;
+    assert!(alive.ack().await.stale);
+    let shown = broker
+        .tasks()
+        .await
+        .show(v1::ShowRequest { id })
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        (shown.state(), shown.losses, shown.worker.as_str()),
+        (TaskState::Running, 1, "w")
+    );
+    broker.stop().await.unwrap();
+}
