@@ -58,13 +58,19 @@ pub struct Core {
 /// Tasks of a queue, by state.
 pub(crate) type Counts = BTreeMap<StateName, u64>;
 
+impl Default for Core {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Core {
-    /// An empty shard. [`Core::start`] comes next, after a [`Core::restore`]
+    /// An empty shard, not yet open. [`Core::start`] comes next, after a [`Core::restore`]
     /// for each task there was.
     #[must_use]
-    pub fn new(epoch: Epoch) -> Self {
+    pub fn new() -> Self {
         Self {
-            epoch,
+            epoch: Epoch::default(),
             previous: Epoch::default(),
             next_seq: Seq(1),
             names: Names::default(),

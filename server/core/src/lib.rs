@@ -6,8 +6,8 @@
 //! use asynq_core::{Core, Epoch, Event, Name, Output, Payload, Recovered, RequestId, TaskId, TaskSpec, Timestamp};
 //!
 //! let (now, mut out) = (Timestamp::from_millis(1), Output::default());
-//! let mut core = Core::new(Epoch(1));
-//! core.start(now, Recovered::default(), &mut out);
+//! let mut core = Core::new();
+//! core.start(now, Recovered { epoch: Epoch(1), ..Recovered::default() }, &mut out);
 //! let spec = TaskSpec {
 //!     id: TaskId([7; 16]),
 //!     name: Name::new("resize")?,

@@ -16,6 +16,8 @@ use crate::timers::Timer;
 /// What was there before, besides the tasks that had not ended.
 #[derive(Debug, Default)]
 pub struct Recovered {
+    /// This incarnation.
+    pub epoch: Epoch,
     /// The incarnation before this one.
     pub previous: Epoch,
     /// The first unused place in the order.
@@ -97,11 +99,13 @@ impl Core {
     /// resumed, at most [`limits::RESUME_GRACE`]; claimed ones for a lease.
     pub fn start(&mut self, now: Timestamp, recovered: Recovered, out: &mut Output) {
         let Recovered {
+            epoch,
             previous,
             next_seq,
             sessions,
             finished,
         } = recovered;
+        self.epoch = epoch;
         self.previous = previous;
         self.next_seq = next_seq.max(Seq(1));
         for ((queue, state), count) in finished {

@@ -40,8 +40,12 @@ use crate::server::Backing;
 /// If the store cannot be read.
 pub(crate) fn open(backing: Backing, clock: Arc<dyn Clock>) -> Result<(Broker, Loop), StoreError> {
     let Backing { mut store, durability } = backing;
-    let mut live = Vec::new();
-    let opened = store.open(clock.now(), &mut |seq, record| live.push((seq, record)))?;
+    let mut core = Core::new();
+    let mut tasks = 0;
+    let opened = store.open(clock.now(), &mut |seq, record| {
+        tasks += 1;
+        core.restore(seq, record);
+    })?;
     let clamped = ClampedClock::new(clock, opened.latest);
     if clamped.ahead() > Duration::ZERO {
         warn!(by = ?clamped.ahead(), "the clock was set back; going on from the latest time in the store");
@@ -49,19 +53,16 @@ pub(crate) fn open(backing: Backing, clock: Arc<dyn Clock>) -> Result<(Broker, L
     let clock: Arc<dyn Clock> = Arc::new(clamped);
     info!(
         epoch = opened.epoch.0,
-        tasks = live.len(),
+        tasks,
         sessions = opened.sessions.len(),
         "shard opened"
     );
 
-    let mut core = Core::new(opened.epoch);
-    for (seq, record) in live {
-        core.restore(seq, record);
-    }
     let mut sessions = workers::Sessions::default();
     opened.sessions.iter().for_each(|session| sessions.remember(session.id));
     let (now, mut out) = (clock.now(), Output::default());
     let recovered = Recovered {
+        epoch: opened.epoch,
         previous: opened.previous,
         next_seq: opened.next_seq,
         sessions: opened.sessions,

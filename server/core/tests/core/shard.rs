@@ -145,9 +145,16 @@ pub(crate) fn hello(n: u8, slots: u32, tasks: &[&str], held: &[LeaseToken]) -> H
 impl Shard {
     pub(crate) fn new() -> Self {
         let now = Timestamp::from_millis(1_000_000);
-        let mut core = Core::new(Epoch(1));
+        let mut core = Core::new();
         let mut out = Output::default();
-        core.start(now, Recovered::default(), &mut out);
+        core.start(
+            now,
+            Recovered {
+                epoch: Epoch(1),
+                ..Recovered::default()
+            },
+            &mut out,
+        );
         assert!(out.changes.is_empty() && out.effects.is_empty());
         Self {
             core,
@@ -179,7 +186,7 @@ impl Shard {
     pub(crate) fn restart(&mut self) {
         self.epoch += 1;
         self.effects.clear();
-        self.core = Core::new(Epoch(self.epoch));
+        self.core = Core::new();
         let next = self.durable.tasks.last_key_value().map_or(1, |(seq, _)| seq.0 + 1);
         let mut finished = BTreeMap::new();
         for (&seq, record) in &self.durable.tasks {
@@ -193,6 +200,7 @@ impl Shard {
         let mut out = Output::default();
         let previous = Epoch(self.epoch - 1);
         let recovered = Recovered {
+            epoch: Epoch(self.epoch),
             previous,
             next_seq: Seq(next),
             sessions,
