@@ -1,1 +1,21 @@
-//! Begun.
+//! A cluster of real processes to test asynq with: the harness of `it/`.
+//!
+//! Nothing here builds anything: the programs must be there already. `make test`
+//! sees to that; by hand it is `cargo build --workspace --bins`.
+
+mod broker;
+mod cluster;
+mod process;
+mod programs;
+mod proxy;
+mod wait;
+mod worker;
+
+pub use broker::Broker;
+pub use cluster::{Cluster, Ended, interrupt, run};
+pub use process::Process;
+pub use programs::program;
+pub use proxy::Proxy;
+pub use rustix::process::Signal;
+pub use wait::{PATIENCE, eventually, within};
+pub use worker::WorkerHere;

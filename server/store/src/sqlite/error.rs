@@ -12,6 +12,9 @@ impl From<rusqlite::Error> for StoreError {
             Some(ErrorCode::NotADatabase) => Self::Incompatible(
                 "asynq.db is not a SQLite database: move it away, or name another data directory".to_owned(),
             ),
+            Some(ErrorCode::DatabaseCorrupt) => Self::Failed(format!(
+                "asynq.db is damaged ({error}): put a copy of the data directory in its place, or name another one"
+            )),
             _ => Self::Failed(error.to_string()),
         }
     }

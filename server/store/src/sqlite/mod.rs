@@ -53,7 +53,7 @@ impl SqliteStore {
         create_dir(dir).map_err(|e| StoreError::Failed(format!("cannot create {}: {e}", dir.display())))?;
         let file = dir.join(FILE);
         let mut connection = open::connect(&file)?;
-        open::create_or_check(&mut connection, &file)?;
+        open::create(&mut connection, &file)?;
         let wal = wal::Schedule::begin(&mut connection)?;
         Ok(Self {
             connection,

@@ -13,11 +13,12 @@ use crate::index::Index;
 use crate::limits::{BUSY_TIMEOUT, PAGE_BYTES, WAL_FILE_BYTES, WRITER_CACHE_BYTES};
 use crate::{Opened, StoreError, state};
 
-/// The writing connection.
+/// The writing connection. What is not ours is refused before anything is changed in it.
 pub(super) fn connect(file: &Path) -> Result<Connection, StoreError> {
     let connection =
         Connection::open(file).map_err(|e| StoreError::Failed(format!("cannot open {}: {e}", file.display())))?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    is_empty(&connection, file)?;
     // The first two only matter to a database without tables. Foreign keys: the
     // core's order of changes is the only rule there is.
     connection.execute_batch(&format!(
@@ -41,16 +42,22 @@ pub(super) fn connect(file: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// Makes the tables in an empty database, or checks that it is one of ours.
-pub(super) fn create_or_check(connection: &mut Connection, file: &Path) -> Result<(), StoreError> {
+/// Makes the tables in an empty database.
+pub(super) fn create(connection: &mut Connection, file: &Path) -> Result<(), StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let application: i64 = transaction.query_row("PRAGMA application_id", (), |row| row.get(0))?;
-    let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))?;
-    if tables == 0 && application == 0 {
+    if is_empty(&transaction, file)? {
         transaction.execute_batch(TABLES)?;
         transaction.execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}"))?;
-        transaction.commit()?;
-        return Ok(());
+    }
+    Ok(transaction.commit()?)
+}
+
+/// Whether a database has yet to be made; one that is not, is checked to be one of ours.
+fn is_empty(connection: &Connection, file: &Path) -> Result<bool, StoreError> {
+    let application: i64 = connection.query_row("PRAGMA application_id", (), |row| row.get(0))?;
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))?;
+    if tables == 0 && application == 0 {
+        return Ok(true);
     }
     let file = file.display();
     if application != APPLICATION_ID {
@@ -58,14 +65,14 @@ pub(super) fn create_or_check(connection: &mut Connection, file: &Path) -> Resul
             "{file} belongs to another program: move it away, or name another data directory"
         )));
     }
-    let version = read_meta(&transaction)?.version;
+    let version = read_meta(connection)?.version;
     if version != VERSION {
         return Err(StoreError::Incompatible(format!(
             "{file} has schema version {version}, this asynqd knows {VERSION}: \
              start the asynqd that wrote it, or name another data directory"
         )));
     }
-    Ok(())
+    Ok(false)
 }
 
 /// The row of `meta`.
