@@ -19,6 +19,7 @@ pub struct Broker {
     process: Process,
     address: SocketAddr,
     folder: TempDir,
+    more: Vec<&'static str>,
 }
 
 impl Broker {
@@ -27,9 +28,17 @@ impl Broker {
     /// # Panics
     /// When it does not become ready.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same, with more arguments.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub async fn start_with(more: &[&'static str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the data");
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
-        let process = start(free, folder.path())
+        let process = start(free, folder.path(), more)
             .await
             .unwrap_or_else(|said| panic!("asynqd: {said}"));
         let address = process
@@ -41,6 +50,7 @@ impl Broker {
             address: address.unwrap_or_else(|| panic!("not a ready line: {:?}", process.ready())),
             process,
             folder,
+            more: more.to_vec(),
         }
     }
 
@@ -83,10 +93,10 @@ impl Broker {
     /// # Panics
     /// When it does not become ready.
     pub async fn restart(&mut self) {
-        let (address, folder) = (self.address, self.folder.path());
+        let (address, folder, more) = (self.address, self.folder.path(), &self.more);
         // A connection on its way out may have got the port for its own end.
         let started = eventually("the port to be free again", PATIENCE, || async move {
-            match start(address, folder).await {
+            match start(address, folder, more).await {
                 Ok(process) => Some(process),
                 Err(said) if said.contains("cannot listen") => None,
                 Err(said) => panic!("asynqd: {said}"),
@@ -113,7 +123,7 @@ fn data_dir(folder: &Path) -> PathBuf {
     folder.join("data")
 }
 
-async fn start(address: SocketAddr, folder: &Path) -> Result<Process, String> {
+async fn start(address: SocketAddr, folder: &Path, more: &[&str]) -> Result<Process, String> {
     let (address, data) = (address.to_string(), data_dir(folder));
     let args = [
         "--listen".as_ref(),
@@ -121,5 +131,6 @@ async fn start(address: SocketAddr, folder: &Path) -> Result<Process, String> {
         "--data-dir".as_ref(),
         data.as_os_str(),
     ];
+    let args = args.into_iter().chain(more.iter().map(AsRef::as_ref));
     Process::start("asynqd", args, folder.join("asynqd.log")).await
 }

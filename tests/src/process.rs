@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -33,8 +33,21 @@ impl Process {
         args: impl IntoIterator<Item = impl AsRef<OsStr>>,
         log: PathBuf,
     ) -> Result<Self, String> {
+        Self::start_at(&program(name), args, log).await
+    }
+
+    /// The same, for any program.
+    ///
+    /// # Errors
+    /// What it logged, if it ends without that line.
+    pub async fn start_at(
+        program: &Path,
+        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        log: PathBuf,
+    ) -> Result<Self, String> {
+        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let file = File::options().append(true).create(true).open(&log);
-        let mut child = Command::new(program(name))
+        let mut child = Command::new(program)
             .args(args)
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
@@ -55,7 +68,7 @@ impl Process {
             return Err(format!("{status}\n{}", read_log(&log)));
         }
         Ok(Self {
-            name: name.to_owned(),
+            name,
             child,
             log,
             ready: ready.trim_end().to_owned(),

@@ -1,0 +1,99 @@
+//! `make bench`: a first look at speed. Real processes on loopback, 100-byte
+//! arguments, no-op tasks whose results the caller awaits. Every round measures
+//! every row once, so that a machine that drifts drifts for all; medians and
+//! ranges are printed, and the ratios to the floor of the same run.
+//!
+//! `cargo bench -p asynq-tests -- [ROUNDS]`
+
+mod cpu;
+mod floor;
+mod load;
+mod setup;
+
+use std::collections::BTreeMap;
+
+use asynq_proto::Payload;
+use load::Load;
+use setup::{Kind, Setup};
+
+/// Rounds, unless the command says otherwise.
+const ROUNDS: usize = 7;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    if args.first().is_some_and(|arg| arg == floor::SERVE) {
+        return floor::serve();
+    }
+    let rounds = args.first().map_or(ROUNDS, |n| n.parse().expect("ROUNDS is a number"));
+    // One thread, as the daemons on two cores.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(run(rounds));
+}
+
+async fn run(rounds: usize) {
+    let payload = Payload::bytes("application/json", format!("\"{}\"", "x".repeat(98)));
+    let floor = floor::Floor::start().await;
+    let durable = Setup::start(Kind::Durable).await;
+    let memory = Setup::start(Kind::Memory).await;
+    let mut figures = Figures::default();
+    for round in 0..=rounds {
+        // The first warms up.
+        let figures = if round == 0 {
+            &mut Figures::default()
+        } else {
+            &mut figures
+        };
+        let name = "unary echo (tonic, no queue)";
+        figures.add(name, floor.load(Load::many(20_000, 256), &payload).await);
+        figures.add_latency(name, floor.load(Load::one_by_one(1_000), &payload).await);
+        for setup in [&durable, &memory] {
+            figures.add(setup.name(), setup.load(Load::many(60_000, 1_024), &payload).await);
+            figures.add_latency(setup.name(), setup.load(Load::one_by_one(1_000), &payload).await);
+        }
+        eprintln!("round {round} of {rounds}");
+    }
+    figures.print();
+}
+
+/// What one load gave.
+#[derive(Debug)]
+struct Figure {
+    per_second: f64,
+    cpu_us: f64,
+    p50_us: f64,
+    p99_us: f64,
+}
+
+#[derive(Debug, Default)]
+struct Figures {
+    rows: BTreeMap<&'static str, BTreeMap<&'static str, Vec<f64>>>,
+}
+
+impl Figures {
+    fn add(&mut self, row: &'static str, figure: Figure) {
+        let row = self.rows.entry(row).or_default();
+        row.entry("a tasks/s").or_default().push(figure.per_second);
+        row.entry("b CPU µs/task").or_default().push(figure.cpu_us);
+    }
+
+    fn add_latency(&mut self, row: &'static str, figure: Figure) {
+        let row = self.rows.entry(row).or_default();
+        row.entry("c p50 µs, one in flight").or_default().push(figure.p50_us);
+        row.entry("d p99 µs, one in flight").or_default().push(figure.p99_us);
+    }
+
+    fn print(mut self) {
+        println!("{:<30} {:<24} {:>10} {:>10} {:>10}", "", "", "median", "least", "most");
+        for (row, columns) in &mut self.rows {
+            for (column, values) in columns {
+                values.sort_by(f64::total_cmp);
+                let (least, most) = (values[0], values[values.len() - 1]);
+                let median = values[values.len() / 2];
+                println!(
+                    "{row:<30} {:<24} {median:>10.1} {least:>10.1} {most:>10.1}",
+                    &column[2..]
+                );
+            }
+        }
+    }
+}
