@@ -5,6 +5,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(&files, ["."])?;
     tonic_prost_build::configure()
         .bytes(".asynq.v1.Payload.data")
+        .bytes(".asynq.v1.ItemBatch.data")
         .compile_fds(descriptors)?;
     println!("cargo::rerun-if-changed=asynq");
     Ok(())

@@ -15,7 +15,7 @@ pub use connect::{ConnectError, Connector, Endpoint, EndpointError};
 pub use error::{KIND_ERROR, KIND_PANIC, KIND_REJECTED, TaskError};
 pub use ids::IdMaker;
 pub use payload::{DecodeError, EncodeError, JSON, OCTET_STREAM, Payload};
-pub use task::{NameError, Task, check_name};
+pub use task::{Iter, NameError, Task, check_name};
 
 /// Messages and services generated from `asynq/v1/*.proto`.
 #[expect(
@@ -23,7 +23,6 @@ pub use task::{NameError, Task, check_name};
     unused_qualifications,
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
-    clippy::large_enum_variant,
     reason = "generated code"
 )]
 pub mod v1 {

@@ -14,6 +14,8 @@ pub const PAYLOAD_TOO_LARGE: &str = "PAYLOAD_TOO_LARGE";
 pub const ID_IN_FUTURE: &str = "ID_IN_FUTURE";
 /// The id belongs to a task with another name, payload, queue or series.
 pub const TASK_EXISTS: &str = "TASK_EXISTS";
+/// The stream is read by another caller, or is over.
+pub const STREAM_TAKEN: &str = "STREAM_TAKEN";
 /// The broker knows no task of this id.
 pub const TASK_NOT_FOUND: &str = "TASK_NOT_FOUND";
 /// The task ended, and its result is no longer kept.

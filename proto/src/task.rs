@@ -1,4 +1,4 @@
-//! Typed task names: the contract between those who call a task and those who run it.
+//! Typed names of tasks and iterators: the contract between those who call them and those who run them.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -90,6 +90,76 @@ impl<A, R> fmt::Debug for Task<A, R> {
     }
 }
 
+/// The name of an iterator: a task that takes `A` and yields items of type `T`,
+/// which stream back to the caller as fast as it takes them.
+///
+/// Written once and shared, as a [`Task`] is:
+///
+/// ```
+/// use asynq_proto::Iter;
+///
+/// pub const PRIMES: Iter<u64, u64> = Iter::new("math.primes");
+/// ```
+pub struct Iter<A, T> {
+    task: Task<A, T>,
+}
+
+impl<A, T> Iter<A, T> {
+    /// Names an iterator. The rules are those of [`Task::new`].
+    #[must_use]
+    pub const fn new(name: &'static str) -> Self {
+        Self { task: Task::new(name) }
+    }
+
+    /// Longest time of one attempt, from its start to its last item; see
+    /// [`Task::timeout`]. Time spent waiting for the caller counts.
+    #[must_use]
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.task.timeout = Some(timeout);
+        self
+    }
+
+    /// How often the iterator may fail before it is dead; see
+    /// [`Task::max_attempts`].
+    #[must_use]
+    pub const fn max_attempts(mut self, attempts: u32) -> Self {
+        self.task.max_attempts = Some(attempts);
+        self
+    }
+
+    /// The name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.task.name
+    }
+
+    /// What [`Iter::timeout`] set.
+    #[must_use]
+    pub const fn default_timeout(&self) -> Option<Duration> {
+        self.task.timeout
+    }
+
+    /// What [`Iter::max_attempts`] set.
+    #[must_use]
+    pub const fn default_max_attempts(&self) -> Option<u32> {
+        self.task.max_attempts
+    }
+}
+
+impl<A, T> Clone for Iter<A, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A, T> Copy for Iter<A, T> {}
+
+impl<A, T> fmt::Debug for Iter<A, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Iter").field(&self.name()).finish()
+    }
+}
+
 /// Why a string is no name of a task, queue, series or worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -126,14 +196,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_task_is_copied_whatever_its_types() {
+    fn tasks_and_iterators_are_copied_whatever_their_types() {
         struct NotClone;
+        const ITER: Iter<NotClone, NotClone> = Iter::new("i").timeout(Duration::from_secs(2)).max_attempts(4);
         const TASK: Task<NotClone, NotClone> = Task::new("t").timeout(Duration::from_secs(1)).max_attempts(3);
         let copy = TASK;
         assert_eq!((copy.name(), TASK.name()), ("t", "t"));
         assert_eq!(copy.default_timeout(), Some(Duration::from_secs(1)));
         assert_eq!(copy.default_max_attempts(), Some(3));
         assert_eq!(format!("{copy:?}"), r#"Task("t")"#);
+
+        let copy = ITER;
+        assert_eq!((copy.name(), ITER.name()), ("i", "i"));
+        assert_eq!(copy.default_timeout(), Some(Duration::from_secs(2)));
+        assert_eq!(copy.default_max_attempts(), Some(4));
+        assert_eq!(format!("{copy:?}"), r#"Iter("i")"#);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use asynq_proto::limits::{MAX_BATCH_OPS, MAX_PAYLOAD_BYTES};
+
 /// Connections open at a time. Further ones wait in the listen backlog.
 pub const MAX_CONNECTIONS: usize = 20_000;
 /// How long a new connection may take to send the HTTP/2 preface.
@@ -29,6 +31,18 @@ pub const INLINE_BACKLOG_BYTES: usize = 8 * 1024 * 1024;
 /// Messages waiting to be read by one worker beyond which nothing more is read
 /// from it.
 pub const WORKER_BACKLOG: usize = 4_096;
+/// Items of one stream that may wait to be written to its consumer, whatever
+/// credit the consumer gives: the largest window an SDK asks for.
+pub const STREAM_BACKLOG_ITEMS: u64 = 65_536;
+/// The same in bytes: two of the largest items, so that any one fits while
+/// another is written.
+pub const STREAM_BACKLOG_BYTES: u64 = 2 * MAX_PAYLOAD_BYTES as u64;
+/// Items the broker keeps room for where it acknowledges what it has written.
+pub const AUTO_ACK_ITEMS: u64 = 256;
+/// Items of one batch.
+pub const MAX_ITEMS_PER_BATCH: usize = MAX_BATCH_OPS;
+/// Bytes of a batch of more than one item: twice what a worker gathers.
+pub const MAX_ITEM_BATCH_BYTES: usize = 128 * 1024;
 /// How far ahead of the broker's clock the time in a task's id may lie.
 pub const MAX_ID_LEAD: Duration = Duration::from_mins(5);
 /// Bytes of a media type.

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use asynq_proto::Payload;
 use asynq_proto::v1::workers_client::WorkersClient;
 use asynq_proto::v1::workers_server::{Workers, WorkersServer};
-use asynq_proto::v1::{self, FetchPayloadRequest, RunAck, WorkReply, WorkRequest};
+use asynq_proto::v1::{self, EmitControl, EmitFrame, FetchPayloadRequest, RunAck, WorkReply, WorkRequest};
 use asynq_tests::Process;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -88,6 +88,12 @@ struct Echo;
 #[tonic::async_trait]
 impl Workers for Echo {
     type WorkStream = Pin<Box<dyn Stream<Item = Result<WorkReply, Status>> + Send>>;
+
+    type EmitStream = Pin<Box<dyn Stream<Item = Result<EmitControl, Status>> + Send>>;
+
+    async fn emit(&self, _: Request<Streaming<EmitFrame>>) -> Result<Response<Self::EmitStream>, Status> {
+        Err(Status::unimplemented("only a floor"))
+    }
 
     async fn work(&self, _: Request<Streaming<WorkRequest>>) -> Result<Response<Self::WorkStream>, Status> {
         Err(Status::unimplemented("only a floor"))

@@ -4,7 +4,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use asynq_proto::limits::MAX_SLOTS;
-use asynq_proto::{Connector, Endpoint, Payload, Task, TaskError, check_name};
+use asynq_proto::{Connector, Endpoint, Iter, Payload, Task, TaskError, check_name};
+use futures_util::Stream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -121,7 +122,47 @@ impl WorkerBuilder {
         self.add(task.into(), Handler::raw(handler))
     }
 
-    /// Adds the tasks every worker can offer: `echo`, `sleep` and `fail`.
+    /// Runs an iterator with a function that returns a stream. The stream is
+    /// polled for an item only when its reader has room for it, and dropped at
+    /// its await point when the run is to stop. It must not block its thread.
+    ///
+    /// Called instead of iterated, it returns its items as one JSON array.
+    pub fn iter<A, T, F, S>(self, iter: Iter<A, T>, handler: F) -> Self
+    where
+        A: DeserializeOwned,
+        T: Serialize,
+        F: Fn(Context, A) -> S + Send + Sync + 'static,
+        S: Stream<Item = Result<T, TaskError>> + Send + 'static,
+    {
+        self.add(iter.into(), Handler::iter(handler))
+    }
+
+    /// Runs an iterator with a plain one, on a thread of its own, which sleeps
+    /// while the reader has no room. It is dropped at its next item when the run
+    /// is to stop; one that takes long over an item should look at
+    /// [`Context::is_stopped`].
+    pub fn blocking_iter<A, T, F, I>(self, iter: Iter<A, T>, handler: F) -> Self
+    where
+        A: DeserializeOwned,
+        T: Serialize,
+        F: Fn(Context, A) -> I + Send + Sync + 'static,
+        I: Iterator<Item = Result<T, TaskError>> + 'static,
+    {
+        self.add(iter.into(), Handler::blocking_iter(handler))
+    }
+
+    /// Runs an iterator whose name and types are known only at run time: the
+    /// handler takes a payload and yields payloads, sent as they are.
+    pub fn raw_iter<F, S>(self, iter: impl Into<Declaration>, handler: F) -> Self
+    where
+        F: Fn(Context, Payload) -> S + Send + Sync + 'static,
+        S: Stream<Item = Result<Payload, TaskError>> + Send + 'static,
+    {
+        self.add(iter.into().yielding(), Handler::raw_iter(handler))
+    }
+
+    /// Adds what every worker can offer: the tasks `echo`, `sleep` and `fail`,
+    /// and the iterator `count`.
     pub fn builtins(self) -> Self {
         builtins::register(self)
     }

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering as Memory};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -75,6 +76,7 @@ pub(crate) struct Control(Arc<ControlState>);
 #[derive(Debug, Default)]
 struct ControlState {
     cause: OnceLock<StopCause>,
+    slotless: AtomicBool,
     stopped: CancellationToken,
 }
 
@@ -87,6 +89,11 @@ impl Control {
 
     pub(crate) fn cause(&self) -> Option<StopCause> {
         self.0.cause.get().copied()
+    }
+
+    /// Whether the run goes on without its slot.
+    pub(crate) fn is_slotless(&self) -> bool {
+        self.0.slotless.load(Memory::Acquire)
     }
 
     pub(crate) async fn stopped(&self) -> StopCause {
@@ -169,6 +176,12 @@ impl Context {
     #[must_use]
     pub fn stop_cause(&self) -> Option<StopCause> {
         self.0.control.cause()
+    }
+
+    /// Another run may have this one's slot. It keeps it: when this one has
+    /// work again, both go on for a while.
+    pub(crate) fn give_up_slot(&self) {
+        self.0.control.0.slotless.store(true, Memory::Release);
     }
 
     /// Resolves once the run should stop. An async handler need not wait for

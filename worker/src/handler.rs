@@ -1,14 +1,18 @@
-//! Handlers: plain functions, wrapped so that all take and return payloads.
+//! Handlers: plain functions, wrapped so that all take payloads and return or
+//! yield them.
 
+use std::any::Any;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use asynq_proto::{Payload, TaskError};
+use asynq_proto::{KIND_PANIC, Payload, TaskError};
+use futures_util::Stream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::context::Context;
+use crate::items::{Opened, OpenedBlocking, Raw, Typed, TypedIterator};
 
 /// What a run returns.
 pub(crate) type RunResult = Result<Payload, TaskError>;
@@ -21,6 +25,10 @@ pub(crate) enum Handler {
     Async(Arc<dyn Fn(Context, Payload) -> RunFuture + Send + Sync>),
     /// Runs on a thread of its own.
     Blocking(Arc<dyn Fn(Context, Payload) -> RunResult + Send + Sync>),
+    /// Yields items as they are polled for, dropped at its await point.
+    Iter(Arc<dyn Fn(Context, Payload) -> Opened + Send + Sync>),
+    /// Yields items on a thread of its own.
+    BlockingIter(Arc<dyn Fn(Context, Payload) -> OpenedBlocking + Send + Sync>),
 }
 
 impl Handler {
@@ -61,6 +69,48 @@ impl Handler {
             Box::pin(async move { handler(context, payload).await?.checked().map_err(unfit_result) })
         }))
     }
+
+    pub(crate) fn iter<A, T, F, S>(handler: F) -> Self
+    where
+        A: DeserializeOwned,
+        T: Serialize,
+        F: Fn(Context, A) -> S + Send + Sync + 'static,
+        S: Stream<Item = Result<T, TaskError>> + Send + 'static,
+    {
+        Self::Iter(Arc::new(move |context, payload| {
+            Ok(Box::new(Typed(Box::pin(handler(context, decode(&payload)?)))))
+        }))
+    }
+
+    pub(crate) fn raw_iter<F, S>(handler: F) -> Self
+    where
+        F: Fn(Context, Payload) -> S + Send + Sync + 'static,
+        S: Stream<Item = Result<Payload, TaskError>> + Send + 'static,
+    {
+        Self::Iter(Arc::new(move |context, payload| {
+            Ok(Box::new(Raw(Box::pin(handler(context, payload)))))
+        }))
+    }
+
+    pub(crate) fn blocking_iter<A, T, F, I>(handler: F) -> Self
+    where
+        A: DeserializeOwned,
+        T: Serialize,
+        F: Fn(Context, A) -> I + Send + Sync + 'static,
+        I: Iterator<Item = Result<T, TaskError>> + 'static,
+    {
+        Self::BlockingIter(Arc::new(move |context, payload| {
+            Ok(Box::new(TypedIterator(handler(context, decode(&payload)?))))
+        }))
+    }
+}
+
+/// What becomes of a handler's panic.
+pub(crate) fn panicked(panic: &(dyn Any + Send)) -> TaskError {
+    let message = (panic.downcast_ref::<&str>().copied())
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("the handler panicked with a value that is no text");
+    TaskError::retryable(message).with_kind(KIND_PANIC)
 }
 
 fn decode<A: DeserializeOwned>(payload: &Payload) -> Result<A, TaskError> {

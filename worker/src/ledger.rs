@@ -46,6 +46,18 @@ enum Phase {
 struct Run {
     control: Control,
     phase: Phase,
+    /// Its items go out as they come, so nobody else can take the run up.
+    streams: bool,
+}
+
+impl Run {
+    fn new(control: Control, phase: Phase) -> Self {
+        Self {
+            control,
+            phase,
+            streams: false,
+        }
+    }
 }
 
 /// The runs this worker's session holds.
@@ -87,25 +99,27 @@ impl Ledger {
     /// A run goes to the runtime.
     pub(crate) fn going(&mut self, token: LeaseToken) -> Control {
         let control = Control::default();
-        self.runs.insert(
-            token,
-            Run {
-                control: control.clone(),
-                phase: Phase::Going,
-            },
-        );
+        self.runs.insert(token, Run::new(control.clone(), Phase::Going));
         control
+    }
+
+    /// Somebody reads the run's items as they come.
+    pub(crate) fn streams(&mut self, token: LeaseToken) {
+        if let Some(run) = self.runs.get_mut(&token) {
+            run.streams = true;
+        }
+    }
+
+    /// Unfinished runs that go on without a slot, which others may have.
+    pub(crate) fn slotless(&self) -> usize {
+        let slotless = |run: &&Run| run.control.is_slotless() && !matches!(run.phase, Phase::Over(_));
+        self.runs.values().filter(slotless).count()
     }
 
     /// A run waits for its arguments.
     pub(crate) fn fetching(&mut self, token: LeaseToken, assignment: v1::Assignment) {
-        self.runs.insert(
-            token,
-            Run {
-                control: Control::default(),
-                phase: Phase::Fetching(Box::new(assignment)),
-            },
-        );
+        let phase = Phase::Fetching(Box::new(assignment));
+        self.runs.insert(token, Run::new(Control::default(), phase));
         self.unfetched.push_back(token);
     }
 
@@ -150,6 +164,15 @@ impl Ledger {
         self.unsent.push_back(token);
     }
 
+    /// A run ended, and the broker has acknowledged that elsewhere.
+    pub(crate) fn settled(&mut self, token: LeaseToken) {
+        let over = |run: &Run| matches!(run.phase, Phase::Over(_));
+        // What has been said of it meanwhile, the broker answers as well.
+        if !self.runs.get(&token).is_some_and(over) {
+            self.forget(token);
+        }
+    }
+
     /// A grant that is answered without ever having been a run here.
     pub(crate) fn answer(&mut self, token: LeaseToken, outcome: Outcome) {
         let _ = self.going(token);
@@ -159,13 +182,7 @@ impl Ledger {
     /// The broker refuses a result for good: the run failed instead.
     pub(crate) fn refused(&mut self, token: LeaseToken, error: TaskError) {
         if let Some(control) = self.forget(token) {
-            self.runs.insert(
-                token,
-                Run {
-                    control,
-                    phase: Phase::Going,
-                },
-            );
+            self.runs.insert(token, Run::new(control, Phase::Going));
             self.over(token, Outcome::Failed(error));
         }
     }
@@ -214,13 +231,14 @@ impl Ledger {
         }
     }
 
-    /// Stops and gives back what has not ended.
+    /// Stops and gives back what has not ended; but a run whose items have gone
+    /// out cannot be given back.
     pub(crate) fn release_all(&mut self) {
         for token in self.tokens(|run| !matches!(run.phase, Phase::Over(_))) {
-            if let Some(run) = self.runs.get(&token) {
-                run.control.stop(StopCause::Shutdown);
-            }
-            self.over(token, Outcome::Released);
+            let Some(run) = self.runs.get(&token) else { continue };
+            run.control.stop(StopCause::Shutdown);
+            let outcome = if run.streams { Outcome::Ended } else { Outcome::Released };
+            self.over(token, outcome);
         }
     }
 

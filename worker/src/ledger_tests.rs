@@ -179,3 +179,33 @@ fn unacknowledged_bytes_are_bounded() {
     ledger.acknowledged(token(1), false);
     assert!(ledger.has_room());
 }
+
+#[test]
+fn what_the_broker_acknowledged_elsewhere_is_forgotten() {
+    let mut ledger = Ledger::default();
+    ledger.going(token(1));
+    ledger.settled(token(1));
+    assert!(ledger.is_empty());
+
+    // Unless something was said of it before: that is answered as well.
+    ledger.going(token(2));
+    ledger.over(token(2), Outcome::Ended);
+    ledger.settled(token(2));
+    assert_eq!(gathered(&mut ledger).ended, [token(2).to_wire()]);
+    ledger.acknowledged(token(2), true);
+    assert!(ledger.is_empty());
+    assert_eq!(ledger.unacked, 0);
+}
+
+#[test]
+fn a_run_whose_items_went_out_is_not_given_back() {
+    let mut ledger = Ledger::default();
+    for n in 1..=2 {
+        ledger.going(token(n));
+    }
+    ledger.streams(token(2));
+    ledger.release_all();
+    let request = gathered(&mut ledger);
+    assert_eq!(request.released, [token(1).to_wire()]);
+    assert_eq!(request.ended, [token(2).to_wire()]);
+}

@@ -18,16 +18,36 @@
 //! # }
 //! ```
 //!
+//! An iterator yields items, which stream back as fast as their reader takes them:
+//!
+//! ```
+//! use asynq_worker::{Context, Iter, TaskError, Worker};
+//! use futures_util::{Stream, stream};
+//!
+//! const SQUARES: Iter<u64, u64> = Iter::new("squares");
+//!
+//! fn squares(_: Context, up_to: u64) -> impl Stream<Item = Result<u64, TaskError>> {
+//!     stream::iter((0..up_to).map(|n| Ok(n * n)))
+//! }
+//!
+//! let worker = Worker::builder("http://127.0.0.1:7740").iter(SQUARES, squares).build()?;
+//! # Ok::<(), asynq_worker::BuildError>(())
+//! ```
+//!
 //! Rooms: `builder` puts a worker together from a `registry` of `handler`s;
-//! `runtime` runs them, on `threads` where they block; `session` speaks to the
-//! broker from a thread of its own and keeps the `ledger` of what the two owe
-//! each other, under a `lease`.
+//! `runtime` runs them, on `threads` where they block; `emit` sends up the
+//! `items` of those that yield some, over the `data` connection; `session` speaks
+//! to the broker from a thread of its own and keeps the `ledger` of what the two
+//! owe each other, under a `lease`.
 
 mod builder;
 mod builtins;
 mod context;
+mod data;
+mod emit;
 mod error;
 mod handler;
+mod items;
 mod lease;
 mod ledger;
 mod limits;
@@ -36,7 +56,7 @@ mod runtime;
 mod session;
 mod threads;
 
-pub use asynq_proto::{Connector, Endpoint, NameError, Payload, Task, TaskError};
+pub use asynq_proto::{Connector, Endpoint, Iter, NameError, Payload, Task, TaskError};
 pub use builder::{Ready, Worker, WorkerBuilder};
 pub use context::{Context, LeaseToken, StopCause};
 pub use error::{BuildError, RunError};

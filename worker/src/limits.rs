@@ -27,3 +27,8 @@ pub(crate) const DRAIN_FLUSH: Duration = Duration::from_secs(1);
 pub(crate) const GOODBYE: Duration = Duration::from_secs(1);
 /// A broker that accepted a connection must welcome the worker within this.
 pub(crate) const WELCOME: Duration = Duration::from_secs(5);
+/// Bytes of items gathered into one batch. An item that is larger alone, up to
+/// [`MAX_PAYLOAD_BYTES`](asynq_proto::limits::MAX_PAYLOAD_BYTES), is a batch of its own.
+pub(crate) const MAX_ITEM_BATCH_BYTES: usize = 64 * 1024;
+/// A run that has waited this long for its reader lends its slot.
+pub(crate) const BLOCKED_AFTER: Duration = Duration::from_secs(1);

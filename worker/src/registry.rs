@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use asynq_proto::limits::{MAX_BUDGET, MAX_DECLARATIONS, MAX_DURATION};
-use asynq_proto::{Task, check_name, v1};
+use asynq_proto::{Iter, Task, check_name, v1};
 
 use crate::error::BuildError;
 use crate::handler::Handler;
@@ -15,6 +15,7 @@ pub struct Declaration {
     name: String,
     timeout: Option<Duration>,
     max_attempts: Option<u32>,
+    iterator: bool,
 }
 
 impl Declaration {
@@ -25,6 +26,7 @@ impl Declaration {
             name: name.into(),
             timeout: None,
             max_attempts: None,
+            iterator: false,
         }
     }
 
@@ -39,6 +41,12 @@ impl Declaration {
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = Some(attempts);
+        self
+    }
+
+    /// It yields items.
+    pub(crate) fn yielding(mut self) -> Self {
+        self.iterator = true;
         self
     }
 
@@ -63,6 +71,7 @@ impl Declaration {
             // MAX_DURATION in milliseconds is far below 2⁶⁴.
             timeout_ms: self.timeout.map_or(0, |t| t.as_millis() as u64),
             max_attempts: self.max_attempts.unwrap_or(0),
+            iterator: self.iterator,
         }
     }
 }
@@ -85,6 +94,18 @@ impl<A, R> From<Task<A, R>> for Declaration {
             name: task.name().into(),
             timeout: task.default_timeout(),
             max_attempts: task.default_max_attempts(),
+            iterator: false,
+        }
+    }
+}
+
+impl<A, T> From<Iter<A, T>> for Declaration {
+    fn from(iter: Iter<A, T>) -> Self {
+        Self {
+            name: iter.name().into(),
+            timeout: iter.default_timeout(),
+            max_attempts: iter.default_max_attempts(),
+            iterator: true,
         }
     }
 }

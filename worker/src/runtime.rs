@@ -1,23 +1,24 @@
 //! Running handlers: on the caller's runtime or on threads, each run apart, so
 //! that a panic or an endless loop is that run's own.
 
-use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
 
-use asynq_proto::{KIND_PANIC, Payload, TaskError};
+use asynq_proto::{Payload, TaskError};
 use futures_util::FutureExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::builder::{Ready, Worker};
 use crate::context::{Context, LeaseToken, StopCause};
+use crate::data::Data;
+use crate::emit::{self, Reader, Slot, collect, collect_blocking};
 use crate::error::RunError;
-use crate::handler::{Handler, RunFuture, RunResult};
+use crate::handler::{Handler, RunResult, panicked};
 use crate::ledger::Outcome;
 use crate::limits::REPORTS;
 use crate::registry::Registry;
@@ -28,18 +29,22 @@ use crate::threads::Threads;
 pub(crate) struct Start {
     pub(crate) context: Context,
     pub(crate) payload: Payload,
+    /// Who reads its items as they come, if anybody does.
+    pub(crate) reader: Option<Reader>,
 }
 
 /// How a run ended.
 pub(crate) struct Report {
     pub(crate) token: LeaseToken,
-    pub(crate) outcome: Outcome,
+    /// `None` if the broker has acknowledged it elsewhere.
+    pub(crate) outcome: Option<Outcome>,
 }
 
 /// Runs a worker until `shutdown` and through its drain.
 pub(crate) async fn run(worker: Worker, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-    // Twice the slots: runs the broker has given up may still be among them.
-    let (starts_in, mut starts) = mpsc::channel(2 * worker.slots as usize);
+    // Three times the slots: some may be lent, and runs the broker has given up
+    // may still be among them.
+    let (starts_in, mut starts) = mpsc::channel(3 * worker.slots as usize);
     let (reports, reports_out) = mpsc::channel(REPORTS);
     // Dropping it, with this future, ends the wire at once.
     let (mode, mode_out) = watch::channel(Mode::Serving);
@@ -49,8 +54,10 @@ pub(crate) async fn run(worker: Worker, shutdown: impl Future<Output = ()>) -> R
     let broker = worker.connector.endpoint().to_string();
     let tasks = worker.registry.len();
     let mut on_ready = worker.on_ready;
+    let data = Data::start(&worker.connector).map_err(RunError::Thread)?;
     let config = SessionConfig {
         connector: worker.connector,
+        data: data.client(),
         name: worker.name,
         slots: worker.slots,
         tasks: worker.registry.declarations(),
@@ -68,6 +75,7 @@ pub(crate) async fn run(worker: Worker, shutdown: impl Future<Output = ()>) -> R
         registry: worker.registry,
         slots: Arc::new(Semaphore::new(worker.slots as usize)),
         threads: Threads::default(),
+        data,
         draining: CancellationToken::new(),
         reports,
     });
@@ -97,6 +105,7 @@ struct Runner {
     registry: Registry,
     slots: Arc<Semaphore>,
     threads: Threads,
+    data: Data,
     draining: CancellationToken,
     reports: mpsc::Sender<Report>,
 }
@@ -109,29 +118,50 @@ impl Runner {
         let _ = self.reports.send(Report { token, outcome }).await;
     }
 
-    async fn outcome(&self, Start { context, payload }: Start) -> Outcome {
+    async fn outcome(&self, start: Start) -> Option<Outcome> {
+        let Start {
+            context,
+            payload,
+            reader,
+        } = start;
         // The broker keeps to the slots; but a run it has given up may still hold one.
         let slot = tokio::select! {
             biased;
-            cause = context.stopped() => return stopped(cause),
-            () = self.draining.cancelled() => return Outcome::Released,
+            cause = context.stopped() => return Some(stopped(cause)),
+            () = self.draining.cancelled() => return Some(Outcome::Released),
             slot = self.slots.clone().acquire_owned() => slot.ok(),
         };
-        match self.registry.handler(context.name()) {
-            Some(Handler::Async(handler)) => run_async(context.clone(), || handler(context, payload)).await,
-            Some(Handler::Blocking(handler)) => {
-                let handler = handler.clone();
-                self.run_blocking(context.clone(), slot, move || handler(context, payload))
-                    .await
+        let Some(handler) = self.registry.handler(context.name()) else {
+            let message = format!("this worker has not registered the task {:?}", context.name());
+            return Some(Outcome::Failed(TaskError::retryable(message)));
+        };
+        match reader {
+            Some(reader) => emit::run(handler, context, payload, reader, slot, (&self.data, &self.threads)).await,
+            None => Some(self.call(handler, context, payload, slot).await),
+        }
+    }
+
+    /// Runs a handler for one result.
+    async fn call(&self, handler: &Handler, context: Context, payload: Payload, slot: Slot) -> Outcome {
+        match handler {
+            Handler::Async(handler) => run_async(&context, handler(context.clone(), payload)).await,
+            Handler::Iter(handler) => {
+                let items = async { collect(handler(context.clone(), payload)?).await };
+                run_async(&context, items).await
             }
-            None => {
-                let message = format!("this worker has not registered the task {:?}", context.name());
-                Outcome::Failed(TaskError::retryable(message))
+            Handler::Blocking(handler) => {
+                let (handler, run) = (handler.clone(), context.clone());
+                self.run_blocking(&context, slot, move || handler(run, payload)).await
+            }
+            Handler::BlockingIter(handler) => {
+                let (handler, run) = (handler.clone(), context.clone());
+                let items = move || collect_blocking(handler(run.clone(), payload)?, || run.is_stopped());
+                self.run_blocking(&context, slot, items).await
             }
         }
     }
 
-    async fn run_blocking<F>(&self, context: Context, slot: Option<OwnedSemaphorePermit>, handler: F) -> Outcome
+    async fn run_blocking<F>(&self, context: &Context, slot: Slot, handler: F) -> Outcome
     where
         F: FnOnce() -> RunResult + Send + 'static,
     {
@@ -156,8 +186,8 @@ impl Runner {
     }
 }
 
-async fn run_async(context: Context, handler: impl FnOnce() -> RunFuture) -> Outcome {
-    let mut run = Box::pin(AssertUnwindSafe(handler()).catch_unwind());
+async fn run_async(context: &Context, handler: impl Future<Output = RunResult>) -> Outcome {
+    let mut run = Box::pin(AssertUnwindSafe(handler).catch_unwind());
     let cause = tokio::select! {
         biased;
         result = &mut run => return result.unwrap_or_else(|panic| Err(panicked(&*panic))).into(),
@@ -184,11 +214,4 @@ fn stopped(cause: StopCause) -> Outcome {
         StopCause::Shutdown => Outcome::Released,
         StopCause::Cancelled | StopCause::Timeout | StopCause::Deadline | StopCause::LeaseLost => Outcome::Ended,
     }
-}
-
-fn panicked(panic: &(dyn Any + Send)) -> TaskError {
-    let message = (panic.downcast_ref::<&str>().copied())
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("the handler panicked with a value that is no text");
-    TaskError::retryable(message).with_kind(KIND_PANIC)
 }

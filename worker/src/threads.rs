@@ -11,7 +11,7 @@ use crate::limits::THREAD_IDLE;
 type Work = Box<dyn FnOnce() + Send>;
 
 /// A pool that grows with need and shrinks when idle. Whoever uses it bounds
-/// it, by handing in no more work at a time than there are slots.
+/// it, by handing in no more work at a time than there are slots and lent ones.
 #[derive(Clone, Default)]
 pub(crate) struct Threads(Arc<Shared>);
 

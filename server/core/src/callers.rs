@@ -11,6 +11,7 @@ use crate::lifecycle::Trigger;
 use crate::limits;
 use crate::live::{Extra, Live, Task};
 use crate::sched::TaskKey;
+use crate::streams::{Reader, Stream};
 use crate::task::{Options, Outcome, StateName, StopIntent, TaskSpec};
 use crate::time::Timestamp;
 
@@ -31,9 +32,17 @@ pub fn digest(spec: &TaskSpec) -> u64 {
 }
 
 impl Core {
-    pub(crate) fn on_enqueue(&mut self, now: Timestamp, request: RequestId, spec: TaskSpec, out: &mut Output) {
+    pub(crate) fn on_enqueue(
+        &mut self,
+        now: Timestamp,
+        request: RequestId,
+        spec: TaskSpec,
+        reader: Option<Reader>,
+        out: &mut Output,
+    ) {
         let reply = match self.admit(now, &spec) {
-            Ok(None) => self.accept(now, spec, out),
+            Ok(None) => self.accept(now, spec, reader, out),
+            Ok(Some(_)) if reader.is_some() => Reply::Refused(Refusal::BeingRead(spec.id)),
             Ok(Some(known)) => known,
             Err(refusal) => Reply::Refused(refusal),
         };
@@ -88,7 +97,7 @@ impl Core {
         Ok(None)
     }
 
-    fn accept(&mut self, now: Timestamp, spec: TaskSpec, out: &mut Output) -> Reply {
+    fn accept(&mut self, now: Timestamp, spec: TaskSpec, reader: Option<Reader>, out: &mut Output) -> Reply {
         let seq = self.next_seq;
         self.next_seq = Seq(seq.0 + 1);
         let digest = digest(&spec);
@@ -97,10 +106,11 @@ impl Core {
             name,
             queue,
             series,
-            options,
+            mut options,
             start_at,
             payload,
         } = spec;
+        options.stream = reader.is_some();
         let state = match start_at.filter(|&at| at > now) {
             Some(at) => Live::Scheduled(at),
             None => Live::Ready,
@@ -116,6 +126,7 @@ impl Core {
                 options,
                 start_at,
                 content_type: payload.content_type.clone(),
+                stream: reader.map(Stream::new),
                 ..Extra::default()
             })
         });
@@ -162,13 +173,7 @@ impl Core {
                 .push(Effect::Reply(request, Reply::Refused(Refusal::NotFound(id))));
             return;
         };
-        let (outcome, state) = if self.live(key).held().is_some() {
-            self.want_stop(key, StopIntent::Cancel, out);
-            (CancelOutcome::Stopping, StateName::Stopping)
-        } else {
-            self.finish(now, key, Trigger::Cancelled, Outcome::Cancelled, None, out);
-            (CancelOutcome::Cancelled, StateName::Cancelled)
-        };
+        let (outcome, state) = self.cancel(now, key, out);
         out.effects.push(Effect::Reply(
             request,
             Reply::Cancelled {
@@ -177,6 +182,17 @@ impl Core {
                 state,
             },
         ));
+    }
+
+    /// Nobody wants the task any more.
+    pub(crate) fn cancel(&mut self, now: Timestamp, key: TaskKey, out: &mut Output) -> (CancelOutcome, StateName) {
+        if self.live(key).held().is_some() {
+            self.want_stop(key, StopIntent::Cancel, out);
+            (CancelOutcome::Stopping, StateName::Stopping)
+        } else {
+            self.finish(now, key, Trigger::Cancelled, Outcome::Cancelled, None, out);
+            (CancelOutcome::Cancelled, StateName::Cancelled)
+        }
     }
 
     /// A deadline, or the time to start, has passed.

@@ -32,6 +32,12 @@ impl Core {
             let task = self.live(key);
             assert_eq!(task.id, id, "an id leads to another task");
             alarms.extend(self.alarms(key));
+            if let Some(stream) = task.stream() {
+                let credit = stream.credit;
+                assert!(credit.acked <= stream.head, "{id}: taken before it came");
+                assert!(stream.head <= credit.limit_index, "{id}: more items than credit");
+                assert!(stream.head_bytes <= credit.limit_bytes, "{id}: more bytes than credit");
+            }
             match &task.state {
                 Live::Scheduled(_) => {}
                 Live::Ready => {
@@ -44,6 +50,10 @@ impl Core {
                     assert!(
                         session.held.contains(&key),
                         "{id} is held by a session that does not know"
+                    );
+                    assert!(
+                        !held.lent || task.stream().is_some(),
+                        "{id} lends a slot without a stream"
                     );
                     assert!(task.grant.attempt > 0, "{id} runs without a grant");
                 }
@@ -69,7 +79,7 @@ impl Core {
         let free = self.sched.free_slots();
         for (&id, session) in &self.sessions {
             let due = match session.link {
-                Link::Active(_) => session.slots.saturating_sub(session.held.len() as u32),
+                Link::Active(_) => session.slots.saturating_sub(session.busy()),
                 Link::Draining(_) | Link::Lost(_) | Link::Awaited => 0,
             };
             assert_eq!(
@@ -85,6 +95,13 @@ impl Core {
                 session.lease_timer <= session.lease_until,
                 "the lease of {id} ends unseen"
             );
+            let lent = session
+                .held
+                .iter()
+                .filter(|&&key| self.live(key).held().is_some_and(|held| held.lent))
+                .count();
+            assert_eq!(lent, session.lent as usize, "{id} has miscounted its lent slots");
+            assert!(session.lent <= session.slots || session.slots == 0,);
             for &key in &session.held {
                 let held = self.live(key).held().map(|held| held.session);
                 assert_eq!(held, Some(id), "{id} thinks it holds a task");

@@ -51,6 +51,8 @@ pub struct Core {
     pub(crate) recovering: Vec<TaskKey>,
     /// Runs found at a restart, before their sessions are.
     pub(crate) restored_runs: Vec<(TaskKey, Held)>,
+    /// Streams found at a restart: their readers went with the broker.
+    pub(crate) orphaned: Vec<TaskKey>,
     /// Sessions of before a restart that have not resumed yet.
     pub(crate) awaited: BTreeSet<SessionId>,
 }
@@ -83,6 +85,7 @@ impl Core {
             claims: VecDeque::new(),
             recovering: Vec::new(),
             restored_runs: Vec::new(),
+            orphaned: Vec::new(),
             awaited: BTreeSet::new(),
         }
     }
@@ -90,7 +93,7 @@ impl Core {
     /// Takes in what happened at `now` and appends to `out` what follows.
     pub fn apply(&mut self, now: Timestamp, event: Event, out: &mut Output) {
         match event {
-            Event::Enqueue { request, spec } => self.on_enqueue(now, request, *spec, out),
+            Event::Enqueue { request, spec, reader } => self.on_enqueue(now, request, *spec, reader, out),
             Event::Cancel { request, task } => self.on_cancel(now, request, task, out),
             Event::SessionOpened(hello) => self.on_session_opened(now, *hello, out),
             Event::Heartbeat(session) => self.on_heartbeat(now, session, out),
@@ -104,6 +107,11 @@ impl Core {
             } => self.on_failed(now, session, token, failure, out),
             Event::Released { session, token } => self.on_released(now, session, token, out),
             Event::Ended { session, token } => self.on_ended(now, session, token, out),
+            Event::Flow { task, consumer, credit } => self.on_flow(task, consumer, credit, out),
+            Event::ReaderGone { task, consumer } => self.on_reader_gone(now, task, consumer, out),
+            Event::Items { session, token, batch } => self.on_items(now, session, token, batch, out),
+            Event::Blocked { session, token, credit } => self.on_blocked(session, token, credit),
+            Event::Iterated { session, token, count } => self.on_iterated(now, session, token, count, out),
             Event::Tick => self.on_tick(now, out),
         }
         self.dispatch(now, out);
@@ -184,6 +192,7 @@ impl Core {
             timeout: task.held().and_then(|held| held.timeout),
             deadline: task.deadline(),
             enqueued_at: task.enqueued_at,
+            stream: task.stream().map(|stream| stream.credit),
         })));
         self.claims.push_back((now + limits::CLAIM_AFTER, key, token));
     }
@@ -204,6 +213,7 @@ impl Core {
                 .or_else(|| declared.and_then(|d| d.max_attempts))
                 .unwrap_or(limits::DEFAULT_MAX_ATTEMPTS),
             claimed: false,
+            lent: false,
             stop: None,
         }
     }
@@ -335,9 +345,11 @@ impl Core {
             Live::Ready => self.sched.insert(&task.waiting(key)),
             Live::Recovering => self.recovering.push(key),
             Live::Held(held) => {
-                let session = held.session;
-                self.session_mut(session).held.insert(key);
-                self.sync_free_slots(session);
+                let (id, lent) = (held.session, held.lent);
+                let session = self.session_mut(id);
+                session.held.insert(key);
+                session.lent += u32::from(lent);
+                self.sync_free_slots(id);
             }
         }
     }
@@ -356,9 +368,11 @@ impl Core {
                 debug_assert!(was_there, "a ready task was not waiting");
             }
             Live::Held(held) => {
-                let session = held.session;
-                self.session_mut(session).held.remove(&key);
-                self.sync_free_slots(session);
+                let (id, lent) = (held.session, held.lent);
+                let session = self.session_mut(id);
+                session.held.remove(&key);
+                session.lent -= u32::from(lent);
+                self.sync_free_slots(id);
             }
         }
     }

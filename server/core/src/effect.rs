@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::event::RequestId;
 use crate::ids::{LeaseToken, Name, Seq, SessionId, TaskId};
+use crate::streams::{Credit, ItemBatch};
 use crate::task::{Failure, Outcome, Payload, StateName, StopIntent};
 use crate::time::Timestamp;
 
@@ -23,6 +24,25 @@ pub enum Effect {
         token: LeaseToken,
         /// Why.
         cause: StopCause,
+    },
+    /// Tell a worker how far a stream may go.
+    Credit {
+        /// Whom to tell.
+        session: SessionId,
+        /// Which run.
+        token: LeaseToken,
+        /// How far.
+        credit: Credit,
+    },
+    /// Hand items to the reader. To be held while the task itself is not yet
+    /// durable.
+    Items {
+        /// Of which task.
+        task: TaskId,
+        /// Its place in the order.
+        seq: Seq,
+        /// The items.
+        batch: ItemBatch,
     },
     /// Tell a worker what became of what it said.
     Ack {
@@ -47,7 +67,9 @@ impl Effect {
     pub const fn after_commit(&self) -> bool {
         match self {
             Self::Reply(..) | Self::Ack { .. } | Self::Finished(_) => true,
-            Self::Assign(_) | Self::Stop { .. } | Self::SessionEnded(_) => false,
+            Self::Assign(_) | Self::Stop { .. } | Self::Credit { .. } | Self::Items { .. } | Self::SessionEnded(_) => {
+                false
+            }
         }
     }
 }
@@ -94,6 +116,9 @@ pub enum Refusal {
     /// The id belongs to another task.
     #[error("task {0} exists already and is a different one (name, queue, series or arguments differ)")]
     AlreadyExists(TaskId),
+    /// The task has a reader already.
+    #[error("task {0} is being read by another caller")]
+    BeingRead(TaskId),
     /// No task has the id.
     #[error("no task {0}: it never existed, or it ended and has been forgotten")]
     NotFound(TaskId),
@@ -136,6 +161,8 @@ pub struct Assignment {
     pub deadline: Option<Timestamp>,
     /// When the task was accepted.
     pub enqueued_at: Timestamp,
+    /// How far its items may go, if somebody reads them as they come.
+    pub stream: Option<Credit>,
 }
 
 /// Why a worker is told to end a run.

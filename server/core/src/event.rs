@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::ids::{LeaseToken, Name, SessionId, TaskId};
+use crate::ids::{ConsumerId, LeaseToken, Name, SessionId, TaskId};
+use crate::streams::{Credit, ItemBatch, Reader};
 use crate::task::{Failure, Payload, TaskSpec};
 
 /// Chosen by the shell to match a [`crate::Reply`] with whoever asked.
@@ -19,6 +20,8 @@ pub enum Event {
         request: RequestId,
         /// What to run.
         spec: Box<TaskSpec>,
+        /// Who reads its items as they come; such a task ends with its reader.
+        reader: Option<Reader>,
     },
     /// A caller no longer wants a task. Answered by one [`crate::Reply`].
     Cancel {
@@ -72,6 +75,49 @@ pub enum Event {
         session: SessionId,
         /// Which run.
         token: LeaseToken,
+    },
+    /// A caller has taken items and has room for more.
+    Flow {
+        /// Of which task.
+        task: TaskId,
+        /// Which reader.
+        consumer: ConsumerId,
+        /// What it has taken and has room for.
+        credit: Credit,
+    },
+    /// A reader has gone.
+    ReaderGone {
+        /// Of which task.
+        task: TaskId,
+        /// Which reader.
+        consumer: ConsumerId,
+    },
+    /// A run yields items.
+    Items {
+        /// Who says so.
+        session: SessionId,
+        /// Which run.
+        token: LeaseToken,
+        /// The items.
+        batch: ItemBatch,
+    },
+    /// A run has waited for credit for a while.
+    Blocked {
+        /// Who says so.
+        session: SessionId,
+        /// Which run.
+        token: LeaseToken,
+        /// The credit that is used up.
+        credit: Credit,
+    },
+    /// A run has yielded its last item. Answered by one [`crate::Effect::Ack`].
+    Iterated {
+        /// Who says so.
+        session: SessionId,
+        /// Which run.
+        token: LeaseToken,
+        /// Items in all.
+        count: u64,
     },
     /// Nothing but time has passed.
     Tick,

@@ -99,6 +99,11 @@ impl Core {
         let (worker, attempt) = (&session.worker, task.grant.attempt);
         let ran = now.since(held.started_at);
         details.insert("worker", worker.to_string());
+        if let Some(stream) = task.stream() {
+            details.insert("items", stream.head.to_string());
+            details.insert("items_taken", stream.credit.acked.to_string());
+            details.insert("blocked_on", if held.lent { "credit" } else { "worker" }.into());
+        }
         details.insert("session", held.session.to_string());
         details.insert("running_ms", ran.as_millis().to_string());
         details.insert("lease_ms", session.lease_until.since(now).as_millis().to_string());
@@ -119,18 +124,23 @@ impl Core {
                 let left = until.since(now);
                 format!("Worker {worker} holds it but has no connection; it is given up in {left:.1?}.")
             }
+            _ if held.lent => format!(
+                "Worker {worker} waits for its caller to take items: {} sent, {} taken. Its slot is lent meanwhile.",
+                task.stream().map_or(0, |stream| stream.head),
+                task.stream().map_or(0, |stream| stream.credit.acked),
+            ),
             _ => format!("Worker {worker} has run attempt {attempt} for {ran:.1?}."),
         }
     }
 
     /// Taken slots and all slots of the workers that could run the task.
-    fn busy_slots(&self, task: &Task) -> (usize, u32) {
+    fn busy_slots(&self, task: &Task) -> (u32, u32) {
         let able = self
             .sessions
             .values()
             .filter(|s| s.link.class().is_some() && s.tasks.contains_key(&task.name));
         able.fold((0, 0), |(busy, slots), session| {
-            (busy + session.held.len(), slots + session.slots)
+            (busy + session.busy(), slots + session.slots)
         })
     }
 
@@ -168,7 +178,7 @@ impl Core {
                     Link::Lost(_) | Link::Awaited => WorkerState::Lost,
                 },
                 slots: session.slots,
-                busy: session.held.len() as u32,
+                busy: session.busy(),
                 tasks: session.tasks.keys().map(|&name| self.names.get(name).clone()).collect(),
                 connected_at: session.connected_at,
             })

@@ -51,6 +51,16 @@ impl fmt::Debug for SessionId {
     }
 }
 
+/// A reader of a stream, named by the caller with 16 random bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConsumerId(pub [u8; 16]);
+
+impl fmt::Debug for ConsumerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 /// Which grant of a task: ordered, so that a later grant fences an earlier one.
 /// The attempt alone may repeat across epochs.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -17,7 +17,7 @@
 //!     start_at: None,
 //!     payload: Payload { content_type: "".into(), data: "{}".into() },
 //! };
-//! core.apply(now, Event::Enqueue { request: RequestId(1), spec: Box::new(spec) }, &mut out);
+//! core.apply(now, Event::Enqueue { request: RequestId(1), spec: Box::new(spec), reader: None }, &mut out);
 //! assert_eq!((out.changes.len(), out.effects.len()), (1, 1)); // one insert, one reply
 //! # Ok::<(), asynq_core::NameError>(())
 //! ```
@@ -38,6 +38,7 @@ mod recovery;
 mod runs;
 mod sched;
 mod sessions;
+mod streams;
 mod task;
 mod time;
 mod timers;
@@ -48,8 +49,9 @@ pub use callers::digest;
 pub use change::{Change, SessionRecord};
 pub use effect::{Assignment, CancelOutcome, Effect, Finished, Refusal, Reply, StopCause, Verdict};
 pub use event::{Closed, Declaration, Event, Hello, RequestId};
-pub use ids::{Epoch, Grant, LeaseToken, Name, NameError, Niceness, Seq, SessionId, TaskId};
+pub use ids::{ConsumerId, Epoch, Grant, LeaseToken, Name, NameError, Niceness, Seq, SessionId, TaskId};
 pub use recovery::Recovered;
+pub use streams::{Credit, ItemBatch, Reader};
 pub use task::{
     Counters, DeadReason, Failure, Finish, Options, Outcome, Payload, Placement, ResultInfo, Run, State, StateName,
     StopIntent, TaskRecord, TaskSpec,

@@ -7,6 +7,7 @@ use crate::ids::{Grant, LeaseToken, Niceness, Seq, SessionId, TaskId};
 use crate::limits;
 use crate::names::{NameId, Names};
 use crate::sched::{TaskKey, Waiting};
+use crate::streams::Stream;
 use crate::task::{Counters, Failure, Options, Placement, Run, State, StateName, StopIntent, TaskRecord};
 use crate::time::Timestamp;
 
@@ -48,6 +49,8 @@ pub(crate) struct Held {
     pub(crate) max_attempts: u32,
     /// The store knows of it.
     pub(crate) claimed: bool,
+    /// Its slot is lent while it waits for credit.
+    pub(crate) lent: bool,
     pub(crate) stop: Option<StopIntent>,
 }
 
@@ -59,6 +62,7 @@ pub(crate) struct Extra {
     pub(crate) content_type: Box<str>,
     pub(crate) counters: Counters,
     pub(crate) failure: Option<Box<Failure>>,
+    pub(crate) stream: Option<Stream>,
 }
 
 impl Task {
@@ -102,6 +106,10 @@ impl Task {
 
     pub(crate) fn extra_mut(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
+    }
+
+    pub(crate) fn stream(&self) -> Option<&Stream> {
+        self.extra.as_ref()?.stream.as_ref()
     }
 
     pub(crate) fn counters(&self) -> Counters {

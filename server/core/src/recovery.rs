@@ -51,7 +51,7 @@ impl Core {
             State::Stopping(run, intent) => (Live::Recovering, Some((run, Some(intent)))),
             State::Finished(_) => panic!("a task that has ended is not restored"),
         };
-        let (niceness, placement) = (options.niceness, options.placement);
+        let (niceness, placement, streamed) = (options.niceness, options.placement, options.stream);
         let ordinary = Options {
             niceness,
             placement,
@@ -65,6 +65,7 @@ impl Core {
         let run = run.map(|(run, stop)| restored_run(run, stop, &options));
         let extra = (!plain).then(|| {
             Box::new(Extra {
+                stream: None,
                 options,
                 start_at,
                 content_type,
@@ -90,6 +91,10 @@ impl Core {
         self.queue_mut(&record.queue);
         let key = self.insert(task);
         self.enter_state(key);
+        if streamed {
+            self.orphaned.push(key);
+            return;
+        }
         self.restored_runs.extend(run.map(|held| (key, held)));
     }
 
@@ -114,6 +119,9 @@ impl Core {
         for session in sessions {
             self.awaited.insert(session.id);
             self.insert_session(now, session);
+        }
+        for key in std::mem::take(&mut self.orphaned) {
+            self.finish(now, key, Trigger::Cancelled, Outcome::Cancelled, None, out);
         }
         for (key, held) in std::mem::take(&mut self.restored_runs) {
             let stop = held.stop;
@@ -183,6 +191,7 @@ fn restored_run(run: Run, stop: Option<StopIntent>, options: &Options) -> Held {
         timeout: options.timeout,
         max_attempts: options.max_attempts.unwrap_or(limits::DEFAULT_MAX_ATTEMPTS),
         claimed: true,
+        lent: false,
         stop,
     }
 }

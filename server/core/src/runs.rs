@@ -27,6 +27,10 @@ impl Core {
         let state = match self.stop_intent(key) {
             // The wish to stop came first: the result is late.
             Some(intent) => self.conclude_stop(now, key, intent, out),
+            None if self.live(key).stream().is_some() => {
+                self.break_off(now, key, "a result was sent where a stream was asked for".into(), out);
+                StateName::Dead
+            }
             None => {
                 self.finish(now, key, Trigger::Completed, Outcome::Succeeded, Some(result), out);
                 StateName::Succeeded
@@ -88,29 +92,35 @@ impl Core {
 
     /// The task the token is the current grant of, if the session holds it;
     /// else the worker is told.
-    fn current_run(&self, session: SessionId, token: LeaseToken, out: &mut Output) -> Option<TaskKey> {
-        let key = self.by_id.get(&token.task).copied();
-        let current = key.filter(|&key| {
-            let task = self.live(key);
-            task.grant == token.grant && task.held().is_some_and(|held| held.session == session)
-        });
+    pub(crate) fn current_run(&self, session: SessionId, token: LeaseToken, out: &mut Output) -> Option<TaskKey> {
+        let current = self.held_run(session, token);
         if current.is_none() {
-            let verdict = Verdict::Stale(key.map(|key| self.live(key).state_name()));
+            let state = self.by_id.get(&token.task).map(|&key| self.live(key).state_name());
             out.effects.push(Effect::Ack {
                 session,
                 token,
-                verdict,
+                verdict: Verdict::Stale(state),
             });
         }
         current
     }
 
-    fn stop_intent(&self, key: TaskKey) -> Option<StopIntent> {
-        self.live(key).held().and_then(|held| held.stop)
+    /// The task the token is the current grant of, if the session holds it.
+    pub(crate) fn held_run(&self, session: SessionId, token: LeaseToken) -> Option<TaskKey> {
+        let key = *self.by_id.get(&token.task)?;
+        let task = self.live(key);
+        let held = task.held().is_some_and(|held| held.session == session);
+        (held && task.grant == token.grant).then_some(key)
     }
 
     /// A run told to stop has ended, whatever it said last.
-    fn conclude_stop(&mut self, now: Timestamp, key: TaskKey, intent: StopIntent, out: &mut Output) -> StateName {
+    pub(crate) fn conclude_stop(
+        &mut self,
+        now: Timestamp,
+        key: TaskKey,
+        intent: StopIntent,
+        out: &mut Output,
+    ) -> StateName {
         match intent {
             StopIntent::Cancel => self.finish(now, key, Trigger::Cancelled, Outcome::Cancelled, None, out),
             StopIntent::Deadline => self.finish(now, key, Trigger::Expired, Outcome::Expired, None, out),
@@ -138,7 +148,13 @@ impl Core {
             retryable: true,
         }));
         let spent = extra.counters.timeouts;
-        if spent >= extra.options.max_timeouts.unwrap_or(limits::DEFAULT_MAX_TIMEOUTS) {
+        // Half a stream cannot be told again from its beginning.
+        let allowed = if extra.stream.is_some() {
+            1
+        } else {
+            extra.options.max_timeouts.unwrap_or(limits::DEFAULT_MAX_TIMEOUTS)
+        };
+        if spent >= allowed {
             self.finish(now, key, Trigger::GaveUp, Outcome::Dead(DeadReason::Timeout), None, out);
             return StateName::Dead;
         }
@@ -155,7 +171,7 @@ impl Core {
         extra.counters.failures += 1;
         extra.failure = Some(Box::new(failure));
         let spent = extra.counters.failures;
-        if retryable && spent < allowed {
+        if retryable && spent < allowed && extra.stream.is_none() {
             return self.retry(now, key, spent, out);
         }
         let reason = if rejected {
@@ -174,6 +190,24 @@ impl Core {
         }
         let extra = self.tasks[key.index()].extra_mut();
         extra.counters.losses += 1;
+        if extra.stream.is_some() {
+            // Half a stream cannot be told again from its beginning.
+            extra.failure = Some(Box::new(Failure {
+                kind: "lost".into(),
+                message: "its worker went away before the stream had ended".into(),
+                trace: String::new(),
+                retryable: true,
+            }));
+            self.finish(
+                now,
+                key,
+                Trigger::GaveUp,
+                Outcome::Dead(DeadReason::WorkerLost),
+                None,
+                out,
+            );
+            return StateName::Dead;
+        }
         if extra.counters.losses >= limits::MAX_LOSSES {
             extra.failure = Some(Box::new(Failure {
                 kind: "lost".into(),

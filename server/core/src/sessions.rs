@@ -22,6 +22,8 @@ pub(crate) struct Session {
     pub(crate) slots: u32,
     pub(crate) tasks: BTreeMap<NameId, Defaults>,
     pub(crate) held: BTreeSet<TaskKey>,
+    /// Runs whose slot is lent while they wait for credit; at most `slots`.
+    pub(crate) lent: u32,
     pub(crate) link: Link,
     pub(crate) lease_until: Timestamp,
     /// When the lease timer goes off: heartbeats move the lease, not the timer.
@@ -49,6 +51,13 @@ pub(crate) enum Link {
     Lost(Timestamp),
     /// It had one before the broker was restarted.
     Awaited,
+}
+
+impl Session {
+    /// Slots taken.
+    pub(crate) fn busy(&self) -> u32 {
+        self.held.len() as u32 - self.lent
+    }
 }
 
 impl Link {
@@ -108,6 +117,7 @@ impl Core {
             slots: 0,
             tasks: BTreeMap::new(),
             held: BTreeSet::new(),
+            lent: 0,
             link: Link::Awaited,
             lease_until: lease,
             lease_timer: lease,
@@ -291,7 +301,7 @@ impl Core {
         let session = self.session_mut(id);
         let Some(class) = session.link.class() else { return };
         let now = match session.link {
-            Link::Active(_) => session.slots.saturating_sub(session.held.len() as u32),
+            Link::Active(_) => session.slots.saturating_sub(session.busy()),
             Link::Draining(_) | Link::Lost(_) | Link::Awaited => 0,
         };
         let before = std::mem::replace(&mut session.free, now);

@@ -48,6 +48,8 @@ pub struct Options {
     pub max_timeouts: Option<u32>,
     /// How long the result is kept; zero drops it at once.
     pub result_ttl: Option<Duration>,
+    /// A caller reads its items as they come.
+    pub stream: bool,
 }
 
 /// A task as a caller asks for it.

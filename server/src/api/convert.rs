@@ -12,10 +12,11 @@ use asynq_proto::limits::MAX_PAYLOAD_BYTES;
 use asynq_proto::v1;
 use uuid::{Builder, Uuid};
 
+use super::items;
 use crate::broker::{Ask, Enqueue, Error, Op, Report, WorkerHello, WorkerInput};
 use crate::limits::{MAX_CONTENT_TYPE_BYTES, MAX_ID_LEAD};
 
-fn invalid(field: &'static str, problem: impl Into<String>) -> Error {
+pub(super) fn invalid(field: &'static str, problem: impl Into<String>) -> Error {
     Refusal::Invalid {
         field,
         problem: problem.into(),
@@ -34,6 +35,10 @@ pub(super) fn ask(operation: v1::Operation, now: Timestamp) -> Ask {
         Some(Wire::Show(request)) => on_task(&request.id, Op::Show),
         Some(Wire::Explain(request)) => on_task(&request.id, Op::Explain),
         Some(Wire::Forget(forget)) => Ok(Op::Forget(forget.call)),
+        Some(Wire::Flow(request)) => {
+            items::flow(request).map(|(task, consumer, credit)| Op::Flow(task, consumer, credit))
+        }
+        Some(Wire::Stop(request)) => items::stop(&request).map(|(task, consumer)| Op::Stop(task, consumer)),
         None => Err(invalid("op", "is missing, or of a kind this broker does not know")),
     };
     Ask {
@@ -118,6 +123,8 @@ fn options(asked: &v1::TaskOptions) -> Result<Options, Error> {
             Some(ms) => duration("options.result_ttl_ms", ms)?,
             None => None,
         },
+        // The core says so of tasks that are opened with Iterate.
+        stream: false,
     })
 }
 
@@ -218,13 +225,16 @@ pub(super) fn completion(completion: v1::Completion) -> Result<(LeaseToken, Payl
 }
 
 fn failure(failure: v1::Failure) -> Result<(LeaseToken, Failure), Error> {
-    let token = token(failure.token)?;
+    Ok((token(failure.token)?, task_failure(failure.failure.unwrap_or_default())))
+}
+
+pub(super) fn task_failure(failure: v1::TaskFailure) -> Failure {
     let v1::TaskFailure {
         mut kind,
         mut message,
         mut trace,
         retryable,
-    } = failure.failure.unwrap_or_default();
+    } = failure;
     if kind.is_empty() {
         "error".clone_into(&mut kind);
     }
@@ -232,15 +242,12 @@ fn failure(failure: v1::Failure) -> Result<(LeaseToken, Failure), Error> {
     cut(&mut kind, asynq_core::limits::MAX_NAME_BYTES);
     cut(&mut message, MAX_FAILURE_BYTES);
     cut(&mut trace, MAX_FAILURE_BYTES);
-    Ok((
-        token,
-        Failure {
-            kind,
-            message,
-            trace,
-            retryable,
-        },
-    ))
+    Failure {
+        kind,
+        message,
+        trace,
+        retryable,
+    }
 }
 
 fn cut(text: &mut String, max: usize) {

@@ -4,6 +4,9 @@
 mod admin;
 mod convert;
 mod deadline;
+mod emit;
+mod items;
+mod iterate;
 mod render;
 mod session;
 mod status;

@@ -8,6 +8,7 @@ use asynq_core::{
 };
 use asynq_proto::v1;
 
+use super::items;
 use super::status::operation_error;
 use crate::broker::{Answer, Answered};
 use crate::server::Durability;
@@ -205,6 +206,7 @@ pub(super) fn assignment(run: asynq_core::Assignment, arguments: Option<Payload>
         timeout_ms: run.timeout.map_or(0, millis),
         deadline_ms: run.deadline.map_or(0, Timestamp::as_millis),
         enqueued_at_ms: run.enqueued_at.as_millis(),
+        stream: run.stream.map(items::render_credit),
     }
 }
 

@@ -20,6 +20,7 @@ const LEASE_OVER: &str = "LEASE_OVER";
 fn classify(error: &Error) -> (Code, &'static str) {
     match error {
         Error::Refused(Refusal::AlreadyExists(_)) => (Code::AlreadyExists, reasons::TASK_EXISTS),
+        Error::Refused(Refusal::BeingRead(_)) | Error::StreamOver(_) => (Code::AlreadyExists, reasons::STREAM_TAKEN),
         Error::Refused(Refusal::NotFound(_)) => (Code::NotFound, reasons::TASK_NOT_FOUND),
         Error::Refused(Refusal::Exhausted { .. })
         | Error::TooManyOnOneTask(_)

@@ -8,8 +8,8 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::error;
 
-use super::{Replies, convert, deadline, render, session};
-use crate::broker::{Answer, Broker, End, Error, Op};
+use super::{Replies, convert, deadline, items, iterate, render, session};
+use crate::broker::{Answer, Broker, Command, End, Error, Op};
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -40,6 +40,7 @@ fn mismatch(answer: &Answer) -> Status {
 #[tonic::async_trait]
 impl Tasks for TasksApi {
     type SessionStream = Replies<v1::SessionReply>;
+    type IterateStream = Replies<v1::StreamFrame>;
 
     async fn session(
         &self,
@@ -81,6 +82,44 @@ impl Tasks for TasksApi {
             .on_task(request.metadata(), &request.get_ref().id, Op::Cancel)
             .await?
         {
+            Answer::Cancelled { task, outcome, state } => Ok(Response::new(render::cancelled(task, outcome, state))),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    async fn iterate(&self, request: Request<v1::IterateRequest>) -> Result<Response<Self::IterateStream>, Status> {
+        let iterate = items::iterate(request.into_inner(), self.broker.clock().now())?;
+        // A caller whose time is up resets the stream, which stops the task.
+        match self.broker.iterate(iterate).await? {
+            (
+                Answer::Enqueued {
+                    task,
+                    existed,
+                    worker_known,
+                },
+                guard,
+            ) => {
+                let opened = render::enqueued(task, existed, worker_known);
+                Ok(Response::new(Box::pin(iterate::frames(guard, opened))))
+            }
+            (other, _) => Err(mismatch(&other)),
+        }
+    }
+
+    async fn flow(&self, request: Request<v1::FlowRequest>) -> Result<Response<v1::FlowReply>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let (task, consumer, credit) = items::flow(request)?;
+        let flow = async {
+            let told = self.broker.send(Command::Flow { task, consumer, credit }).await;
+            Ok(told?)
+        };
+        deadline::within(&metadata, flow).await?;
+        Ok(Response::new(v1::FlowReply {}))
+    }
+
+    async fn stop(&self, request: Request<v1::StopRequest>) -> Result<Response<v1::Cancelled>, Status> {
+        let (task, consumer) = items::stop(request.get_ref())?;
+        match self.call(request.metadata(), Op::Stop(task, consumer)).await? {
             Answer::Cancelled { task, outcome, state } => Ok(Response::new(render::cancelled(task, outcome, state))),
             other => Err(mismatch(&other)),
         }

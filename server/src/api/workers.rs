@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
 
-use super::{Replies, convert, deadline, render};
+use super::{Replies, convert, deadline, emit, render};
 use crate::broker::{Broker, Command, End, Error, ToWorker, WorkerConn, WorkerHello};
 use crate::limits::{HELLO_TIMEOUT, WORKER_BACKLOG};
 
@@ -31,6 +31,7 @@ impl WorkersApi {
 #[tonic::async_trait]
 impl Workers for WorkersApi {
     type WorkStream = Replies<v1::WorkReply>;
+    type EmitStream = Replies<v1::EmitControl>;
 
     async fn work(&self, request: Request<Streaming<v1::WorkRequest>>) -> Result<Response<Self::WorkStream>, Status> {
         let conn = WorkerConn::new();
@@ -42,6 +43,10 @@ impl Workers for WorkersApi {
         };
         let replies = stream::unfold(state, |mut state| async { Some((state.next().await?, state)) });
         Ok(Response::new(Box::pin(replies)))
+    }
+
+    async fn emit(&self, request: Request<Streaming<v1::EmitFrame>>) -> Result<Response<Self::EmitStream>, Status> {
+        Ok(Response::new(Box::pin(emit::open(&self.broker, request.into_inner()))))
     }
 
     async fn fetch_payload(&self, request: Request<v1::FetchPayloadRequest>) -> Result<Response<v1::Payload>, Status> {

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use asynq_core::{CancelOutcome, Explanation, Finished, StateName, TaskId, TaskSpec, TaskView};
+use asynq_core::{CancelOutcome, ConsumerId, Credit, Explanation, Finished, StateName, TaskId, TaskSpec, TaskView};
 use asynq_proto::limits::{INLINE_BYTES, MAX_BATCH_BYTES, MAX_BATCH_OPS};
 
+use super::consumer::Iterate;
 use super::error::{End, Error};
 use super::outbox::{Outbox, Weigh};
 use crate::limits::{INLINE_BACKLOG_BYTES, MAX_OUTSTANDING};
@@ -24,8 +25,14 @@ pub(crate) enum Op {
     Show(TaskId),
     /// Tell why it is where it is.
     Explain(TaskId),
-    /// Withdraw the wait that call made.
+    /// Withdraw the wait that call made. Unanswered.
     Forget(u64),
+    /// Run a task and send its items as they come.
+    Iterate(Iterate),
+    /// A stream may go this far. Unanswered.
+    Flow(TaskId, ConsumerId, Credit),
+    /// End a stream early.
+    Stop(TaskId, ConsumerId),
     /// What was asked makes no sense.
     Invalid(Error),
 }
@@ -52,6 +59,7 @@ impl Ask {
     pub(super) fn payload_bytes(&self) -> usize {
         match &self.op {
             Op::Enqueue(enqueue) => enqueue.spec.payload.data.len(),
+            Op::Iterate(iterate) => iterate.spec.payload.data.len(),
             _ => 0,
         }
     }

@@ -11,6 +11,7 @@ use asynq_core::{
 use tracing::error;
 
 use super::caller::{Answer, Ask, Caller, Enqueue, Op};
+use super::consumer::Iterate;
 use super::error::Error;
 use super::reader::Job;
 use super::run::{Held, Loop};
@@ -38,13 +39,20 @@ pub(super) struct Request {
 impl Loop {
     pub(super) fn ask(&mut self, caller: &Arc<Caller>, asks: Vec<Ask>) {
         for Ask { call, op } in asks {
-            if let Op::Forget(call) = op {
-                // A wait that is just being answered, or still looked up, is
-                // answered: the caller passes over it.
-                if self.waiters.remove(caller.id(), call) {
-                    caller.settle(1);
+            match op {
+                Op::Forget(call) => {
+                    // A wait that is just being answered, or still looked up, is
+                    // answered: the caller passes over it.
+                    if self.waiters.remove(caller.id(), call) {
+                        caller.settle(1);
+                    }
+                    continue;
                 }
-                continue;
+                Op::Flow(task, consumer, credit) => {
+                    self.flow(task, consumer, credit);
+                    continue;
+                }
+                _ => {}
             }
             if !caller.begin() {
                 return;
@@ -60,8 +68,9 @@ impl Loop {
     fn operate(&mut self, asked: Asked) {
         let id = match &asked.op {
             Op::Enqueue(enqueue) => enqueue.spec.id,
-            Op::Wait(id) | Op::Cancel(id) | Op::Show(id) | Op::Explain(id) => *id,
-            Op::Forget(_) => return,
+            Op::Iterate(iterate) => iterate.spec.id,
+            Op::Wait(id) | Op::Cancel(id) | Op::Show(id) | Op::Explain(id) | Op::Stop(id, _) => *id,
+            Op::Forget(_) | Op::Flow(..) => return,
             Op::Invalid(error) => return asked.caller.answer(asked.call, Answer::Failed(error.clone()), true),
         };
         if let Some(behind) = self.resolving.get_mut(&id) {
@@ -71,7 +80,11 @@ impl Loop {
             }
             return behind.push_back(asked);
         }
-        let new = matches!(&asked.op, Op::Enqueue(enqueue) if enqueue.first_send);
+        let new = match &asked.op {
+            Op::Enqueue(enqueue) => enqueue.first_send,
+            Op::Iterate(iterate) => iterate.is_new,
+            _ => false,
+        };
         if new || self.core.is_live(id) {
             self.operate_live(id, asked);
         } else {
@@ -86,17 +99,19 @@ impl Loop {
                 if wait {
                     self.wait(id, caller.clone(), call);
                 }
-                let request = RequestId(self.requests.insert(Request { caller, call, wait }) as u64);
-                self.apply(Event::Enqueue { request, spec });
+                let request = self.request(caller, call, wait);
+                self.apply(Event::Enqueue {
+                    request,
+                    spec,
+                    reader: None,
+                });
             }
-            Op::Cancel(task) => {
-                let request = RequestId(self.requests.insert(Request {
-                    caller,
-                    call,
-                    wait: false,
-                }) as u64);
-                self.apply(Event::Cancel { request, task });
-            }
+            Op::Iterate(iterate) => self.iterate(caller, call, iterate),
+            Op::Stop(task, consumer) => match self.refuse_stop(task, consumer) {
+                Some(refusal) => caller.answer(call, Answer::Failed(refusal.into()), true),
+                None => self.cancel(caller, call, task),
+            },
+            Op::Cancel(task) => self.cancel(caller, call, task),
             Op::Wait(task) => self.wait(task, caller, call),
             Op::Show(task) => {
                 let view = self.core.task(task);
@@ -108,8 +123,18 @@ impl Loop {
                 let answer = why.map_or_else(|| not_found(task), |why| Answer::Explained(Box::new(why)));
                 self.hold(Held::Answer(caller, call, answer));
             }
-            Op::Forget(_) | Op::Invalid(_) => {}
+            Op::Forget(_) | Op::Flow(..) | Op::Invalid(_) => {}
         }
+    }
+
+    fn cancel(&mut self, caller: Arc<Caller>, call: u64, task: TaskId) {
+        let request = self.request(caller, call, false);
+        self.apply(Event::Cancel { request, task });
+    }
+
+    /// Notes whom the core's answer is for.
+    pub(super) fn request(&mut self, caller: Arc<Caller>, call: u64, wait: bool) -> RequestId {
+        RequestId(self.requests.insert(Request { caller, call, wait }) as u64)
     }
 
     fn wait(&mut self, task: TaskId, caller: Arc<Caller>, call: u64) {
@@ -143,7 +168,7 @@ impl Loop {
             }
             match (&found, &asked.op) {
                 (Some((seq, record)), _) => self.operate_ended(*seq, record, asked),
-                (None, Op::Enqueue(_)) => {
+                (None, Op::Enqueue(_) | Op::Iterate(_)) => {
                     outdated = true;
                     self.operate_live(id, asked);
                 }
@@ -177,6 +202,14 @@ impl Loop {
                 );
                 *wait
             }
+            Op::Iterate(Iterate { spec, .. }) => {
+                let refused = if asynq_core::digest(spec) == record.digest {
+                    Error::StreamOver(task)
+                } else {
+                    Refusal::AlreadyExists(task).into()
+                };
+                return caller.answer(call, Answer::Failed(refused), true);
+            }
             Op::Wait(_) => true,
             _ => false,
         };
@@ -193,7 +226,7 @@ impl Loop {
                 }
                 Answer::finished(Arc::new(finished))
             }
-            Op::Cancel(_) => Answer::Cancelled {
+            Op::Cancel(_) | Op::Stop(..) => Answer::Cancelled {
                 task,
                 outcome: CancelOutcome::Finished,
                 state,
@@ -207,7 +240,7 @@ impl Loop {
                 Answer::Shown(Box::new(view))
             }
             Op::Explain(_) => Answer::Explained(Box::new(explain(record, finish))),
-            Op::Enqueue(_) | Op::Wait(_) | Op::Forget(_) | Op::Invalid(_) => return,
+            Op::Enqueue(_) | Op::Wait(_) | Op::Iterate(_) | Op::Forget(_) | Op::Flow(..) | Op::Invalid(_) => return,
         };
         caller.answer(call, answer, true);
     }
@@ -246,12 +279,9 @@ impl Loop {
 
     /// A task has ended, durably.
     pub(super) fn finished(&mut self, finished: Finished) {
-        let waiting = self.waiters.take(finished.task);
-        if waiting.is_empty() {
-            return;
-        }
         let end = Arc::new(finished);
-        for (caller, call) in waiting {
+        self.streams.finished(&end);
+        for (caller, call) in self.waiters.take(end.task) {
             caller.answer(call, Answer::finished(end.clone()), true);
         }
     }

@@ -26,6 +26,9 @@ pub(crate) enum Error {
     /// The task succeeded, but what it returned is not kept any more.
     #[error("the result of task {0} was dropped when its time to live ended")]
     ResultExpired(TaskId),
+    /// The items of a task that has ended are not kept.
+    #[error("the stream of task {0} is over, and items are not kept; use a new id to run it again")]
+    StreamOver(TaskId),
     /// Too many operations wait for one id to be looked up.
     #[error("more than {MAX_BEHIND_READ} operations at a time on task {0}; wait for answers first")]
     TooManyOnOneTask(TaskId),

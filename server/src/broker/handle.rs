@@ -2,12 +2,14 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use asynq_core::{Epoch, LeaseToken, Payload, QueueView, SessionId, Verdict, WorkerView};
+use asynq_core::{ConsumerId, Credit, Epoch, LeaseToken, Payload, QueueView, SessionId, TaskId, Verdict, WorkerView};
 use asynq_proto::limits::INLINE_BYTES;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::caller::{Answer, Answered, Ask, Caller, CallerId, Op};
+use super::consumer::{Consumer, ConsumerGuard, Iterate};
+use super::emitter::{Emission, EmitRun, Emitter};
 use super::error::{End, Error};
 use super::worker::{WorkerConn, WorkerHello, WorkerInput};
 use crate::clock::Clock;
@@ -50,17 +52,35 @@ pub(crate) enum Command {
         token: LeaseToken,
         reply: oneshot::Sender<Result<Payload, Error>>,
     },
+    /// A frame of a run's Emit stream.
+    Emit {
+        run: EmitRun,
+        emitter: Arc<Emitter>,
+        said: Emission,
+    },
+    /// Credit for a stream.
+    Flow {
+        task: TaskId,
+        consumer: ConsumerId,
+        credit: Credit,
+    },
+    /// Items have been written to a consumer.
+    Written {
+        task: TaskId,
+        consumer: Arc<Consumer>,
+    },
     Queues(oneshot::Sender<Vec<QueueView>>),
     Workers(oneshot::Sender<Vec<WorkerView>>),
 }
 
 impl Command {
-    /// Bytes of arguments or results it carries.
+    /// Bytes of arguments, results or items it carries.
     fn payload_bytes(&self) -> usize {
         match self {
             Self::Ask { asks, .. } => asks.iter().map(Ask::payload_bytes).sum(),
             Self::WorkerInput { input, .. } => input.payload_bytes(),
             Self::CompleteLarge { result, .. } => result.data.len(),
+            Self::Emit { said, .. } => said.payload_bytes(),
             _ => 0,
         }
     }
@@ -88,6 +108,11 @@ struct Shared {
     /// Callers that left. The loop drops their waits on its next turn, so this
     /// is never longer than the list of waits.
     gone: Mutex<Vec<CallerId>>,
+    /// Consumers of streams that left before the end: no more than there are
+    /// streams.
+    left: Mutex<Vec<(TaskId, Arc<Consumer>)>>,
+    /// Something has been added to that list.
+    leaving: Notify,
     /// KiB that large commands on their way may still take.
     large: Arc<Semaphore>,
     ended: CancellationToken,
@@ -106,6 +131,8 @@ impl Broker {
             epoch,
             durability,
             gone: Mutex::default(),
+            left: Mutex::default(),
+            leaving: Notify::new(),
             large: Arc::new(Semaphore::new(COMMAND_QUEUE_KIB)),
             ended: CancellationToken::new(),
             why: OnceLock::new(),
@@ -198,6 +225,13 @@ impl Broker {
         }
     }
 
+    /// Opens a stream of items: its first answer, and the stream for as long as
+    /// somebody takes from it.
+    pub(crate) async fn iterate(&self, iterate: Iterate) -> Result<(Answer, ConsumerGuard), Error> {
+        let guard = ConsumerGuard::new(self.clone(), iterate.spec.id, iterate.consumer.clone());
+        Ok((self.call(Op::Iterate(iterate)).await?, guard))
+    }
+
     pub(crate) async fn worker_hello(&self, hello: WorkerHello, conn: Arc<WorkerConn>) -> Result<SessionId, Error> {
         self.request(|opened| Command::WorkerHello { hello, conn, opened })
             .await?
@@ -222,6 +256,23 @@ impl Broker {
 
     pub(super) fn take_gone(&self) -> Vec<CallerId> {
         std::mem::take(&mut *self.shared.gone.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Nobody takes the items of a stream any more.
+    pub(super) fn consumer_left(&self, task: TaskId, consumer: Arc<Consumer>) {
+        let mut left = self.shared.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.push((task, consumer));
+        drop(left);
+        self.shared.leaving.notify_one();
+    }
+
+    /// Until a consumer has left. Cancel safe.
+    pub(super) async fn leaving(&self) {
+        self.shared.leaving.notified().await;
+    }
+
+    pub(super) fn take_left(&self) -> Vec<(TaskId, Arc<Consumer>)> {
+        std::mem::take(&mut *self.shared.left.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -3,12 +3,15 @@
 
 mod caller;
 mod callers;
+mod consumer;
+mod emitter;
 mod error;
 mod handle;
 mod outbox;
 mod payloads;
 mod reader;
 mod run;
+mod streams;
 mod waiters;
 mod worker;
 mod workers;
@@ -25,6 +28,8 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 pub(crate) use caller::{Answer, Answered, Ask, Caller, Enqueue, Op};
+pub(crate) use consumer::{Consumer, ConsumerGuard, Frame, Iterate};
+pub(crate) use emitter::{Control, Emission, EmitRun, Emitter};
 pub(crate) use error::{End, Error};
 pub(crate) use handle::{Broker, CallerGuard, Command};
 pub(crate) use run::Loop;
@@ -86,6 +91,7 @@ pub(crate) fn open(backing: Backing, clock: Arc<dyn Clock>) -> Result<(Broker, L
         waiters: waiters::Waiters::default(),
         resolving: HashMap::new(),
         sessions,
+        streams: streams::Streams::default(),
         payloads: payloads::PayloadCache::new(PAYLOAD_CACHE_BYTES, last_stored),
         writer,
         reader,

@@ -3,7 +3,8 @@
 //!
 //! An outbox has no capacity of its own. Whoever feeds the loop bounds it: a
 //! caller by its outstanding operations, a worker by its slots and by being
-//! read from only while there is [`Outbox::room`].
+//! read from only while there is [`Outbox::room`], the consumer of a stream by
+//! the credit there is for it.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -20,6 +20,7 @@ use super::error::End;
 use super::handle::{Broker, Command, Sent};
 use super::payloads::PayloadCache;
 use super::reader::{Found, Job, Reader};
+use super::streams::Streams;
 use super::waiters::Waiters;
 use super::workers::Sessions;
 use super::writer::{Writer, Written};
@@ -41,6 +42,7 @@ pub(crate) struct Loop {
     pub(super) waiters: Waiters,
     pub(super) resolving: HashMap<TaskId, Behind>,
     pub(super) sessions: Sessions,
+    pub(super) streams: Streams,
     pub(super) payloads: PayloadCache,
     pub(super) writer: Writer,
     pub(super) reader: Reader,
@@ -128,6 +130,7 @@ impl Loop {
                 () = stop.cancelled(), if !stopping => Wake::Time,
                 () = &mut nap => Wake::Time,
                 Some(sent) = self.commands.recv(), if take => Wake::Command(sent),
+                () = self.broker.leaving() => Wake::Time,
             };
             self.now = self.broker.clock().now();
             if self.core.next_wakeup().is_some_and(|due| due <= self.now) {
@@ -141,6 +144,9 @@ impl Loop {
             }
             for caller in self.broker.take_gone() {
                 self.waiters.remove_caller(caller);
+            }
+            for (task, consumer) in self.broker.take_left() {
+                self.consumer_left(task, &consumer);
             }
             self.flush();
             self.reader.kick();
@@ -180,6 +186,9 @@ impl Loop {
             Command::WorkerHangup { session, conn, clean } => self.worker_hangup(session, &conn, clean),
             Command::CompleteLarge { token, result, reply } => self.complete_large(token, result, reply),
             Command::FetchPayload { token, reply } => self.fetch(token, reply),
+            Command::Emit { run, emitter, said } => self.emit(run, &emitter, said),
+            Command::Flow { task, consumer, credit } => self.flow(task, consumer, credit),
+            Command::Written { task, consumer } => self.give_credit(task, &consumer),
             Command::Queues(reply) => {
                 let _ = reply.send(self.core.queues(self.now));
             }
@@ -209,7 +218,7 @@ impl Loop {
             if effect.after_commit() {
                 self.hold(Held::Effect(effect));
             } else {
-                self.worker_effect(effect);
+                self.effect(effect);
             }
         }
         // Both keep their capacity for the next event.
@@ -281,7 +290,7 @@ impl Loop {
             match held {
                 Held::Effect(Effect::Reply(request, reply)) => self.reply(request, reply),
                 Held::Effect(Effect::Finished(finished)) => self.finished(*finished),
-                Held::Effect(effect) => self.worker_effect(effect),
+                Held::Effect(effect) => self.effect(effect),
                 Held::Answer(caller, call, answer) => caller.answer(call, answer, true),
                 Held::Read(job) => self.reader.push(job),
             }

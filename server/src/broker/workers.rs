@@ -12,6 +12,7 @@ use asynq_store::StoreError;
 use tokio::sync::oneshot;
 use tracing::{debug, info};
 
+use super::emitter::Emitter;
 use super::error::{End, Error};
 use super::payloads::Cached;
 use super::reader::Job;
@@ -26,8 +27,29 @@ pub(super) struct Sessions {
     known: HashMap<SessionId, Session>,
     /// Runs whose arguments are being read, with what is to follow them.
     reading: HashMap<LeaseToken, Vec<StopCause>>,
-    /// Who waits for the verdict on a result that came on the data connection.
-    large: HashMap<LeaseToken, VecDeque<oneshot::Sender<Verdict>>>,
+    /// Who waits for the verdict on what came on the data connection.
+    expected: HashMap<LeaseToken, VecDeque<Expecting>>,
+}
+
+/// See [`Sessions::expect_verdict`].
+#[derive(Debug)]
+pub(super) enum Expecting {
+    /// A result too large for the session.
+    Call(oneshot::Sender<Verdict>),
+    /// The end of a stream.
+    Emit(Arc<Emitter>),
+}
+
+impl From<Arc<Emitter>> for Expecting {
+    fn from(emitter: Arc<Emitter>) -> Self {
+        Self::Emit(emitter)
+    }
+}
+
+impl From<oneshot::Sender<Verdict>> for Expecting {
+    fn from(reply: oneshot::Sender<Verdict>) -> Self {
+        Self::Call(reply)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +69,11 @@ impl Sessions {
         if let Some(conn) = self.known.remove(&session).and_then(|session| session.conn) {
             conn.outbox().end(End::LeaseOver);
         }
+    }
+
+    /// The next verdict on the run does not go to its session.
+    pub(super) fn expect_verdict(&mut self, token: LeaseToken, by: impl Into<Expecting>) {
+        self.expected.entry(token).or_default().push_back(by.into());
     }
 
     fn conn(&self, session: SessionId) -> Option<&Arc<WorkerConn>> {
@@ -167,7 +194,7 @@ impl Loop {
     /// A result that came on the data connection, which names no session.
     pub(super) fn complete_large(&mut self, token: LeaseToken, result: Payload, reply: oneshot::Sender<Verdict>) {
         let holder = self.holder(token);
-        self.sessions.large.entry(token).or_default().push_back(reply);
+        self.sessions.expect_verdict(token, reply);
         // Nobody holds a stale token: the core refuses it whoever says it.
         let session = holder.unwrap_or(SessionId([0; 16]));
         self.apply(Event::Completed { session, token, result });
@@ -184,7 +211,7 @@ impl Loop {
     }
 
     /// Who holds a run, if its token is the task's current grant.
-    fn holder(&self, token: LeaseToken) -> Option<SessionId> {
+    pub(super) fn holder(&self, token: LeaseToken) -> Option<SessionId> {
         let record = self.core.task(token.task)?.record;
         match record.state {
             State::Running(run) | State::Stopping(run, _) if record.grant == token.grant => Some(run.session),
@@ -248,20 +275,22 @@ impl Loop {
 
     /// What became of what a worker said, now that it is durable.
     pub(super) fn acknowledge(&mut self, session: SessionId, token: LeaseToken, verdict: Verdict) {
-        let Some(replies) = self.sessions.large.get_mut(&token) else {
+        let Some(expecting) = self.sessions.expected.get_mut(&token) else {
             return self.sessions.send(session, ToWorker::Ack(token, verdict));
         };
-        if let Some(reply) = replies.pop_front() {
+        match expecting.pop_front() {
             // A worker that has gone asks again.
-            let _ = reply.send(verdict);
+            Some(Expecting::Call(reply)) => drop(reply.send(verdict)),
+            Some(Expecting::Emit(emitter)) => emitter.acknowledge(verdict),
+            None => {}
         }
-        if replies.is_empty() {
-            self.sessions.large.remove(&token);
+        if expecting.is_empty() {
+            self.sessions.expected.remove(&token);
         }
     }
 
-    /// Effects that concern workers only.
-    pub(super) fn worker_effect(&mut self, effect: Effect) {
+    /// Effects for workers, and for who consumes what they yield.
+    pub(super) fn effect(&mut self, effect: Effect) {
         match effect {
             Effect::Assign(run) => self.assign(run),
             Effect::Stop { session, token, cause } => self.stop_run(session, token, cause),
@@ -271,6 +300,8 @@ impl Loop {
                 verdict,
             } => self.acknowledge(session, token, verdict),
             Effect::SessionEnded(session) => self.sessions.forget(session),
+            Effect::Credit { token, credit, .. } => self.streams.credit(token, credit),
+            Effect::Items { task, batch, .. } => self.streams.items(task, batch),
             Effect::Reply(..) | Effect::Finished(_) => {}
         }
     }

@@ -6,4 +6,7 @@ mod hostile;
 mod refusals;
 mod restart;
 mod sessions;
+mod streaming;
+mod streams;
+mod streams_bad;
 mod workers;

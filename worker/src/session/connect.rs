@@ -2,18 +2,17 @@
 
 use std::time::Duration;
 
-use asynq_proto::v1::workers_client::WorkersClient;
 use asynq_proto::v1::{WorkHello, WorkReply, WorkRequest, WorkWelcome};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-use super::transfer::{self, Transfer};
+use super::transfer::Transfer;
 use super::{Ended, Session};
+use crate::data;
 use crate::lease::{Lease, since_boot};
 use crate::limits::WELCOME;
 
@@ -24,7 +23,6 @@ pub(super) struct Link {
     pub(super) replies: Streaming<WorkReply>,
     /// What came along with the welcome.
     pub(super) first: WorkReply,
-    pub(super) data: WorkersClient<Channel>,
     pub(super) transfers: FuturesUnordered<BoxFuture<'static, Transfer>>,
     pub(super) beats: Interval,
     pub(super) pace: Pace,
@@ -88,7 +86,7 @@ impl Session {
         let greeting = async move {
             let closed = || Status::unavailable("the broker closed the session before its welcome");
             requests.send(hello).await.map_err(|_| closed())?;
-            let mut replies = transfer::client(channel)
+            let mut replies = data::client(channel)
                 .work(ReceiverStream::new(outgoing))
                 .await?
                 .into_inner();
@@ -114,7 +112,6 @@ impl Session {
             requests: Some(requests),
             replies,
             first,
-            data: transfer::client(self.config.connector.data()),
             transfers: FuturesUnordered::new(),
             beats,
             pace: Pace::default(),

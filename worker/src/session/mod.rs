@@ -10,9 +10,11 @@ use std::pin::pin;
 use std::time::Duration;
 
 use asynq_proto::limits::MAX_BATCH_OPS;
+use asynq_proto::v1::workers_client::WorkersClient;
 use asynq_proto::{Backoff, Connector, v1};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
+use tonic::transport::Channel;
 
 use crate::error::RunError;
 use crate::lease::{Lease, since_boot};
@@ -34,6 +36,8 @@ pub(crate) enum Mode {
 /// What the session tells the broker, and how long it tries.
 pub(crate) struct SessionConfig {
     pub(crate) connector: Connector,
+    /// For values too large for the session.
+    pub(crate) data: WorkersClient<Channel>,
     pub(crate) name: String,
     pub(crate) slots: u32,
     pub(crate) tasks: Vec<v1::TaskDeclaration>,
@@ -171,7 +175,10 @@ impl Session {
                     return Err(Ended);
                 }
                 for Report { token, outcome } in self.taken.drain(..) {
-                    self.ledger.over(token, outcome);
+                    match outcome {
+                        Some(outcome) => self.ledger.over(token, outcome),
+                        None => self.ledger.settled(token),
+                    }
                 }
             }
             // An error is the worker's future dropped.

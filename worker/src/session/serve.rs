@@ -10,6 +10,7 @@ use super::connect::{BrokerClock, Link, Pace};
 use super::transfer::{self, Transfer};
 use super::{Ended, Session};
 use crate::context::{Context, Control, LeaseToken, Run, StopCause};
+use crate::emit::Reader;
 use crate::lease::since_boot;
 use crate::ledger::Outcome;
 use crate::limits::{GOODBYE, MAX_TRANSFERS};
@@ -132,7 +133,7 @@ impl Session {
         }
         if self.drain.is_some() {
             self.ledger.answer(token, Outcome::Released);
-        } else if self.ledger.unfinished() >= self.config.slots as usize {
+        } else if !self.has_slot() {
             tracing::warn!(?token, "the broker assigned more tasks than there are slots");
             self.ledger.answer(token, Outcome::Released);
         } else if assignment.fetch_payload {
@@ -142,6 +143,13 @@ impl Session {
             let control = self.ledger.going(token);
             self.start(token, assignment, payload, control, broker);
         }
+    }
+
+    /// Runs that wait for their readers, or only for the broker's word, do not count.
+    fn has_slot(&self) -> bool {
+        let slots = self.config.slots as usize;
+        let going = self.ledger.unfinished();
+        going < slots || going < slots + self.ledger.slotless()
     }
 
     fn start(
@@ -154,8 +162,16 @@ impl Session {
     ) {
         let ends_at = ends_at(&assignment, broker);
         let Assignment {
-            name, queue, series, ..
+            name,
+            queue,
+            series,
+            stream,
+            ..
         } = assignment;
+        let reader = stream.map(|credit| Reader {
+            session: self.id.clone().unwrap_or_default(),
+            credit,
+        });
         let context = Context::new(Run {
             token,
             name,
@@ -164,18 +180,26 @@ impl Session {
             ends_at,
             control,
         });
+        let streams = reader.is_some();
+        let start = Start {
+            context,
+            payload,
+            reader,
+        };
         // The runtime may be stalled by a handler; this thread must not wait for it.
-        if self.starts.try_send(Start { context, payload }).is_err() {
+        if self.starts.try_send(start).is_err() {
             self.ledger.over(token, Outcome::Released);
+        } else if streams {
+            self.ledger.streams(token);
         }
     }
 
     fn start_transfers(&mut self, link: &mut Link) {
         while link.transfers.len() < MAX_TRANSFERS {
             let transfer = if let Some(token) = self.ledger.next_fetch() {
-                transfer::fetch(link.data.clone(), token).boxed()
+                transfer::fetch(self.config.data.clone(), token).boxed()
             } else if let Some((token, result)) = self.ledger.next_upload() {
-                transfer::deliver(link.data.clone(), token, result).boxed()
+                transfer::deliver(self.config.data.clone(), token, result).boxed()
             } else {
                 break;
             };

@@ -1,6 +1,5 @@
 //! Bulk data: arguments fetched and results delivered on the data connection.
 
-use asynq_proto::limits::MAX_MESSAGE_BYTES;
 use asynq_proto::v1::workers_client::WorkersClient;
 use asynq_proto::v1::{Completion, FetchPayloadRequest, RunAck};
 use asynq_proto::{Backoff, Payload};
@@ -20,13 +19,6 @@ pub(crate) enum Transfer {
     Delivered(LeaseToken, RunAck),
     /// The broker refuses a result for good.
     Refused(LeaseToken, Status),
-}
-
-/// A client whose messages may be as large as the wire allows.
-pub(crate) fn client(channel: Channel) -> WorkersClient<Channel> {
-    WorkersClient::new(channel)
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
 
 pub(crate) async fn fetch(mut client: WorkersClient<Channel>, token: LeaseToken) -> Transfer {

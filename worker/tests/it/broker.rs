@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use asynq_proto::limits::MAX_MESSAGE_BYTES;
+use asynq_proto::v1::emit_frame::Frame;
 use asynq_proto::v1::workers_server::{Workers, WorkersServer};
 use asynq_proto::v1::{
-    Assignment, Completion, FetchPayloadRequest, LeaseToken, Payload, RunAck, StopCause, StopRun, WorkHello, WorkReply,
-    WorkRequest, WorkWelcome,
+    Assignment, Completion, Credit, EmitControl, EmitFrame, FetchPayloadRequest, LeaseToken, Payload, RunAck,
+    StopCause, StopRun, WorkHello, WorkReply, WorkRequest, WorkWelcome,
 };
 use asynq_worker::{RunError, WorkerBuilder};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -35,6 +36,7 @@ pub(crate) async fn within<T>(what: impl Future<Output = T>) -> T {
 pub(crate) struct Broker {
     address: SocketAddr,
     links: mpsc::Receiver<Link>,
+    emits: mpsc::Receiver<Emit>,
     pub(crate) bulk: Arc<Bulk>,
     server: JoinHandle<()>,
 }
@@ -61,6 +63,13 @@ pub(crate) struct Link {
     said: mpsc::Receiver<WorkRequest>,
     acks: Arc<AtomicBool>,
     beats: Arc<AtomicU64>,
+}
+
+/// One stream of items. Dropping it cuts it.
+pub(crate) struct Emit {
+    pub(crate) hello: EmitFrame,
+    frames: Streaming<EmitFrame>,
+    control: mpsc::Sender<Result<EmitControl, Status>>,
 }
 
 /// Short enough for tests to see heartbeats.
@@ -101,9 +110,11 @@ impl Broker {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (links_in, links) = mpsc::channel(4);
+        let (emits_in, emits) = mpsc::channel(4);
         let bulk = Arc::<Bulk>::default();
         let service = WorkersServer::new(Service {
             links: links_in,
+            emits: emits_in,
             bulk: bulk.clone(),
         })
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -125,6 +136,7 @@ impl Broker {
         Self {
             address,
             links,
+            emits,
             bulk,
             server,
         }
@@ -137,6 +149,11 @@ impl Broker {
     /// The worker's next connection, not yet welcomed.
     pub(crate) async fn hello(&mut self) -> Link {
         within(self.links.recv()).await.unwrap()
+    }
+
+    /// The worker's next stream of items.
+    pub(crate) async fn emit(&mut self) -> Emit {
+        within(self.emits.recv()).await.unwrap()
     }
 
     /// The worker's next connection, welcomed.
@@ -225,6 +242,47 @@ impl Link {
     }
 }
 
+impl Emit {
+    pub(crate) async fn next(&mut self) -> Option<Frame> {
+        within(self.frames.message()).await.unwrap()?.frame
+    }
+
+    /// The next frame, if it comes within this time.
+    pub(crate) async fn next_within(&mut self, time: Duration) -> Option<Frame> {
+        let next = tokio::time::timeout(time, self.frames.message()).await.ok()?;
+        next.unwrap()?.frame
+    }
+
+    /// Waits for the end of the worker's frames; what it had sent before may still come.
+    pub(crate) async fn cut_by_the_worker(mut self) {
+        within(async { while let Ok(Some(_)) = self.frames.message().await {} }).await;
+    }
+
+    pub(crate) async fn grant(&self, credit: Credit) {
+        self.control(EmitControl {
+            credit: Some(credit),
+            ack: None,
+        })
+        .await;
+    }
+
+    pub(crate) async fn ack(&self) {
+        let ack = RunAck {
+            token: self.hello.token.clone(),
+            ..RunAck::default()
+        };
+        self.control(EmitControl {
+            credit: None,
+            ack: Some(ack),
+        })
+        .await;
+    }
+
+    async fn control(&self, control: EmitControl) {
+        within(self.control.send(Ok(control))).await.unwrap();
+    }
+}
+
 /// Polls until something is so.
 pub(crate) async fn until(mut so: impl FnMut() -> bool) {
     within(async {
@@ -268,12 +326,24 @@ impl Running {
 
 struct Service {
     links: mpsc::Sender<Link>,
+    emits: mpsc::Sender<Emit>,
     bulk: Arc<Bulk>,
 }
 
 #[tonic::async_trait]
 impl Workers for Service {
     type WorkStream = ReceiverStream<Result<WorkReply, Status>>;
+    type EmitStream = ReceiverStream<Result<EmitControl, Status>>;
+
+    async fn emit(&self, request: Request<Streaming<EmitFrame>>) -> Result<Response<Self::EmitStream>, Status> {
+        let mut frames = request.into_inner();
+        let hello = frames.message().await?.ok_or_else(|| Status::cancelled("no hello"))?;
+        let (control, out) = mpsc::channel(16);
+        let emit = Emit { hello, frames, control };
+        let over = |_| Status::unavailable("the test is over");
+        self.emits.send(emit).await.map_err(over)?;
+        Ok(Response::new(ReceiverStream::new(out)))
+    }
 
     async fn work(&self, request: Request<Streaming<WorkRequest>>) -> Result<Response<Self::WorkStream>, Status> {
         let mut requests = request.into_inner();

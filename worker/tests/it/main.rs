@@ -6,3 +6,4 @@ mod drain;
 mod payloads;
 mod runs;
 mod session;
+mod streams;

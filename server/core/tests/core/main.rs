@@ -6,4 +6,5 @@ mod model;
 mod restart;
 mod shard;
 mod stops;
+mod streams;
 mod workers;

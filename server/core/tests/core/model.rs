@@ -135,6 +135,7 @@ impl World {
                 Effect::SessionEnded(id) => {
                     self.connected.remove(&id.0[0]);
                 }
+                Effect::Credit { .. } | Effect::Items { .. } => panic!("nobody asked for a stream: {effect:?}"),
                 Effect::Reply(..) | Effect::Ack { .. } => panic!("answered in its own step: {effect:?}"),
             }
         }

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use asynq_core::{
-    Assignment, Change, Closed, Core, Declaration, Effect, Epoch, Event, Failure, Finished, Hello, LeaseToken, Name,
-    Niceness, Options, Output, Payload, Recovered, Reply, RequestId, Seq, SessionId, SessionRecord, StateName,
-    StopCause, TaskId, TaskRecord, TaskSpec, Timestamp, Verdict,
+    Assignment, Change, Closed, Core, Credit, Declaration, Effect, Epoch, Event, Failure, Finished, Hello, ItemBatch,
+    LeaseToken, Name, Niceness, Options, Output, Payload, Reader, Recovered, Reply, RequestId, Seq, SessionId,
+    SessionRecord, StateName, StopCause, TaskId, TaskRecord, TaskSpec, Timestamp, Verdict,
 };
 
 pub(crate) struct Shard {
@@ -227,6 +227,10 @@ impl Shard {
     }
 
     pub(crate) fn try_enqueue(&mut self, id: TaskId, spec: &Spec) -> Reply {
+        self.try_iterate(id, spec, None)
+    }
+
+    pub(crate) fn try_iterate(&mut self, id: TaskId, spec: &Spec, reader: Option<Reader>) -> Reply {
         self.next_request += 1;
         let request = RequestId(self.next_request);
         let task = TaskSpec {
@@ -241,6 +245,7 @@ impl Shard {
         self.apply(Event::Enqueue {
             request,
             spec: Box::new(task),
+            reader,
         });
         self.reply(request)
     }
@@ -321,7 +326,7 @@ impl Shard {
     }
 
     /// What a worker says of a run is answered exactly once, in the same step.
-    fn verdict(&mut self, token: LeaseToken) -> Verdict {
+    pub(crate) fn verdict(&mut self, token: LeaseToken) -> Verdict {
         let at = self
             .effects
             .iter()
@@ -353,6 +358,22 @@ impl Shard {
         match self.effects.pop_front() {
             Some(Effect::Stop { token, cause, .. }) => (token, cause),
             other => panic!("no run was stopped but {other:?}"),
+        }
+    }
+
+    /// The next effect, which is to be items.
+    pub(crate) fn items(&mut self) -> ItemBatch {
+        match self.effects.pop_front() {
+            Some(Effect::Items { batch, .. }) => batch,
+            other => panic!("no items but {other:?}"),
+        }
+    }
+
+    /// The next effect, which is to be credit for a run.
+    pub(crate) fn credited(&mut self) -> (LeaseToken, Credit) {
+        match self.effects.pop_front() {
+            Some(Effect::Credit { token, credit, .. }) => (token, credit),
+            other => panic!("no credit but {other:?}"),
         }
     }
 

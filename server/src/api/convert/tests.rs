@@ -74,6 +74,7 @@ fn options_reach_the_core() {
         max_attempts: Some(1_000),
         max_timeouts: Some(1),
         result_ttl: Some(Duration::ZERO),
+        stream: false,
     };
     assert_eq!(spec.options, expected);
 }
@@ -263,6 +264,7 @@ fn hellos_are_checked() {
         name: name.into(),
         timeout_ms: 0,
         max_attempts,
+        iterator: false,
     };
     for (bad, field) in [
         (

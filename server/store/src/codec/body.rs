@@ -39,6 +39,8 @@ pub(super) struct Task {
     max_timeouts: Option<u32>,
     #[prost(uint64, optional, tag = "17")]
     result_ttl: Option<u64>,
+    #[prost(bool, tag = "18")]
+    stream: bool,
 
     /// As the column `state` of the schema.
     #[prost(uint32, tag = "20")]

@@ -203,9 +203,17 @@ fn any_options() -> impl Strategy<Value = Options> {
         times,
         option::of(any::<u32>()),
         option::of(any::<u32>()),
+        any::<bool>(),
     )
         .prop_map(
-            |(niceness, placement, (start_before, timeout, deadline, result_ttl), max_attempts, max_timeouts)| {
+            |(
+                niceness,
+                placement,
+                (start_before, timeout, deadline, result_ttl),
+                max_attempts,
+                max_timeouts,
+                stream,
+            )| {
                 Options {
                     niceness,
                     placement,
@@ -215,6 +223,7 @@ fn any_options() -> impl Strategy<Value = Options> {
                     max_attempts,
                     max_timeouts,
                     result_ttl,
+                    stream,
                 }
             },
         )

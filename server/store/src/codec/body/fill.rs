@@ -74,6 +74,7 @@ impl Task {
             max_attempts,
             max_timeouts,
             result_ttl,
+            stream,
         } = options;
         self.niceness = i32::from(niceness.get());
         self.placement = match placement {
@@ -87,6 +88,7 @@ impl Task {
         self.max_attempts = *max_attempts;
         self.max_timeouts = *max_timeouts;
         self.result_ttl = result_ttl.map(nanos);
+        self.stream = *stream;
     }
 
     fn fill_state(&mut self, state: &State) {

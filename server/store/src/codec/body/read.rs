@@ -75,6 +75,7 @@ impl Task {
             max_attempts: self.max_attempts,
             max_timeouts: self.max_timeouts,
             result_ttl: self.result_ttl.map(Duration::from_nanos),
+            stream: self.stream,
         })
     }
 

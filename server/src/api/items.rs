@@ -1,0 +1,265 @@
+//! Items and the credit for them, from the wire and to it.
+
+use asynq_core::{ConsumerId, Credit, ItemBatch, SessionId, TaskId, Timestamp};
+use asynq_proto::limits::MAX_PAYLOAD_BYTES;
+use asynq_proto::v1;
+use asynq_proto::v1::emit_frame::Frame as EmitFrame;
+use asynq_proto::v1::stream_frame::Frame as Wire;
+
+use super::{convert, render};
+use crate::broker::{Consumer, Control, Emission, EmitRun, Error, Frame, Iterate};
+use crate::limits::{MAX_CONTENT_TYPE_BYTES, MAX_ITEM_BATCH_BYTES, MAX_ITEMS_PER_BATCH};
+
+pub(super) fn iterate(request: v1::IterateRequest, now: Timestamp) -> Result<Iterate, Error> {
+    let id = consumer_id(&request.consumer_id)?;
+    let consumer = match request.credit {
+        _ if request.auto_ack => Consumer::auto_ack(id),
+        Some(asked) => Consumer::new(id, credit(asked)),
+        None => {
+            let problem = "is missing: say what you have room for, or set auto_ack";
+            return Err(convert::invalid("credit", problem));
+        }
+    };
+    let task = request.task.ok_or_else(|| convert::invalid("task", "is missing"))?;
+    let task = v1::EnqueueRequest {
+        first_send: false,
+        ..task
+    };
+    let enqueue = convert::enqueue(task, now)?;
+    Ok(Iterate {
+        spec: enqueue.spec,
+        is_new: enqueue.first_send,
+        consumer,
+    })
+}
+
+pub(super) fn flow(request: v1::FlowRequest) -> Result<(TaskId, ConsumerId, Credit), Error> {
+    let asked = request.credit.ok_or_else(|| convert::invalid("credit", "is missing"))?;
+    Ok((
+        convert::task_id("id", &request.id)?,
+        consumer_id(&request.consumer_id)?,
+        credit(asked),
+    ))
+}
+
+pub(super) fn stop(request: &v1::StopRequest) -> Result<(TaskId, ConsumerId), Error> {
+    Ok((convert::task_id("id", &request.id)?, consumer_id(&request.consumer_id)?))
+}
+
+fn consumer_id(bytes: &[u8]) -> Result<ConsumerId, Error> {
+    sixteen("consumer_id", bytes).map(ConsumerId)
+}
+
+fn sixteen(field: &'static str, bytes: &[u8]) -> Result<[u8; 16], Error> {
+    let problem = || {
+        convert::invalid(
+            field,
+            format!("is {} bytes long, 16 random ones are expected", bytes.len()),
+        )
+    };
+    bytes.try_into().map_err(|_| problem())
+}
+
+/// What the first frame of an Emit stream says besides items.
+pub(super) fn emit_run(frame: &mut v1::EmitFrame) -> Result<EmitRun, Error> {
+    Ok(EmitRun {
+        token: convert::token(frame.token.take())?,
+        session: sixteen("session", &frame.session).map(SessionId)?,
+    })
+}
+
+/// A frame of an Emit stream; `None` if there is nothing in it, as may be in
+/// the first.
+pub(super) fn emission(frame: v1::EmitFrame) -> Result<Option<Emission>, Error> {
+    let emission = match frame.frame {
+        Some(EmitFrame::Items(items)) => Emission::Items(batch(items)?),
+        Some(EmitFrame::Blocked(used_up)) => Emission::Blocked(credit(used_up)),
+        Some(EmitFrame::End(end)) => Emission::End(end.count),
+        Some(EmitFrame::Failure(failure)) => Emission::Failed(convert::task_failure(failure)),
+        None => return Ok(None),
+    };
+    Ok(Some(emission))
+}
+
+fn batch(items: v1::ItemBatch) -> Result<ItemBatch, Error> {
+    let (count, bytes) = (items.lengths.len(), items.data.len());
+    if !(1..=MAX_ITEMS_PER_BATCH).contains(&count) {
+        let problem = format!("are {count}, allowed are 1 to {MAX_ITEMS_PER_BATCH}");
+        return Err(convert::invalid("items.lengths", problem));
+    }
+    let sum: u64 = items.lengths.iter().copied().map(u64::from).sum();
+    if sum != bytes as u64 {
+        let problem = format!("is {bytes} bytes long, the lengths add up to {sum}");
+        return Err(convert::invalid("items.data", problem));
+    }
+    if count == 1 && bytes > MAX_PAYLOAD_BYTES {
+        return Err(Error::PayloadTooLarge { field: "items", bytes });
+    }
+    if count > 1 && bytes > MAX_ITEM_BATCH_BYTES {
+        let problem = format!("is {bytes} bytes long, {MAX_ITEM_BATCH_BYTES} are allowed to more than one item");
+        return Err(convert::invalid("items.data", problem));
+    }
+    if items.content_type.len() > MAX_CONTENT_TYPE_BYTES {
+        let problem = format!("is longer than {MAX_CONTENT_TYPE_BYTES} bytes");
+        return Err(convert::invalid("items.content_type", problem));
+    }
+    let too_far = |first: u64, more: u64| first.checked_add(more).is_none();
+    if too_far(items.first_index, count as u64) || too_far(items.first_byte, sum) {
+        return Err(convert::invalid("items.first_index", "or first_byte is out of range"));
+    }
+    Ok(ItemBatch {
+        first_index: items.first_index,
+        first_byte: items.first_byte,
+        lengths: items.lengths,
+        data: items.data,
+        content_type: items.content_type.into(),
+    })
+}
+
+const fn credit(credit: v1::Credit) -> Credit {
+    Credit {
+        acked: credit.acked,
+        limit_index: credit.limit_index,
+        limit_bytes: credit.limit_bytes,
+    }
+}
+
+pub(super) const fn render_credit(credit: Credit) -> v1::Credit {
+    v1::Credit {
+        acked: credit.acked,
+        limit_index: credit.limit_index,
+        limit_bytes: credit.limit_bytes,
+    }
+}
+
+pub(super) fn render_frame(frame: Frame) -> v1::StreamFrame {
+    let frame = match frame {
+        Frame::Items(batch) => Wire::Items(v1::ItemBatch {
+            first_index: batch.first_index,
+            first_byte: batch.first_byte,
+            lengths: batch.lengths,
+            data: batch.data,
+            content_type: batch.content_type.into(),
+        }),
+        Frame::End { count, end } => Wire::End(v1::StreamEnd {
+            count,
+            finished: Some(render::finished(&end, false)),
+        }),
+    };
+    v1::StreamFrame { frame: Some(frame) }
+}
+
+pub(super) fn render_control(run: EmitRun, control: Control) -> v1::EmitControl {
+    v1::EmitControl {
+        credit: control.credit.map(render_credit),
+        ack: control.verdict.map(|verdict| render::run_ack(run.token, verdict)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn items(lengths: &[u32], bytes: usize) -> v1::ItemBatch {
+        v1::ItemBatch {
+            lengths: lengths.to_vec(),
+            data: vec![b'1'; bytes].into(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn batches_that_do_not_add_up_are_refused() {
+        let many = vec![0; MAX_ITEMS_PER_BATCH + 1];
+        let half = MAX_ITEM_BATCH_BYTES as u32 / 2;
+        let type_of = |len| v1::ItemBatch {
+            content_type: "t".repeat(len),
+            ..items(&[1], 1)
+        };
+        let far = v1::ItemBatch {
+            first_byte: u64::MAX,
+            ..items(&[1], 1)
+        };
+        for (bad, part) in [
+            (items(&[], 0), "1 to 512"),
+            (items(&many, 0), "1 to 512"),
+            (items(&[1, 2], 4), "add up to 3"),
+            (items(&[u32::MAX, u32::MAX], 4), "add up to 8589934590"),
+            (items(&[half, half + 1], MAX_ITEM_BATCH_BYTES + 1), "more than one item"),
+            (
+                items(&[MAX_PAYLOAD_BYTES as u32 + 1], MAX_PAYLOAD_BYTES + 1),
+                "MAX_PAYLOAD_BYTES",
+            ),
+            (type_of(MAX_CONTENT_TYPE_BYTES + 1), "content_type"),
+            (far, "first_byte"),
+        ] {
+            let message = batch(bad).expect_err(part).to_string();
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        for good in [
+            items(&[0], 0),
+            items(&[half, half], MAX_ITEM_BATCH_BYTES),
+            items(&[MAX_PAYLOAD_BYTES as u32], MAX_PAYLOAD_BYTES),
+            type_of(MAX_CONTENT_TYPE_BYTES),
+        ] {
+            batch(good).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_consumer_says_who_it_is_and_what_it_has_room_for() {
+        let good = v1::IterateRequest {
+            task: Some(v1::EnqueueRequest {
+                name: "rows".into(),
+                ..Default::default()
+            }),
+            consumer_id: vec![1; 16],
+            credit: Some(v1::Credit::default()),
+            auto_ack: false,
+        };
+        let now = Timestamp::from_millis(1_700_000_000_000);
+        assert!(iterate(good.clone(), now).unwrap().is_new, "its id is made here");
+        let auto = v1::IterateRequest {
+            credit: None,
+            auto_ack: true,
+            ..good.clone()
+        };
+        iterate(auto, now).unwrap();
+        let named = v1::EnqueueRequest {
+            id: iterate(good.clone(), now).unwrap().spec.id.0.to_vec(),
+            first_send: true,
+            ..good.task.clone().unwrap()
+        };
+        let named = v1::IterateRequest {
+            task: Some(named),
+            ..good.clone()
+        };
+        assert!(!iterate(named, now).unwrap().is_new, "first_send means nothing here");
+        for (bad, part) in [
+            (
+                v1::IterateRequest {
+                    consumer_id: vec![1; 15],
+                    ..good.clone()
+                },
+                "consumer_id is 15",
+            ),
+            (
+                v1::IterateRequest {
+                    credit: None,
+                    ..good.clone()
+                },
+                "credit is missing",
+            ),
+            (
+                v1::IterateRequest {
+                    task: None,
+                    ..good.clone()
+                },
+                "task is missing",
+            ),
+        ] {
+            let message = iterate(bad, now).expect_err(part).to_string();
+            assert!(message.contains(part), "{part}: {message}");
+        }
+    }
+}
