@@ -7,7 +7,7 @@ use asynq_proto::Payload;
 use crate::{
     CallStats, Error,
     session::Session,
-    spec::{Spec, task_options},
+    spec::{Spec, task_id, task_options},
 };
 
 pub(crate) type Decode<R> = fn(&Payload) -> Result<R, Error>;
@@ -37,6 +37,7 @@ impl<R: Send + 'static> Call<R> {
     }
 
     task_options!();
+    task_id!();
 
     /// Waits no longer than this, and ends in [`Error::Timeout`]; the task goes
     /// on. If there is no broker by then, it ends in [`Error::NoBroker`].

@@ -1,11 +1,12 @@
 //! The client: where everything starts.
 
-use asynq_proto::{Connector, Payload, Task};
+use asynq_proto::{Connector, Iter, Payload, Task};
 use serde::{Serialize, de::DeserializeOwned};
+use tokio_stream::{Stream, StreamExt};
 
 use crate::{
-    Call, Cancellation, Enqueue, Error, Explanation, Handle, QueueInfo, TaskId, TaskInfo, WorkerInfo, session::Session,
-    spec::Spec,
+    Call, Cancellation, Enqueue, Error, Explanation, Handle, Iterate, Map, QueueInfo, TaskId, TaskInfo, WorkerInfo,
+    session::Session, spec::Spec,
 };
 
 /// A connection to a broker that is kept up. Cheap to clone; clones share it.
@@ -86,6 +87,34 @@ impl Client {
         )
     }
 
+    /// Runs a task that yields items; resolves to the stream of them.
+    ///
+    /// ```no_run
+    /// # async fn example(client: asynq_client::Client) -> Result<(), asynq_client::Error> {
+    /// # use asynq_client::Iter;
+    /// const PRIMES: Iter<u64, u64> = Iter::new("primes");
+    ///
+    /// let mut primes = client.iterate(PRIMES, &1_000_000).await?;
+    /// while let Some(prime) = primes.try_next().await? {
+    ///     if prime > 100 {
+    ///         primes.stop().await?; // as dropping it does, but waits
+    ///         break;
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn iterate<A, T>(&self, task: Iter<A, T>, args: &A) -> Iterate<T>
+    where
+        A: Serialize,
+        T: DeserializeOwned + Send + 'static,
+    {
+        Iterate::new(
+            self.session.clone(),
+            Spec::new(&self.session, task.name(), encode(args)),
+            decode_item,
+        )
+    }
+
     /// [`Client::call`] for a name and a payload that are known at run time only.
     pub fn call_raw(&self, name: &str, payload: Payload) -> Call<Payload> {
         Call::new(
@@ -102,6 +131,48 @@ impl Client {
             Spec::new(&self.session, name, checked(payload)),
             keep,
         )
+    }
+
+    /// [`Client::iterate`] for a name and a payload that are known at run time only.
+    pub fn iterate_raw(&self, name: &str, payload: Payload) -> Iterate<Payload> {
+        Iterate::new(
+            self.session.clone(),
+            Spec::new(&self.session, name, checked(payload)),
+            keep,
+        )
+    }
+
+    /// Runs a task for each of many inputs, which are pulled as they are needed,
+    /// and gives the results in their order.
+    ///
+    /// ```no_run
+    /// # async fn example(client: asynq_client::Client) -> Result<(), asynq_client::Error> {
+    /// # use asynq_client::Task;
+    /// const DOUBLE: Task<u32, u64> = Task::new("double");
+    ///
+    /// let mut doubled = client.map(DOUBLE, 0..1_000_000).look_ahead(64);
+    /// while let Some(double) = doubled.try_next().await? {
+    ///     println!("{double}");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn map<A, R, I>(&self, task: Task<A, R>, inputs: I) -> Map<R>
+    where
+        A: Serialize + 'static,
+        R: DeserializeOwned + Send + 'static,
+        I: IntoIterator<Item = A>,
+        I::IntoIter: Send + 'static,
+    {
+        let inputs = tokio_stream::iter(inputs.into_iter().map(|args| encode(&args)));
+        let common = Spec::new(&self.session, task.name(), Ok(Payload::null()));
+        Map::new(self.session.clone(), common, decode, Box::pin(inputs))
+    }
+
+    /// [`Client::map`] for a name and payloads that are known at run time only,
+    /// and perhaps not yet.
+    pub fn map_raw(&self, name: &str, inputs: impl Stream<Item = Payload> + Send + 'static) -> Map<Payload> {
+        let common = Spec::new(&self.session, name, Ok(Payload::null()));
+        Map::new(self.session.clone(), common, keep, Box::pin(inputs.map(checked)))
     }
 
     /// A handle on a task that was enqueued before, perhaps by somebody else.
@@ -150,6 +221,13 @@ fn checked(payload: Payload) -> Result<Payload, Error> {
 
 fn decode<R: DeserializeOwned>(payload: &Payload) -> Result<R, Error> {
     payload.decode().map_err(Error::from)
+}
+
+fn decode_item<T: DeserializeOwned>(item: &Payload) -> Result<T, Error> {
+    item.decode().map_err(|error| Error::Codec {
+        doing: "read an item",
+        cause: error.to_string(),
+    })
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "has the shape of a decoder")]

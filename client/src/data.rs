@@ -5,12 +5,12 @@ use std::error::Error as _;
 use asynq_proto::{
     Backoff,
     limits::MAX_MESSAGE_BYTES,
-    v1::{self, admin_client::AdminClient, tasks_client::TasksClient},
+    v1::{self, admin_client::AdminClient, stream_frame::Frame, tasks_client::TasksClient},
 };
 use tokio::time::Instant;
-use tonic::{Code, Response, Status, transport::Channel};
+use tonic::{Code, Response, Status, Streaming, transport::Channel};
 
-use crate::{Error, PATIENCE, QueueInfo, TaskId, WorkerInfo};
+use crate::{Error, PATIENCE, QueueInfo, Refusal, TaskId, WorkerInfo};
 
 /// Unary calls, each tried again while there is no broker.
 #[derive(Debug)]
@@ -37,6 +37,51 @@ impl Data {
             async move { tasks.enqueue(now).await }
         })
         .await
+    }
+
+    /// Enqueues a task and opens the stream of its items.
+    pub(crate) async fn iterate(
+        &self,
+        id: TaskId,
+        mut request: v1::IterateRequest,
+    ) -> Result<(v1::Enqueued, Streaming<v1::StreamFrame>), Error> {
+        let unsure = |message| Error::NoBroker {
+            message,
+            id: Some(id),
+            indefinite: true,
+        };
+        let mut attempts = 0;
+        let opened = self.persist(unsure, || {
+            attempts += 1;
+            let (mut tasks, now) = (self.tasks(), request.clone());
+            if let Some(task) = &mut request.task {
+                task.first_send = false;
+            }
+            async move {
+                let mut frames = tasks.iterate(now).await?.into_inner();
+                let first = frames.message().await?.and_then(|frame| frame.frame);
+                match first {
+                    Some(Frame::Opened(enqueued)) => Ok(Response::new((enqueued, frames))),
+                    Some(_) => Err(Status::internal(
+                        "the broker sent items of a stream before it was opened",
+                    )),
+                    None => Err(Status::unavailable("the broker hung up")),
+                }
+            }
+        });
+        let opened = opened.await;
+        match opened {
+            // The stream was opened, but that never reached us, and it was not
+            // kept: a task ends with its reader.
+            Err(Error::Refused {
+                kind: Refusal::AlreadyExists,
+                ..
+            }) if attempts > 1 => Err(unsure(format!(
+                "the connection to the broker at {} broke while the stream was opened; iterate again",
+                self.broker
+            ))),
+            opened => opened,
+        }
     }
 
     /// Fetches how a task has ended, whatever the size of its result.
@@ -114,6 +159,6 @@ pub(crate) fn no_broker(broker: &str, cause: &str) -> String {
 
 /// The broker asks to come again, or it was not the broker who said this but
 /// the connection: only then a status has a source.
-fn is_transient(status: &Status) -> bool {
+pub(crate) fn is_transient(status: &Status) -> bool {
     status.code() == Code::Unavailable || status.source().is_some()
 }

@@ -6,7 +6,7 @@ use crate::{
     BoxFuture, Cancellation, Error, TaskId,
     call::Decode,
     session::Session,
-    spec::{Spec, task_options},
+    spec::{Spec, task_id, task_options},
 };
 
 /// A task to be put in its queue. Made by [`crate::Client::enqueue`].
@@ -26,6 +26,7 @@ impl<R: Send + 'static> Enqueue<R> {
     }
 
     task_options!();
+    task_id!();
 
     /// Waits no longer than this for the broker's word. An error after that is
     /// [indefinite](Error::is_indefinite).

@@ -52,6 +52,17 @@ pub enum Error {
         /// The broker may have done what was asked before it went.
         indefinite: bool,
     },
+    /// The connection that brought a task's items broke before their end. The
+    /// task ends with it; how far it went is not known. Iterate again.
+    #[error("{message}, after {taken} items of task {id}; the task was stopped, iterate again")]
+    StreamBroken {
+        /// The task.
+        id: TaskId,
+        /// How many items had come; all of them were given out before this error.
+        taken: u64,
+        /// Where and why.
+        message: String,
+    },
     /// The time given to `wait_at_most` has passed. The task goes on.
     #[error("the time to wait has passed; the task {id} goes on")]
     Timeout {
@@ -105,6 +116,7 @@ impl Error {
         matches!(
             self,
             Self::NoBroker { .. }
+                | Self::StreamBroken { .. }
                 | Self::Refused {
                     kind: Refusal::Exhausted,
                     ..
@@ -115,13 +127,20 @@ impl Error {
     /// What was asked may have happened all the same. An enqueue that ended
     /// so is safe to send again under its id: see [`crate::Enqueue::id_again`].
     pub const fn is_indefinite(&self) -> bool {
-        matches!(self, Self::NoBroker { indefinite: true, .. })
+        matches!(
+            self,
+            Self::NoBroker { indefinite: true, .. } | Self::StreamBroken { .. }
+        )
     }
 
     /// The task this is about, if the error knows it.
     pub const fn task(&self) -> Option<TaskId> {
         match self {
-            Self::Dead { id, .. } | Self::Cancelled { id } | Self::Expired { id } | Self::Timeout { id } => Some(*id),
+            Self::Dead { id, .. }
+            | Self::Cancelled { id }
+            | Self::Expired { id }
+            | Self::StreamBroken { id, .. }
+            | Self::Timeout { id } => Some(*id),
             Self::NoBroker { id, .. } => *id,
             _ => None,
         }
@@ -142,6 +161,7 @@ impl Error {
             Self::Expired { .. } => "EXPIRED",
             Self::Refused { reason, .. } => reason,
             Self::NoBroker { .. } => "NO_BROKER",
+            Self::StreamBroken { .. } => "STREAM_BROKEN",
             Self::Timeout { .. } => "WAIT_PASSED",
             Self::Codec { .. } => "CODEC",
             Self::PayloadTooLarge { .. } => "PAYLOAD_TOO_LARGE",

@@ -14,7 +14,9 @@
 //! ```
 //!
 //! One [`Client`] serves a whole program: clone it freely. All that is asked of
-//! it rides on one stream, many operations to a message.
+//! it rides on one stream, many operations to a message. Large values and the
+//! items of iterated tasks have a connection of their own, where they hold up
+//! nothing else.
 
 mod call;
 mod client;
@@ -23,17 +25,21 @@ mod enqueue;
 mod error;
 mod id;
 mod info;
+mod iterate;
 mod limits;
+mod map;
 mod session;
 mod spec;
 mod state;
 
-pub use asynq_proto::{JSON, OCTET_STREAM, Payload, Task, connect};
+pub use asynq_proto::{Iter, JSON, OCTET_STREAM, Payload, Task, connect};
 pub use call::{BoxFuture, Call};
 pub use client::Client;
 pub use enqueue::{Enqueue, Handle};
 pub use error::{Error, Refusal};
 pub use id::{ParseIdError, TaskId};
 pub use info::{CallStats, CancelOutcome, Cancellation, Explanation, QueueInfo, TaskInfo, WorkerInfo};
+pub use iterate::{Items, Iterate};
 pub use limits::{FIRST_CONNECT, PATIENCE};
+pub use map::Map;
 pub use state::{DeadReason, Failure, State};

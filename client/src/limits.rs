@@ -16,3 +16,15 @@ pub(crate) const RESEND_PAUSE: Duration = Duration::from_millis(500);
 
 /// Operations handed over by callers and not yet taken up by the session.
 pub(crate) const REQUEST_QUEUE: usize = 1024;
+
+/// Items a worker may run ahead of a reader who says nothing of it, to begin with …
+pub(crate) const AUTO_WINDOW: u32 = 256;
+/// … and at most, once the reader has shown that it is faster.
+pub(crate) const AUTO_WINDOW_GROWN: u32 = 4096;
+/// The most items a reader may let a worker run ahead.
+pub(crate) const MAX_WINDOW: u32 = 65_536;
+
+/// Tasks a map has under way, or done and not read, if it says nothing of it …
+pub(crate) const LOOK_AHEAD: usize = 256;
+/// … and at most.
+pub(crate) const MAX_LOOK_AHEAD: usize = 65_536;

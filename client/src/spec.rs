@@ -7,7 +7,7 @@ use asynq_proto::{Payload, v1};
 use crate::{Error, TaskId, session::Session};
 
 /// Name, arguments and options of a task that has not been sent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Spec {
     pub(crate) id: TaskId,
     /// Nobody has sent the id before.
@@ -60,7 +60,7 @@ pub(crate) fn unix_ms(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(1, |since| ms(since).max(1))
 }
 
-/// The builder methods that [`crate::Call`] and [`crate::Enqueue`] have in common.
+/// The builder methods that all have in common who run tasks.
 macro_rules! task_options {
     () => {
         /// The queue to put it in. Default: `default`.
@@ -142,7 +142,13 @@ macro_rules! task_options {
             self.spec.options.result_ttl_ms = Some(crate::spec::ms(ttl));
             self
         }
+    };
+}
+pub(crate) use task_options;
 
+/// The builder methods of those who run one task.
+macro_rules! task_id {
+    () => {
         /// Sends an id for a second time, after an error that
         /// [is indefinite](crate::Error::is_indefinite). Whatever became of the
         /// first, there is one task. Name, arguments, queue and series must be the same.
@@ -158,4 +164,4 @@ macro_rules! task_options {
         }
     };
 }
-pub(crate) use task_options;
+pub(crate) use task_id;

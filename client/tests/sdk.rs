@@ -1,6 +1,10 @@
 //! The SDK against a fake broker: what goes over the wire, and what callers see.
 
 mod fake;
+#[path = "sdk/iterate.rs"]
+mod iterate;
+#[path = "sdk/map.rs"]
+mod map;
 
 use std::time::Duration;
 

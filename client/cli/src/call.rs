@@ -1,21 +1,17 @@
 //! `asynq call`: run a task and print its result.
 
-use std::future::{IntoFuture, pending};
+use std::future::IntoFuture;
 
-use asynq_client::{CancelOutcome, Client, Error, Refusal, TaskId};
-use tokio::{
-    signal::ctrl_c,
-    time::{sleep, timeout},
-};
+use tokio::signal::ctrl_c;
 
 use crate::{
     arguments,
     cli::Format,
     connect::connect,
-    failure::{Failure, say},
-    limits::{CANCEL_WITHIN, NO_WORKER_AFTER},
+    failure::Failure,
     options::TaskOptions,
     report,
+    running::{cancel, warn_without_worker},
 };
 
 /// Run a task, wait for it, print its result as one line.
@@ -54,52 +50,9 @@ impl Args {
         let id = call.id();
         let result = tokio::select! {
             result = call.into_future() => result,
-            () = warn_without_worker(client, id, &self.name) => return Ok(()),
+            never = warn_without_worker(client, id, &self.name) => match never {},
             _ = ctrl_c() => return Err(cancel(client, id).await),
         };
         report::outcome(client, id, self.output, result).await
-    }
-}
-
-/// Tells the user if no worker can run the task. Never ends.
-async fn warn_without_worker(client: &Client, id: TaskId, name: &str) {
-    sleep(NO_WORKER_AFTER).await;
-    if let Ok(explanation) = client.explain(id).await
-        && explanation.reason == "no_worker"
-    {
-        say(
-            "NO_WORKER",
-            &format!("no worker has registered {name}; the task waits for one"),
-        );
-    }
-    pending::<()>().await;
-}
-
-/// Cancels the task after Ctrl-C, and says how that went. A second Ctrl-C does not wait for it.
-async fn cancel(client: &Client, id: TaskId) -> Failure {
-    let cancelled = tokio::select! {
-        cancelled = timeout(CANCEL_WITHIN, client.cancel(id)) => cancelled,
-        _ = ctrl_c() => return Failure::new(130, "DETACHED", format!("the task {id} may go on")),
-    };
-    match cancelled {
-        Ok(Ok(cancelled)) => {
-            let became = match cancelled.outcome {
-                CancelOutcome::Stopping => "is being stopped",
-                CancelOutcome::Finished => "had ended before",
-                _ => "was cancelled",
-            };
-            Failure::new(5, "CANCELLED", format!("the task {id} {became}"))
-        }
-        // Its arguments were still on their way, which ended with the call.
-        Ok(Err(Error::Refused {
-            kind: Refusal::NotFound,
-            ..
-        })) => Failure::new(5, "CANCELLED", format!("the task {id} was not enqueued")),
-        Ok(Err(error)) => error.into(),
-        Err(_) => Failure::new(
-            3,
-            "NO_BROKER",
-            format!("the broker does not answer; the task {id} may go on"),
-        ),
     }
 }

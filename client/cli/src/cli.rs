@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum, error::ErrorKind};
 
-use crate::{call, enqueue, failure::Failure, output, queue, task, worker};
+use crate::{call, enqueue, failure::Failure, iterate, map, output, queue, task, worker};
 
 /// Runs tasks on an asynq broker and looks after them.
 #[derive(Debug, Parser)]
@@ -25,6 +25,7 @@ const EXAMPLES: &str = "\
 Examples:
   asynq call echo '{\"a\":1}'          run a task, print its result
   asynq enqueue resize @job.json     put a task in its queue, print its id
+  asynq iterate count '{\"n\":9}'    print a task's items as they come
   asynq task explain ID              why is it not running?
   asynq worker ls                    who is there to run tasks
 
@@ -35,6 +36,8 @@ Exit codes: 0 done, 1 the task is dead, 2 wrong usage, 3 no broker, 4 timed out,
 enum Command {
     Call(call::Args),
     Enqueue(enqueue::Args),
+    Iterate(iterate::Args),
+    Map(map::Args),
     /// Look at tasks, wait for them, end them.
     #[command(subcommand)]
     Task(task::Command),
@@ -74,6 +77,8 @@ impl Cli {
         match self.command {
             Command::Call(args) => args.run(&self.broker).await,
             Command::Enqueue(args) => args.run(&self.broker).await,
+            Command::Iterate(args) => args.run(&self.broker).await,
+            Command::Map(args) => args.run(&self.broker).await,
             Command::Task(command) => command.run(&self.broker).await,
             Command::Queue(command) => command.run(&self.broker).await,
             Command::Worker(command) => command.run(&self.broker).await,
@@ -112,6 +117,11 @@ mod tests {
             "asynq call echo --niceness 21",
             "asynq call echo --retries 1000",
             "asynq call",
+            "asynq map echo",
+            "asynq map echo --jsonl - --look-ahead 0",
+            "asynq enqueue echo 1 --jsonl -",
+            "asynq iterate count --window 0",
+            "asynq iterate count --window 65537",
             "asynq call echo --key k",
             "asynq queue",
         ] {

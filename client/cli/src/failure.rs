@@ -38,6 +38,14 @@ impl Failure {
         Self { code, said: None }
     }
 
+    /// Says where, too.
+    pub(crate) fn at(mut self, place: &str) -> Self {
+        if let Some((_, message)) = &mut self.said {
+            *message = format!("{place}: {message}");
+        }
+        self
+    }
+
     pub(crate) const fn code(&self) -> u8 {
         self.code
     }
@@ -72,7 +80,7 @@ impl From<Error> for Failure {
             | Error::Address(_)
             | Error::PayloadTooLarge { .. }
             | Error::Codec { .. } => 2,
-            Error::NoBroker { .. } => 3,
+            Error::NoBroker { .. } | Error::StreamBroken { .. } => 3,
             Error::Cancelled { .. } | Error::Expired { .. } => 5,
             Error::Refused { .. } => 6,
             // Dead for any other reason.

@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, time::SystemTime};
 
-use asynq_client::{Cancellation, Failure, QueueInfo, TaskInfo, WorkerInfo};
+use asynq_client::{Cancellation, Error, Failure, QueueInfo, TaskInfo, WorkerInfo};
 use serde::Serialize;
 
-use crate::time::rfc3339;
+use crate::{failure, time::rfc3339};
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Task {
@@ -82,6 +82,29 @@ impl From<Failure> for TaskError {
             trace: Some(trace).filter(|trace| !trace.is_empty()),
         }
     }
+}
+
+/// `{"error":{…}}` for a task that gave no result.
+pub(crate) fn failed(error: Error) -> Result<String, failure::Failure> {
+    #[derive(Debug, Serialize)]
+    struct Failed {
+        error: TaskError,
+    }
+    let error = match error {
+        Error::Dead { failure, .. } => failure.into(),
+        error => TaskError {
+            kind: error.reason().to_ascii_lowercase(),
+            message: error.to_string(),
+            trace: None,
+        },
+    };
+    text(&Failed { error })
+}
+
+/// An object as text.
+pub(crate) fn text(value: &impl Serialize) -> Result<String, failure::Failure> {
+    let text = serde_json::to_string(value);
+    text.map_err(|error| failure::Failure::new(1, "OUTPUT", format!("failed to write JSON: {error}")))
 }
 
 #[derive(Debug, Serialize)]

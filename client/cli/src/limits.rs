@@ -11,3 +11,15 @@ pub(crate) const NO_WORKER_AFTER: Duration = Duration::from_secs(1);
 
 /// How long Ctrl-C waits for the broker to take the cancel.
 pub(crate) const CANCEL_WITHIN: Duration = Duration::from_secs(5);
+
+/// Bytes of items gathered before they are written, while more are at hand.
+pub(crate) const OUTPUT_BUFFER: usize = 64 * 1024;
+
+/// Lines of input read before they are asked for. Each may be as large as a
+/// payload, so there are few.
+pub(crate) const LINES_READ_AHEAD: usize = 4;
+
+/// Tasks enqueued and not acknowledged …
+pub(crate) const ENQUEUES_IN_FLIGHT: usize = 1024;
+/// … and the bytes of their arguments, the largest of which must fit.
+pub(crate) const ENQUEUE_BYTES_IN_FLIGHT: usize = 16 * 1024 * 1024;

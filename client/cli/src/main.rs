@@ -7,26 +7,37 @@ mod compact;
 mod connect;
 mod enqueue;
 mod failure;
+mod iterate;
 mod json;
+mod jsonl;
 mod limits;
+mod map;
 mod options;
 mod output;
 mod queue;
 mod report;
+mod running;
 mod task;
 mod time;
 mod worker;
 
 use std::process::ExitCode;
 
-use crate::failure::Failure;
+use crate::{cli::Cli, failure::Failure};
 
 fn main() -> ExitCode {
-    let result = cli::parse().and_then(|cli| runtime()?.block_on(cli.run()));
-    match result {
+    match cli::parse().and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let runtime = runtime()?;
+    let result = runtime.block_on(cli.run());
+    // A read of stdin or a write to stdout that hangs must not keep us.
+    runtime.shutdown_background();
+    result
 }
 
 /// One thread does: the command waits, the broker works.

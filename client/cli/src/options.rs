@@ -1,8 +1,8 @@
-//! The options of a task, as `call` and `enqueue` take them.
+//! The options of a task, as all that run tasks take them.
 
 use std::time::{Duration, SystemTime};
 
-use asynq_client::{Call, Enqueue, Payload};
+use asynq_client::{Call, Enqueue, Iterate, Map, Payload};
 
 use crate::time::{duration, instant};
 
@@ -97,6 +97,14 @@ macro_rules! apply {
 impl TaskOptions {
     pub(crate) fn for_call(&self, call: Call<Payload>) -> Call<Payload> {
         apply!(self, call)
+    }
+
+    pub(crate) fn for_iterate(&self, iterate: Iterate<Payload>) -> Iterate<Payload> {
+        apply!(self, iterate)
+    }
+
+    pub(crate) fn for_map(&self, map: Map<Payload>) -> Map<Payload> {
+        apply!(self, map)
     }
 
     pub(crate) fn for_enqueue(&self, enqueue: Enqueue<Payload>) -> Enqueue<Payload> {

@@ -2,6 +2,10 @@
 
 #[path = "../../tests/fake/mod.rs"]
 mod fake;
+#[path = "cli/iterate.rs"]
+mod iterate;
+#[path = "cli/many.rs"]
+mod many;
 
 use std::{
     io::Write,

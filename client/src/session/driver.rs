@@ -64,12 +64,13 @@ impl Driver {
     fn begin(&mut self, welcome: &SessionWelcome) {
         self.shared.ids().sync(welcome.now_us);
         self.pending.connected(welcome.max_outstanding);
+        self.shared.flows.resend();
     }
 
     /// Uses a stream until it is lost (continue) or nobody needs it any more (break).
     async fn serve(&mut self, link: &mut Link) -> ControlFlow<()> {
         loop {
-            let to_send = self.pending.has_work();
+            let to_send = self.pending.has_work() || self.shared.flows.any();
             // In this order, so that a message takes with it all that was ready before it.
             tokio::select! {
                 biased;
@@ -88,7 +89,9 @@ impl Driver {
                 upkeep = self.upkeep() => upkeep?,
                 room = link.outgoing.reserve(), if to_send => match room {
                     Ok(room) => {
-                        let operations = self.pending.next_batch();
+                        // Credit first, but never so much of it that nothing else fits.
+                        let mut operations = self.shared.flows.take(MAX_BATCH_OPS / 2);
+                        self.pending.fill(&mut operations);
                         if !operations.is_empty() {
                             room.send(SessionRequest { hello: None, operations });
                         }
@@ -151,6 +154,8 @@ impl Driver {
                 }
             }
             () = time => self.pending.tick(Instant::now()),
+            // What there is, the stream takes when it has room.
+            () = self.shared.flows.some() => {}
         }
         ControlFlow::Continue(())
     }

@@ -5,6 +5,7 @@
 //! is unanswered and so what must be sent again on the next stream.
 
 mod driver;
+mod flows;
 mod forgotten;
 mod link;
 mod op;
@@ -25,8 +26,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+pub(crate) use self::flows::ConsumerId;
 use self::{
     driver::Driver,
+    flows::Flows,
     forgotten::{Asked, Forgotten},
     link::Link,
     op::Op,
@@ -50,6 +53,7 @@ struct Shared {
     ids: Mutex<IdMaker>,
     connected: AtomicBool,
     forgotten: Forgotten,
+    flows: Flows,
     broker: String,
     data: Data,
 }
@@ -71,6 +75,7 @@ impl Session {
             ids: Mutex::new(IdMaker::new(link.welcome.now_us)),
             connected: AtomicBool::new(true),
             forgotten: Forgotten::default(),
+            flows: Flows::default(),
             data: Data::new(connector.data(), broker.clone()),
             broker,
         });
@@ -105,7 +110,7 @@ impl Session {
     pub(crate) async fn enqueue(&self, spec: Spec) -> Result<v1::Enqueued, Error> {
         let (id, patience) = (spec.id, spec.patience);
         let request = spec.into_request(self.broker_now(), false)?;
-        let enqueuing = async {
+        self.within(id, patience, async {
             if is_large(&request) {
                 return self.data().enqueue(id, request).await;
             }
@@ -113,13 +118,8 @@ impl Session {
                 Of::Enqueued(enqueued) => Ok(enqueued),
                 _ => Err(Error::unexpected("another answer to an enqueue")),
             }
-        };
-        match patience {
-            None => enqueuing.await,
-            Some(patience) => timeout(patience, enqueuing)
-                .await
-                .unwrap_or_else(|_| Err(self.gave_up_waiting(id))),
-        }
+        })
+        .await
     }
 
     /// Waits for the end of a task.
@@ -133,6 +133,24 @@ impl Session {
             Of::Cancelled(cancelled) => cancelled.try_into(),
             _ => Err(Error::unexpected("another answer to a cancel")),
         }
+    }
+
+    /// Ends a stream early; its reader is told when it has ended.
+    pub(crate) async fn stop(&self, id: TaskId, consumer: ConsumerId) -> Result<Cancellation, Error> {
+        match self.ask(Op::Stop(id, consumer)).await? {
+            Of::Cancelled(cancelled) => cancelled.try_into(),
+            _ => Err(Error::unexpected("another answer to a stop")),
+        }
+    }
+
+    /// Gives a stream room. Only the latest word counts; it is sent as soon as may be.
+    pub(crate) fn flow(&self, id: TaskId, consumer: ConsumerId, credit: v1::Credit) {
+        self.shared.flows.set(id, consumer, credit);
+    }
+
+    /// A stream has ended.
+    pub(crate) fn no_more_flow(&self, consumer: ConsumerId) {
+        self.shared.flows.remove(consumer);
     }
 
     pub(crate) async fn show(&self, id: TaskId) -> Result<TaskInfo, Error> {
@@ -171,24 +189,24 @@ impl Session {
         let Of::Finished(mut finished) = answer else {
             return Err(Error::unexpected("another answer to a wait"));
         };
-        let id = TaskId::from_wire(&finished.id)?;
         if finished.result_deferred {
-            finished = self.data().finished(id).await?;
+            finished = self.data().finished(TaskId::from_wire(&finished.id)?).await?;
         }
-        match State::from_wire(finished.state) {
-            State::Succeeded => Ok(Outcome {
-                result: finished.result.map_or_else(Payload::null, Payload::from),
-                stats: finished.stats.map(CallStats::from).unwrap_or_default(),
-            }),
-            State::Dead => Err(Error::Dead {
-                id,
-                reason: DeadReason::from_wire(finished.dead_reason),
-                failure: finished.error.map(Failure::from).unwrap_or_default(),
-            }),
-            State::Cancelled => Err(Error::Cancelled { id }),
-            State::Expired => Err(Error::Expired { id }),
-            _ => Err(Error::unexpected("a finished task that is in no final state")),
-        }
+        Outcome::of(finished)
+    }
+
+    /// Waits for what enqueues a task no longer than `patience`.
+    pub(crate) async fn within<T>(
+        &self,
+        id: TaskId,
+        patience: Option<Duration>,
+        enqueuing: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let Some(patience) = patience else {
+            return enqueuing.await;
+        };
+        let enqueued = timeout(patience, enqueuing).await;
+        enqueued.unwrap_or_else(|_| Err(self.gave_up_waiting(id)))
     }
 
     async fn end_within(
@@ -219,8 +237,33 @@ impl Session {
         }
     }
 
-    fn broker_now(&self) -> Duration {
+    pub(crate) fn broker(&self) -> &str {
+        &self.shared.broker
+    }
+
+    pub(crate) fn broker_now(&self) -> Duration {
         self.shared.ids().broker_now()
+    }
+}
+
+impl Outcome {
+    /// The result of a task that has ended, or the error it ended in.
+    pub(crate) fn of(finished: v1::Finished) -> Result<Self, Error> {
+        let id = TaskId::from_wire(&finished.id)?;
+        match State::from_wire(finished.state) {
+            State::Succeeded => Ok(Self {
+                result: finished.result.map_or_else(Payload::null, Payload::from),
+                stats: finished.stats.map(CallStats::from).unwrap_or_default(),
+            }),
+            State::Dead => Err(Error::Dead {
+                id,
+                reason: DeadReason::from_wire(finished.dead_reason),
+                failure: finished.error.map(Failure::from).unwrap_or_default(),
+            }),
+            State::Cancelled => Err(Error::Cancelled { id }),
+            State::Expired => Err(Error::Expired { id }),
+            _ => Err(Error::unexpected("a finished task that is in no final state")),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use asynq_proto::v1::{self, operation::Op as WireOp};
 
+use super::flows::ConsumerId;
 use crate::TaskId;
 
 /// What can be asked in a session.
@@ -10,6 +11,7 @@ pub(super) enum Op {
     Enqueue(Box<v1::EnqueueRequest>),
     Wait(TaskId),
     Cancel(TaskId),
+    Stop(TaskId, ConsumerId),
     Show(TaskId),
     Explain(TaskId),
 }
@@ -20,7 +22,7 @@ impl Op {
         match self {
             Self::Enqueue(request) => request.wait,
             Self::Wait(_) => true,
-            Self::Cancel(_) | Self::Show(_) | Self::Explain(_) => false,
+            Self::Cancel(_) | Self::Stop(..) | Self::Show(_) | Self::Explain(_) => false,
         }
     }
 
@@ -45,6 +47,10 @@ impl Op {
             }
             Self::Wait(id) => WireOp::Wait(v1::WaitRequest { id: id.to_wire() }),
             Self::Cancel(id) => WireOp::Cancel(v1::CancelRequest { id: id.to_wire() }),
+            Self::Stop(id, consumer) => WireOp::Stop(v1::StopRequest {
+                id: id.to_wire(),
+                consumer_id: consumer.to_wire(),
+            }),
             Self::Show(id) => WireOp::Show(v1::ShowRequest { id: id.to_wire() }),
             Self::Explain(id) => WireOp::Explain(v1::ExplainRequest { id: id.to_wire() }),
         }

@@ -162,20 +162,19 @@ impl Pending {
         self.cause = cause;
     }
 
-    /// Whether [`Pending::next_batch`] may have something.
+    /// Whether [`Pending::fill`] may have something.
     pub(super) fn has_work(&self) -> bool {
         !self.forgets.is_empty() || (!self.outgoing.is_empty() && self.unanswered < self.max_unanswered)
     }
 
-    /// The operations of the next message, empty if there are none after all.
-    pub(super) fn next_batch(&mut self) -> Vec<v1::Operation> {
-        let forgets = self.forgets.drain(..self.forgets.len().min(MAX_BATCH_OPS));
-        let mut batch: Vec<_> = forgets
-            .map(|call| v1::Operation {
-                call,
-                op: Some(WireOp::Forget(v1::Forget { call })),
-            })
-            .collect();
+    /// Adds to `batch` the operations of the next message, if there are any after all.
+    pub(super) fn fill(&mut self, batch: &mut Vec<v1::Operation>) {
+        let room = MAX_BATCH_OPS.saturating_sub(batch.len());
+        let forgets = self.forgets.drain(..self.forgets.len().min(room));
+        batch.extend(forgets.map(|call| v1::Operation {
+            call,
+            op: Some(WireOp::Forget(v1::Forget { call })),
+        }));
         let mut bytes = 0;
         while batch.len() < MAX_BATCH_OPS && bytes < MAX_BATCH_BYTES && self.unanswered < self.max_unanswered {
             let Some(call) = self.outgoing.pop_front() else { break };
@@ -190,7 +189,6 @@ impl Pending {
             entry.sent = Sent::Now;
             self.unanswered += 1;
         }
-        batch
     }
 
     pub(super) fn answered(&mut self, answers: Vec<v1::Answer>, now: Instant) {
@@ -276,7 +274,7 @@ impl Entry {
     fn gave_up(&self, broker: &str, cause: &str) -> Error {
         let (id, writes) = match &self.op {
             Op::Enqueue(request) => (TaskId::from_wire(&request.id).ok(), true),
-            Op::Cancel(id) => (Some(*id), true),
+            Op::Cancel(id) | Op::Stop(id, _) => (Some(*id), true),
             Op::Wait(id) | Op::Show(id) | Op::Explain(id) => (Some(*id), false),
         };
         let indefinite = writes && self.sent != Sent::Never;

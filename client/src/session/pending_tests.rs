@@ -43,7 +43,9 @@ impl Asker {
 
     /// The next message: call numbers, forgets negative.
     fn sent(&mut self) -> Vec<i64> {
-        let batch = self.pending.next_batch().into_iter().map(|operation| {
+        let mut batch = Vec::new();
+        self.pending.fill(&mut batch);
+        let batch = batch.into_iter().map(|operation| {
             let call = i64::try_from(operation.call).unwrap();
             if matches!(operation.op, Some(WireOp::Forget(_))) {
                 -call
@@ -162,7 +164,8 @@ fn a_new_stream_gets_everything_unanswered_in_order() {
     let _late = asker.ask(enqueue(false, 1));
     asker.pending.connected(100);
 
-    let again = asker.pending.next_batch();
+    let mut again = Vec::new();
+    asker.pending.fill(&mut again);
     let sent: Vec<_> = again
         .iter()
         .map(|operation| match operation.op.as_ref().unwrap() {

@@ -6,8 +6,17 @@
 //! - `slow` and `nobody` end only when cancelled; `nobody` is explained by `no_worker`
 //! - `cut` ends the stream before it is acknowledged, the first time
 //! - `not_now` is answered with UNAVAILABLE, the first time
+//! - `late` holds back the result for 0 until there are eight tasks
+//! - `fussy` dies of 3, ends for arguments of three digits only when cancelled
+//!
+//! Iterated, a task yields the numbers below its argument, within its credit:
+//! - `dead.error` and the like, and `cancelled`, end so after them; `cut` breaks the stream there
+//! - `large` yields strings of 3 MiB, `over` twice what there is credit for
+//! - `slow` and `nobody` yield nothing until they are stopped
+//! - `lost` is opened, but the first time the answer is UNAVAILABLE
 
 mod session;
+mod streams;
 mod tasks;
 
 use std::{
@@ -22,12 +31,13 @@ use asynq_proto::{
     v1::{self, admin_server::AdminServer, tasks_server::TasksServer},
 };
 use tokio::{net::TcpListener, sync::watch, time::Instant};
-use tokio_stream::{Stream, wrappers::TcpListenerStream};
+use tokio_stream::{Stream, StreamExt, wrappers::TcpListenerStream};
 use tonic::{Code, Request, Response, Status, Streaming, body::Body};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::{Service, service_fn};
 
-use self::tasks::Tasks;
+pub(crate) use self::streams::Seen;
+use self::{streams::Streams, tasks::Tasks};
 
 /// A time that is over only if something is broken.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -42,6 +52,7 @@ pub(crate) struct Fake {
 struct Inner {
     max_outstanding: u32,
     tasks: Mutex<Tasks>,
+    streams: Mutex<Streams>,
     /// The operations of each message, in order.
     messages: Mutex<Vec<Vec<v1::Operation>>>,
     most_unanswered: Mutex<usize>,
@@ -59,6 +70,7 @@ impl Fake {
         let inner = Inner {
             max_outstanding,
             tasks: Mutex::default(),
+            streams: Mutex::default(),
             messages: Mutex::default(),
             most_unanswered: Mutex::default(),
             unary_enqueues: Mutex::default(),
@@ -82,10 +94,12 @@ impl Fake {
                 }
             }
         });
-        let incoming = TcpListenerStream::new(listener);
-        let serving = tonic::transport::Server::builder()
-            .tcp_nodelay(true)
-            .serve_with_incoming(both, incoming);
+        let incoming = TcpListenerStream::new(listener).map(|stream| {
+            let stream = stream?;
+            stream.set_nodelay(true)?;
+            Ok::<_, std::io::Error>(stream)
+        });
+        let serving = tonic::transport::Server::builder().serve_with_incoming(both, incoming);
         tokio::spawn(serving);
         fake
     }
@@ -102,6 +116,20 @@ impl Fake {
     /// The operations received so far, by message.
     pub(crate) fn messages(&self) -> Vec<Vec<v1::Operation>> {
         lock(&self.inner.messages).clone()
+    }
+
+    /// The streams opened so far.
+    pub(crate) fn streams(&self) -> Vec<Seen> {
+        lock(&self.inner.streams).seen()
+    }
+
+    /// Waits until the streams are as `wanted`.
+    pub(crate) async fn until(&self, mut wanted: impl FnMut(&[Seen]) -> bool) {
+        let begun = Instant::now();
+        while !wanted(&self.streams()) {
+            assert!(begun.elapsed() < DEADLINE, "streams are {:?}", self.streams());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// Waits until an operation that `wanted` picks has come in.
@@ -175,6 +203,20 @@ impl v1::tasks_server::Tasks for Fake {
     }
 
     async fn cancel(&self, _: Request<v1::CancelRequest>) -> Result<Response<v1::Cancelled>, Status> {
+        Err(Status::unimplemented("on the session"))
+    }
+
+    type IterateStream = streams::Frames;
+
+    async fn iterate(&self, request: Request<v1::IterateRequest>) -> Result<Response<Self::IterateStream>, Status> {
+        streams::open(self, request.into_inner()).map(Response::new)
+    }
+
+    async fn flow(&self, _: Request<v1::FlowRequest>) -> Result<Response<v1::FlowReply>, Status> {
+        Err(Status::unimplemented("on the session"))
+    }
+
+    async fn stop(&self, _: Request<v1::StopRequest>) -> Result<Response<v1::Cancelled>, Status> {
         Err(Status::unimplemented("on the session"))
     }
 

@@ -75,7 +75,7 @@ impl Session {
     fn answers(&mut self, operations: Vec<v1::Operation>) -> Vec<v1::Answer> {
         let mut answers = Vec::new();
         for v1::Operation { call, op } in operations {
-            if !matches!(op, Some(Op::Forget(_))) {
+            if !matches!(op, Some(Op::Forget(_) | Op::Flow(_))) {
                 self.unanswered += 1;
             }
             let mut most = lock(&self.fake.inner.most_unanswered);
@@ -96,6 +96,11 @@ impl Session {
                 Op::Cancel(request) => {
                     or_not_found(lock(&self.fake.inner.tasks).cancel(&request.id).map(Of::Cancelled))
                 }
+                Op::Flow(request) => {
+                    lock(&self.fake.inner.streams).flow(&request);
+                    continue;
+                }
+                Op::Stop(request) => or_not_found(lock(&self.fake.inner.streams).stop(&request).map(Of::Cancelled)),
                 Op::Show(request) => or_not_found(lock(&self.fake.inner.tasks).show(&request.id).map(Of::Shown)),
                 Op::Explain(request) => {
                     or_not_found(lock(&self.fake.inner.tasks).explain(&request.id).map(Of::Explained))

@@ -68,12 +68,16 @@ impl Tasks {
             result,
             ..ended.clone()
         };
+        let argument = task.request.payload.as_ref().map_or(&b""[..], |payload| &payload.data);
         match task.request.name.as_str() {
             _ if task.cancelled => Some(v1::Finished {
                 state: TaskState::Cancelled.into(),
                 ..ended
             }),
             "slow" | "nobody" => None,
+            "late" if self.known.len() < 8 && argument == b"0" => None,
+            "fussy" if argument == b"3" => Some(dead(DeadReason::Error, "error")),
+            "fussy" if argument.len() > 2 => None,
             "bytes" => Some(succeeded(Some(v1::Payload {
                 content_type: "application/octet-stream".to_owned(),
                 data: vec![0, 159, 10].into(),

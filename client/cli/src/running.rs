@@ -1,0 +1,70 @@
+//! What goes on beside a task that is waited for: the warning that nobody can run it, and its cancelling.
+
+use std::{convert::Infallible, future::pending, time::Duration};
+
+use asynq_client::{CancelOutcome, Client, Error, Refusal, TaskId};
+use tokio::{
+    signal::ctrl_c,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    failure::{Failure, say},
+    limits::{CANCEL_WITHIN, NO_WORKER_AFTER},
+};
+
+/// Tells the user if no worker can run the task. Never ends.
+pub(crate) async fn warn_without_worker(client: &Client, id: TaskId, name: &str) -> Infallible {
+    sleep(NO_WORKER_AFTER).await;
+    say_if_no_worker(client, id, name).await;
+    pending().await
+}
+
+/// Tells the user if no worker can run the task.
+pub(crate) async fn say_if_no_worker(client: &Client, id: TaskId, name: &str) {
+    if let Ok(explanation) = client.explain(id).await
+        && explanation.reason == "no_worker"
+    {
+        say(
+            "NO_WORKER",
+            &format!("no worker has registered {name}; the task waits for one"),
+        );
+    }
+}
+
+/// Waits for a time, for ever if it is none.
+pub(crate) async fn pass(time: Option<Duration>) {
+    match time {
+        Some(time) => sleep(time).await,
+        None => pending().await,
+    }
+}
+
+/// Cancels the task after Ctrl-C, and says how that went. A second Ctrl-C does not wait for it.
+pub(crate) async fn cancel(client: &Client, id: TaskId) -> Failure {
+    let cancelled = tokio::select! {
+        cancelled = timeout(CANCEL_WITHIN, client.cancel(id)) => cancelled,
+        _ = ctrl_c() => return Failure::new(130, "DETACHED", format!("the task {id} may go on")),
+    };
+    match cancelled {
+        Ok(Ok(cancelled)) => {
+            let became = match cancelled.outcome {
+                CancelOutcome::Stopping => "is being stopped",
+                CancelOutcome::Finished => "had ended before",
+                _ => "was cancelled",
+            };
+            Failure::new(5, "CANCELLED", format!("the task {id} {became}"))
+        }
+        // Its arguments were still on their way, which ended with the call.
+        Ok(Err(Error::Refused {
+            kind: Refusal::NotFound,
+            ..
+        })) => Failure::new(5, "CANCELLED", format!("the task {id} was not enqueued")),
+        Ok(Err(error)) => error.into(),
+        Err(_) => Failure::new(
+            3,
+            "NO_BROKER",
+            format!("the broker does not answer; the task {id} may go on"),
+        ),
+    }
+}
