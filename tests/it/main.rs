@@ -5,5 +5,6 @@ mod drain;
 mod kill;
 mod link;
 mod path;
+mod streams;
 mod tidy;
 mod wire;
