@@ -80,7 +80,7 @@ impl Core {
         for (&id, session) in &self.sessions {
             let due = match session.link {
                 Link::Active(_) => session.slots.saturating_sub(session.busy()),
-                Link::Draining(_) | Link::Lost(_) | Link::Awaited => 0,
+                Link::Draining | Link::Lost(_) | Link::Awaited => 0,
             };
             assert_eq!(
                 free.get(&id).copied().unwrap_or(0),

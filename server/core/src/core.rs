@@ -174,7 +174,7 @@ impl Core {
     }
 
     fn grant(&mut self, now: Timestamp, key: TaskKey, id: SessionId, out: &mut Output) {
-        let (epoch, attempt) = (self.epoch, self.live(key).grant.attempt + 1);
+        let (epoch, attempt) = (self.epoch, self.live(key).grant.attempt.saturating_add(1));
         let held = self.held_by(id, key, now);
         self.change(key, Trigger::Granted, |task| {
             task.grant = Grant { epoch, attempt };
@@ -191,6 +191,7 @@ impl Core {
             series: self.names.get(task.series).clone(),
             timeout: task.held().and_then(|held| held.timeout),
             deadline: task.deadline(),
+            payload_bytes: u64::from(task.payload_bytes),
             enqueued_at: task.enqueued_at,
             stream: task.stream().map(|stream| stream.credit),
         })));
@@ -247,7 +248,12 @@ impl Core {
         debug_assert_eq!(lifecycle::next(from, trigger), Some(to), "{from:?} by {trigger:?}");
         self.count(task.queue, from, to);
 
-        let ttl = task.result_ttl();
+        let mut ttl = task.result_ttl();
+        let large = |result: &Payload| result.data.len() as u64 > limits::LARGE_RESULT_BYTES;
+        if result.as_ref().is_some_and(large) {
+            // Whoever waits for it is told, and fetches it then.
+            ttl = ttl.max(limits::FETCH_GRACE);
+        }
         let started_at = task.held().map(|held| held.started_at);
         let finish = Finish {
             outcome: outcome.clone(),

@@ -159,6 +159,8 @@ pub struct Assignment {
     pub timeout: Option<Duration>,
     /// End of the whole task.
     pub deadline: Option<Timestamp>,
+    /// Size of the arguments.
+    pub payload_bytes: u64,
     /// When the task was accepted.
     pub enqueued_at: Timestamp,
     /// How far its items may go, if somebody reads them as they come.

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use crate::core::Core;
-use crate::ids::TaskId;
+use crate::ids::{LeaseToken, SessionId, TaskId};
 use crate::live::{Held, Live, Task};
 use crate::sched::{Ahead, TaskKey};
-use crate::sessions::Link;
+use crate::sessions::{Link, Session};
 use crate::task::{Placement, StateName};
 use crate::time::Timestamp;
 use crate::view::{Explanation, QueueView, Reason, TaskView, WorkerState, WorkerView};
@@ -48,7 +48,12 @@ impl Core {
             (Reason::NoWorker, _) => {
                 let name = self.names.get(task.name);
                 details.insert("name", name.to_string());
-                format!("No connected worker has registered the task name {name}.")
+                let draining = |s: &Session| s.link == Link::Draining && s.tasks.contains_key(&task.name);
+                if self.sessions.values().any(draining) {
+                    format!("The only workers that have registered the task name {name} are draining.")
+                } else {
+                    format!("No connected worker has registered the task name {name}.")
+                }
             }
             (Reason::NoFreeSlot, _) => {
                 let (busy, slots) = self.busy_slots(task);
@@ -79,7 +84,7 @@ impl Core {
             Live::Scheduled(_) => Reason::NotDue,
             Live::Recovering => Reason::Resuming,
             Live::Held(held) if held.stop.is_some() => Reason::Stopping,
-            Live::Held(held) if self.sessions[&held.session].link.class().is_none() => Reason::Resuming,
+            Live::Held(held) if !self.sessions[&held.session].link.is_connected() => Reason::Resuming,
             Live::Held(_) => Reason::Running,
             Live::Ready if !self.sched.is_served(task.name) => Reason::NoWorker,
             Live::Ready if self.sched.is_head(&task.waiting(key)) => Reason::NoFreeSlot,
@@ -119,7 +124,7 @@ impl Core {
             Reason::Resuming => {
                 let until = match session.link {
                     Link::Lost(at) => at.min(session.lease_until),
-                    Link::Awaited | Link::Active(_) | Link::Draining(_) => session.lease_until,
+                    Link::Awaited | Link::Active(_) | Link::Draining => session.lease_until,
                 };
                 let left = until.since(now);
                 format!("Worker {worker} holds it but has no connection; it is given up in {left:.1?}.")
@@ -174,7 +179,7 @@ impl Core {
                 session: id,
                 state: match session.link {
                     Link::Active(_) => WorkerState::Active,
-                    Link::Draining(_) => WorkerState::Draining,
+                    Link::Draining => WorkerState::Draining,
                     Link::Lost(_) | Link::Awaited => WorkerState::Lost,
                 },
                 slots: session.slots,
@@ -190,9 +195,24 @@ impl Core {
         workers
     }
 
+    /// Which session holds a run, if its token is the task's current grant.
+    #[must_use]
+    pub fn holder(&self, token: LeaseToken) -> Option<SessionId> {
+        let task = self.live(*self.by_id.get(&token.task)?);
+        task.held()
+            .filter(|_| task.grant == token.grant)
+            .map(|held| held.session)
+    }
+
+    /// Runs a session holds.
+    #[must_use]
+    pub fn held_by_session(&self, id: SessionId) -> usize {
+        self.sessions.get(&id).map_or(0, |session| session.held.len())
+    }
+
     /// Whether a session may still be resumed.
     #[must_use]
-    pub fn knows_session(&self, id: crate::SessionId) -> bool {
+    pub fn knows_session(&self, id: SessionId) -> bool {
         self.sessions.contains_key(&id)
     }
 }

@@ -7,8 +7,6 @@ pub const MAX_NAME_BYTES: usize = 200;
 /// Tasks a broker holds that have not ended. At about 130 bytes each this is
 /// the memory bound of goals.md for a deep queue, twice over.
 pub const MAX_LIVE_TASKS: usize = 20_000_000;
-/// Distinct task names waiting in one queue.
-pub const MAX_ROUTES_PER_QUEUE: usize = 10_000;
 /// Queues of one broker.
 pub const MAX_QUEUES: usize = 10_000;
 /// Worker sessions of one broker, lost ones included while their lease runs.
@@ -34,6 +32,9 @@ pub const LEASE_MARGIN: Duration = Duration::from_secs(5);
 pub const RESET_GRACE: Duration = Duration::from_secs(5);
 /// After a restart, how long recovered tasks wait for known sessions to resume.
 pub const RESUME_GRACE: Duration = Duration::from_secs(2);
+/// Grants of one task that may have gone unwritten before a restart: a token
+/// further ahead is no token of ours.
+pub const MAX_UNWRITTEN_GRANTS: u32 = 1_000;
 /// A run this old gets a durable claim with the next commit.
 pub const CLAIM_AFTER: Duration = Duration::from_millis(50);
 
@@ -49,6 +50,11 @@ pub const BACKOFF_BASE: Duration = Duration::from_secs(1);
 pub const BACKOFF_CAP: Duration = Duration::from_mins(5);
 /// How long a result is kept.
 pub const DEFAULT_RESULT_TTL: Duration = Duration::from_hours(1);
+/// A result larger than this, in bytes, does not ride with the news of its
+/// task's end: the wire's limit for values in messages …
+pub const LARGE_RESULT_BYTES: u64 = 64 * 1024;
+/// … so it is kept for at least this long, whatever its time to live.
+pub const FETCH_GRACE: Duration = Duration::from_mins(1);
 /// How long a dead task is kept.
 pub const DEAD_TTL: Duration = Duration::from_hours(7 * 24);
 /// How long at least the id of a finished task is remembered.

@@ -175,11 +175,25 @@ impl Core {
         }
     }
 
+    /// A queue without tasks, live or kept, is as if it had never been.
+    fn forget_if_empty(&mut self, queue: &Name) {
+        let Some(id) = self.names.find(queue) else { return };
+        if self
+            .queues
+            .get(&id)
+            .is_some_and(|counts| counts.values().all(|&n| n == 0))
+        {
+            self.queues.remove(&id);
+            self.names.release(id);
+        }
+    }
+
     /// The store has pruned that many finished tasks.
     pub fn forgot(&mut self, pruned: &BTreeMap<(Name, StateName), u64>) {
         for ((queue, state), count) in pruned {
             let kept = self.queue_mut(queue).entry(*state).or_default();
             *kept = kept.saturating_sub(*count);
+            self.forget_if_empty(queue);
         }
     }
 }

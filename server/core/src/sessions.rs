@@ -45,8 +45,8 @@ pub(crate) struct Defaults {
 pub(crate) enum Link {
     /// It does, and takes tasks.
     Active(ClassId),
-    /// It does, and takes nothing new.
-    Draining(ClassId),
+    /// It does, and takes nothing new: it is in no class.
+    Draining,
     /// It had one; its runs are given up at that time.
     Lost(Timestamp),
     /// It had one before the broker was restarted.
@@ -61,10 +61,17 @@ impl Session {
 }
 
 impl Link {
+    pub(crate) fn is_connected(self) -> bool {
+        match self {
+            Self::Active(_) | Self::Draining => true,
+            Self::Lost(_) | Self::Awaited => false,
+        }
+    }
+
     pub(crate) fn class(self) -> Option<ClassId> {
         match self {
-            Self::Active(class) | Self::Draining(class) => Some(class),
-            Self::Lost(_) | Self::Awaited => None,
+            Self::Active(class) => Some(class),
+            Self::Draining | Self::Lost(_) | Self::Awaited => None,
         }
     }
 }
@@ -211,7 +218,8 @@ impl Core {
         match &task.state {
             Live::Held(held) => held.session == id && task.grant == token.grant,
             Live::Scheduled(_) | Live::Ready | Live::Recovering => {
-                token.grant > task.grant && token.grant.epoch == self.previous
+                let ahead = token.grant.attempt.saturating_sub(task.grant.attempt);
+                token.grant > task.grant && token.grant.epoch == self.previous && ahead <= limits::MAX_UNWRITTEN_GRANTS
             }
         }
     }
@@ -228,8 +236,10 @@ impl Core {
             return;
         };
         if let Link::Active(class) = session.link {
-            session.link = Link::Draining(class);
-            self.sync_free_slots(id);
+            session.link = Link::Draining;
+            let free = std::mem::take(&mut session.free);
+            self.sched.set_free(class, id, free, 0);
+            self.sched.leave(class);
         }
     }
 
@@ -254,7 +264,7 @@ impl Core {
             self.timers.arm(session.lease_until, Timer::Lease(id));
             return;
         }
-        if session.link.class().is_some() {
+        if session.link.is_connected() {
             out.effects.push(Effect::SessionEnded(id));
         }
         self.end_session(now, id, out);
@@ -300,10 +310,7 @@ impl Core {
     pub(crate) fn sync_free_slots(&mut self, id: SessionId) {
         let session = self.session_mut(id);
         let Some(class) = session.link.class() else { return };
-        let now = match session.link {
-            Link::Active(_) => session.slots.saturating_sub(session.busy()),
-            Link::Draining(_) | Link::Lost(_) | Link::Awaited => 0,
-        };
+        let now = session.slots.saturating_sub(session.busy());
         let before = std::mem::replace(&mut session.free, now);
         self.sched.set_free(class, id, before, now);
     }

@@ -37,6 +37,8 @@ pub(crate) struct Scheduler {
     next: Tree,
     fair: Tree,
     last: Tree,
+    /// A task or a slot has come since the last [`Scheduler::pair`] found none.
+    changed: bool,
 }
 
 impl Scheduler {
@@ -46,11 +48,13 @@ impl Scheduler {
             next: Tree::fifo(),
             fair: Tree::fair(),
             last: Tree::fifo(),
+            changed: false,
         }
     }
 
     /// A task waits from now on.
     pub(crate) fn insert(&mut self, task: &Waiting) {
+        self.changed = true;
         let classes = &self.classes;
         match task.placement {
             Placement::Fair => self
@@ -76,6 +80,9 @@ impl Scheduler {
 
     /// Pairs the next task with a free slot, until one or the other is used up.
     pub(crate) fn pair(&mut self) -> Option<(TaskKey, SessionId)> {
+        if !self.changed {
+            return None;
+        }
         let mut class = None;
         while let Some(id) = self.classes.next_idle(class) {
             class = Some(id);
@@ -87,6 +94,7 @@ impl Scheduler {
                 return Some((key, session));
             }
         }
+        self.changed = false;
         None
     }
 
@@ -112,6 +120,7 @@ impl Scheduler {
 
     /// A session has `now` free slots; it had `before`.
     pub(crate) fn set_free(&mut self, class: ClassId, session: SessionId, before: u32, now: u32) {
+        self.changed |= now > before;
         self.classes.set_free(class, session, before, now);
     }
 
@@ -180,7 +189,7 @@ impl Scheduler {
         ahead
             + others
                 .iter()
-                .map(|other| (place * own / other.min_cost.max(1)) as usize + 1)
+                .map(|other| (place.saturating_mul(own) / other.min_cost.max(1)) as usize + 1)
                 .sum::<usize>()
     }
 

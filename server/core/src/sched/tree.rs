@@ -9,7 +9,8 @@
 //! - then V of w becomes max(V, tag), and the child's base max(tag, V − the
 //!   largest cost);
 //! - a child that becomes runnable starts at the smallest V of the classes that
-//!   may run it.
+//!   may run it, where a class whose V has fallen behind those that wait for it
+//!   counts as far as they are (docs/adr/0007).
 //!
 //! Each level holds its children's heads in one ordered set per class, so a
 //! step costs O(k log n) for k classes and n children.
@@ -94,6 +95,15 @@ impl Level {
 
     fn v(&self, class: ClassId) -> u64 {
         self.v.get(class).copied().unwrap_or(0)
+    }
+
+    /// Where a child that becomes runnable starts for a class: at its V; or, if
+    /// the class has been busy or idle while others went on, where those that
+    /// wait for it have got to.
+    fn start(&self, class: ClassId) -> u64 {
+        let first = self.index.get(class).and_then(BTreeSet::first);
+        self.v(class)
+            .max(first.map_or(0, |rank| rank.tag.saturating_sub(rank.niceness.cost())))
     }
 
     /// What the level offers its parent: the first rank of each class.
@@ -244,6 +254,7 @@ impl Tree {
         level
             .into_iter()
             .flat_map(|level| &level.children)
+            .filter(|&(_, &child)| !self.node(child).ranks.is_empty())
             .map(|(&edge, &child)| (edge, self.share(child)))
     }
 
@@ -399,7 +410,7 @@ impl Tree {
         };
         let rule = level.rule;
         let base = if node.ranks.is_empty() {
-            heads.iter().map(|&(class, ..)| level.v(class)).min().unwrap_or(0)
+            heads.iter().map(|&(class, ..)| level.start(class)).min().unwrap_or(0)
         } else {
             node.base
         };

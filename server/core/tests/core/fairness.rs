@@ -254,6 +254,71 @@ fn collect(line: &mut Line, slow: &mut Vec<asynq_core::LeaseToken>, busy: &mut V
     }
 }
 
+/// Two workers: one can run everything, one only `r`. A series that the second
+/// has served for long is not overtaken by a new one when the first, long busy
+/// with something slow, takes over: its virtual time has not kept up.
+#[test]
+fn a_class_long_busy_does_not_starve_those_served_meanwhile() {
+    for second_goes_on in [false, true] {
+        let mut line = Line::new();
+        let mut pools = Pools::new(&mut line, &[&["r", "slow"], &["r"]]);
+        line.add(&spec("slow").series("slow"), 1);
+        pools.collect(&mut line);
+        line.add(&spec("r").series("i"), 8_000);
+        for _ in 0..3_000 {
+            pools.turn(&mut line, 2);
+        }
+        line.add(&spec("r").series("j"), 4_000);
+        // The slow task ends; what the second worker holds was chosen before.
+        pools.turn(&mut line, 1);
+        let from = line.log.len();
+        for _ in 0..600 {
+            pools.turn(&mut line, 1);
+            if second_goes_on {
+                pools.turn(&mut line, 2);
+            }
+        }
+        let log = &line.log[from..];
+        assert!(
+            worst_gap(log, ("i", 0), ("j", 0)) <= 2 * cost(0) + 2 * cost(0),
+            "both slots count: {second_goes_on}"
+        );
+    }
+}
+
+/// Workers with one slot each, completed one at a time.
+struct Pools {
+    runs: BTreeMap<u8, asynq_core::LeaseToken>,
+}
+
+impl Pools {
+    fn new(line: &mut Line, workers: &[&[&str]]) -> Self {
+        for (n, names) in (1..).zip(workers) {
+            line.shard.connect(n, 1, names);
+        }
+        Self { runs: BTreeMap::new() }
+    }
+
+    /// Takes note of new runs, in the order they were granted.
+    fn collect(&mut self, line: &mut Line) {
+        for effect in line.shard.drain() {
+            if let asynq_core::Effect::Assign(run) = effect {
+                line.log.push(line.series[&run.token.task].clone());
+                self.runs.insert(run.session.0[0], run.token);
+            }
+        }
+    }
+
+    /// Worker `n` completes what it has, and gets the next.
+    fn turn(&mut self, line: &mut Line, n: u8) {
+        self.collect(line);
+        if let Some(token) = self.runs.remove(&n) {
+            line.shard.complete(n, token);
+        }
+        self.collect(line);
+    }
+}
+
 #[test]
 fn next_comes_before_all_and_last_after_all() {
     let mut line = Line::new();
@@ -331,6 +396,35 @@ proptest! {
             }
         }
         let gap = worst_gap(&line.log, ("a", na), ("b", nb));
+        prop_assert!(gap <= cost(na) + cost(nb), "{} > {} + {}", gap, cost(na), cost(nb));
+    }
+
+    /// The fairness bound with two kinds of workers, busy and idle in turns, for
+    /// two series that both may run at all times; counted in dispatches, to
+    /// whichever worker.
+    #[test]
+    fn fairness_bound_with_two_kinds_of_workers(
+        na in -20..=20_i32,
+        nb in -20..=20_i32,
+        before in 0_usize..200,
+        turns in proptest::collection::vec((1_u8..=2, 1_usize..30), 1..30),
+    ) {
+        let mut line = Line::new();
+        let mut pools = Pools::new(&mut line, &[&["r", "slow"], &["r"]]);
+        line.add(&spec("slow").series("slow"), 1);
+        pools.collect(&mut line);
+        line.add(&spec("r").series("a").niceness(na), 1_500);
+        for _ in 0..before {
+            pools.turn(&mut line, 2);
+        }
+        line.add(&spec("r").series("b").niceness(nb), 1_500);
+        let from = line.log.len();
+        for (worker, count) in turns {
+            for _ in 0..count {
+                pools.turn(&mut line, worker);
+            }
+        }
+        let gap = worst_gap(&line.log[from..], ("a", na), ("b", nb));
         prop_assert!(gap <= cost(na) + cost(nb), "{} > {} + {}", gap, cost(na), cost(nb));
     }
 

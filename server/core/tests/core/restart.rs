@@ -132,3 +132,18 @@ fn a_loss_then_a_resume_of_the_same_grant_is_stale() {
     assert_eq!(shard.stopped(), (token, StopCause::Stale));
     assert!(shard.assigned().token > token);
 }
+
+#[test]
+fn a_token_that_cannot_be_ours_is_stale() {
+    let mut shard = Shard::new();
+    let id = shard.enqueue(&spec("short"));
+    shard.restart();
+    let grant = asynq_core::Grant {
+        epoch: asynq_core::Epoch(1),
+        attempt: u32::MAX,
+    };
+    let token = asynq_core::LeaseToken { task: id, grant };
+    shard.resume(7, 1, &["short"], &[token]);
+    assert_eq!(shard.stopped(), (token, StopCause::Stale));
+    assert_eq!(shard.assigned().token.grant.attempt, 1);
+}

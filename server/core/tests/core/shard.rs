@@ -28,6 +28,7 @@ pub(crate) struct Shard {
 pub(crate) struct Durable {
     pub(crate) tasks: BTreeMap<Seq, TaskRecord>,
     pub(crate) sessions: BTreeMap<SessionId, SessionRecord>,
+    results: BTreeSet<TaskId>,
 }
 
 impl Durable {
@@ -40,7 +41,10 @@ impl Durable {
                 let old = self.tasks.insert(seq, *record).expect("only what is there is updated");
                 assert!(!old.state.name().is_terminal(), "{seq:?} had ended");
             }
-            Change::Finish { seq, record, .. } => {
+            Change::Finish {
+                seq, record, result, ..
+            } => {
+                self.results.extend(result.map(|_| record.id));
                 assert!(record.state.name().is_terminal());
                 let old = self.tasks.insert(seq, *record).expect("only what is there ends");
                 assert!(!old.state.name().is_terminal(), "{seq:?} ends twice");
@@ -59,6 +63,10 @@ impl Durable {
             .values()
             .find(|record| record.id == id)
             .expect("the task is remembered")
+    }
+
+    pub(crate) fn has_result(&self, id: TaskId) -> bool {
+        self.results.contains(&id)
     }
 
     pub(crate) fn state(&self, id: TaskId) -> StateName {

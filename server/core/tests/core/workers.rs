@@ -291,3 +291,55 @@ fn the_worker_with_the_most_free_slots_is_next() {
     assert_eq!(on.iter().filter(|&&s| s == session(1)).count(), 2);
     assert_ne!(on[0], on[1]);
 }
+
+#[test]
+fn a_queue_is_forgotten_with_its_last_task() {
+    let mut shard = Shard::new();
+    let mut lone = spec("echo");
+    lone.queue = "lone";
+    let id = shard.enqueue(&lone);
+    shard.cancel(id);
+    shard.finished();
+    let gone = [((name("lone"), StateName::Cancelled), 1)].into();
+    assert_eq!(shard.core.queues(shard.now).len(), 1);
+    shard.core.forgot(&gone);
+    shard.core.check();
+    assert!(shard.core.queues(shard.now).is_empty());
+}
+
+#[test]
+fn explain_tells_when_the_only_worker_drains() {
+    let mut shard = Shard::new();
+    shard.connect(1, 1, &["echo"]);
+    shard.apply(Event::Draining(session(1)));
+    let id = shard.enqueue(&spec("echo"));
+    let why = shard.core.explain(shard.now, id).expect("live");
+    assert_eq!(why.reason, Reason::NoWorker);
+    assert!(why.message.contains("draining"), "{}", why.message);
+}
+
+#[test]
+fn a_large_result_is_kept_until_it_can_be_fetched() {
+    for (bytes, kept) in [
+        (limits::LARGE_RESULT_BYTES, false),
+        (limits::LARGE_RESULT_BYTES + 1, true),
+    ] {
+        let mut shard = Shard::new();
+        shard.connect(1, 1, &["echo"]);
+        let id = shard.enqueue(&spec("echo").with(|o| o.result_ttl = Some(Duration::ZERO)));
+        let token = shard.assigned().token;
+        let data = vec![b'1'; usize::try_from(bytes).expect("small")].into();
+        let result = asynq_core::Payload {
+            content_type: "".into(),
+            data,
+        };
+        shard.apply(Event::Completed {
+            session: session(1),
+            token,
+            result,
+        });
+        assert_eq!(shard.verdict(token), Verdict::Accepted(StateName::Succeeded));
+        shard.finished();
+        assert_eq!(shard.durable.has_result(id), kept, "{bytes} bytes");
+    }
+}
