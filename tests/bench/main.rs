@@ -1,5 +1,6 @@
 //! `make bench`: a first look at speed. Real processes on loopback, 100-byte
-//! arguments, no-op tasks whose results the caller awaits. Every round measures
+//! arguments, no-op tasks whose results the caller awaits, and a stream of
+//! 100-byte items, yielded one by one. Every round measures
 //! every row once, so that a machine that drifts drifts for all; medians and
 //! ranges are printed, and the ratios to the floor of the same run.
 //!
@@ -50,6 +51,7 @@ async fn run(rounds: usize) {
             figures.add(setup.name(), setup.load(Load::many(60_000, 1_024), &payload).await);
             figures.add_latency(setup.name(), setup.load(Load::one_by_one(1_000), &payload).await);
         }
+        figures.add_items(durable.name(), durable.items(1_000_000).await);
         eprintln!("round {round} of {rounds}");
     }
     figures.print();
@@ -80,6 +82,11 @@ impl Figures {
         let row = self.rows.entry(row).or_default();
         row.entry("c p50 µs, one in flight").or_default().push(figure.p50_us);
         row.entry("d p99 µs, one in flight").or_default().push(figure.p99_us);
+    }
+
+    fn add_items(&mut self, row: &'static str, per_second: f64) {
+        let row = self.rows.entry(row).or_default();
+        row.entry("e items/s, one stream").or_default().push(per_second);
     }
 
     fn print(mut self) {

@@ -1,10 +1,12 @@
 //! A broker and a worker with 256 slots, as processes, and a caller here.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use asynq_client::Client;
 use asynq_proto::Payload;
 use asynq_tests::{Broker, Process};
+use tokio_stream::StreamExt;
 
 use crate::Figure;
 use crate::load::Load;
@@ -51,6 +53,25 @@ impl Setup {
             Kind::Durable => "asynq, durable",
             Kind::Memory => "asynq, memory",
         }
+    }
+
+    /// Items per second of one stream, from the first to the end.
+    pub(crate) async fn items(&self, count: u64) -> f64 {
+        // 100 bytes with the index and the quotes around the pad.
+        let args = format!("{{\"n\":{count},\"bytes\":80}}");
+        let args = Payload::bytes("application/json", args);
+        let mut items = self
+            .client
+            .iterate_raw("count", args)
+            .await
+            .expect("the broker takes it");
+        let (begun, mut seen) = (Instant::now(), 0);
+        while let Some(item) = items.next().await {
+            item.expect("count does not fail");
+            seen += 1;
+        }
+        assert_eq!(seen, count, "the stream is whole");
+        seen as f64 / begun.elapsed().as_secs_f64()
     }
 
     pub(crate) async fn load(&self, load: Load, payload: &Payload) -> Figure {
