@@ -1,8 +1,9 @@
 //! The wire of asynq, and the contract callers and workers share: generated
-//! messages, typed task names, payloads, errors, limits, the connector.
+//! messages, typed task names, payloads, errors, durations, limits, the connector.
 
 pub mod backoff;
 pub mod connect;
+pub mod duration;
 mod error;
 pub mod ids;
 pub mod limits;
@@ -12,6 +13,7 @@ mod task;
 
 pub use backoff::Backoff;
 pub use connect::{ConnectError, Connector, Endpoint, EndpointError};
+pub use duration::DurationError;
 pub use error::{KIND_ERROR, KIND_PANIC, KIND_REJECTED, TaskError};
 pub use ids::IdMaker;
 pub use payload::{DecodeError, EncodeError, JSON, OCTET_STREAM, Payload};

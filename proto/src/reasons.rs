@@ -32,3 +32,11 @@ pub const STORE_FAILED: &str = "STORE_FAILED";
 pub const SESSION_EXPECTED_HELLO: &str = "SESSION_EXPECTED_HELLO";
 /// The lease token is not the task's current grant.
 pub const STALE_LEASE: &str = "STALE_LEASE";
+/// The call's own deadline passed; a task it waits for goes on.
+pub const DEADLINE_EXCEEDED: &str = "DEADLINE_EXCEEDED";
+/// The worker session was taken up again on another connection.
+pub const SESSION_SUPERSEDED: &str = "SESSION_SUPERSEDED";
+/// The worker session had no heartbeat for too long.
+pub const LEASE_OVER: &str = "LEASE_OVER";
+/// The broker has no service of this name.
+pub const UNKNOWN_SERVICE: &str = "UNKNOWN_SERVICE";

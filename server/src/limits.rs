@@ -60,6 +60,11 @@ pub const COMMANDS_PER_TURN: usize = 256;
 pub const MAX_GATHERED_CHANGES: usize = 32_768;
 /// The same in bytes of arguments and results.
 pub const MAX_GATHERED_BYTES: usize = 64 * 1024 * 1024;
+/// The same in answers and effects that wait for the commit under way, and for
+/// the one after it.
+pub const MAX_HELD: usize = 65_536;
+/// Bytes of arguments read from the store at a time.
+pub const READ_BYTES: u64 = 8 * 1024 * 1024;
 /// Bytes of arguments kept in memory for tasks that have not started.
 pub const PAYLOAD_CACHE_BYTES: usize = 256 * 1024 * 1024;
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use asynq_store::{MemoryStore, SqliteStore, Store, StoreError};
 use futures_util::Stream;
+use tokio::task::JoinError;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
@@ -79,9 +81,15 @@ pub enum ServerError {
     /// Its store failed, is full, or belongs to another broker by now.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Its store has not done in time what was under way at the wish to stop.
+    #[error(
+        "the store did not end its work within {0:?}, so the broker stopped without it; \
+         check the disk of the data directory. Whatever was not acknowledged is unknown: send it again with the same id"
+    )]
+    StoreHangs(Duration),
     /// A bug.
     #[error("the broker died: {0}")]
-    Died(#[from] tokio::task::JoinError),
+    Died(#[from] JoinError),
 }
 
 /// A broker whose shard is open, ready to serve.
@@ -116,11 +124,11 @@ impl Server {
 
     /// Serves connections until `shutdown`; then finishes what was taken in,
     /// ends all streams and returns, within the drain timeout whatever the
-    /// other ends do.
+    /// other ends and the disk do.
     ///
     /// # Errors
-    /// If the store fails: what was not acknowledged by then is indefinite,
-    /// and the process should end.
+    /// If the store fails, or hangs beyond the drain timeout: what was not
+    /// acknowledged by then is indefinite, and the process should end.
     pub async fn serve<T: Transport>(
         self,
         incoming: impl Stream<Item = T>,
@@ -134,11 +142,24 @@ impl Server {
         let stop = shutdown.child_token();
         // However this ends, the loop ends too.
         let _guard = stop.clone().drop_guard();
-        let running = tokio::spawn(broker_loop.run(stop.clone()));
+        let mut running = tokio::spawn(broker_loop.run(stop.clone()));
+        // The threads of a store that hangs are left behind: they end with the
+        // process.
+        let overdue = async {
+            stop.cancelled().await;
+            sleep(drain_timeout).await;
+        };
         let failed = AtomicBool::new(false);
         let watch = async {
-            let result = running.await;
-            failed.store(!matches!(result, Ok(Ok(()))), Ordering::Relaxed);
+            let result = tokio::select! {
+                biased;
+                ended = &mut running => ended.map_err(ServerError::from).and_then(|result| Ok(result?)),
+                () = overdue => {
+                    running.abort();
+                    Err(ServerError::StoreHangs(drain_timeout))
+                }
+            };
+            failed.store(result.is_err(), Ordering::Relaxed);
             // Where the loop has panicked, it could not say so itself.
             broker.end(End::StoreFailed);
             stop.cancel();
@@ -153,7 +174,7 @@ impl Server {
         };
         let serving = listener::serve(incoming, Api::new(&broker), stop.clone(), drain);
         let (result, ()) = tokio::join!(watch, serving);
-        Ok(result??)
+        result
     }
 }
 

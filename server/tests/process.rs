@@ -140,14 +140,30 @@ async fn a_second_signal_exits_at_once() {
         let op = Some(Op::Show(v1::ShowRequest { id: id.clone() }));
         v1::Operation { call, op }
     };
-    let operations = (0..10_000).map(show).collect();
+    // Another id, to see when all of it has been gone through.
+    let mut last = id.clone();
+    last[15] ^= 1;
+    let enqueue = v1::EnqueueRequest {
+        id: last.clone(),
+        name: "last".into(),
+        first_send: true,
+        ..Default::default()
+    };
+    let enqueue = v1::Operation {
+        call: 10_000,
+        op: Some(Op::Enqueue(enqueue)),
+    };
+    let operations = (0..10_000).map(show).chain([enqueue]).collect();
     let first = v1::SessionRequest {
         hello: Some(v1::SessionHello::default()),
         operations,
     };
     let requests = tokio_stream::once(first).chain(tokio_stream::pending());
     let _unread = tasks.session(requests).await.unwrap();
-    tasks.show(v1::ShowRequest { id }).await.unwrap();
+    let began = Instant::now();
+    while tasks.show(v1::ShowRequest { id: last.clone() }).await.is_err() {
+        assert!(began.elapsed() < Duration::from_secs(20), "the session is not read");
+    }
     broker.signal(Signal::TERM);
     let began = Instant::now();
     while TcpStream::connect(broker.address).is_ok() {

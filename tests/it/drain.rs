@@ -119,6 +119,14 @@ async fn a_broker_exits_at_once_on_a_second_signal() {
 }
 
 #[tokio::test]
+async fn a_worker_does_not_mind_a_hangup() {
+    let (cluster, mut worker) = Cluster::with_worker(1).await;
+    worker.signal(Signal::HUP);
+    assert_eq!(cluster.ok(&["call", "echo", "1"]).await, "1");
+    worker.stop(PATIENCE).await;
+}
+
+#[tokio::test]
 async fn a_broker_does_not_mind_a_hangup() {
     let mut cluster = Cluster::start().await;
     cluster.broker.signal(Signal::HUP);

@@ -1,5 +1,5 @@
 //! SIGTERM and SIGINT, watched from a thread of their own: a handler that
-//! blocks the runtime must not make the daemon deaf.
+//! blocks the runtime must not make the daemon deaf. SIGHUP is ignored.
 
 use std::{io, process, thread};
 
@@ -11,6 +11,8 @@ pub(crate) fn watch(shutdown: CancellationToken) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let guard = runtime.enter();
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // There is nothing to reload. Once taken it no longer ends the process, heard or not.
+    drop(signal(SignalKind::hangup())?);
     drop(guard);
     thread::Builder::new().name("asynq-signals".into()).spawn(move || {
         runtime.block_on(async {

@@ -3,8 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use asynq_client::{Call, Enqueue, Iterate, Map, Payload};
+use asynq_proto::duration;
 
-use crate::time::{duration, instant};
+use crate::time::instant;
 
 /// How a task is to be run.
 #[derive(Debug, clap::Args)]
@@ -24,8 +25,8 @@ pub(crate) struct TaskOptions {
     /// Run only when nothing else can.
     #[arg(long)]
     last: bool,
-    /// Start no sooner than after this time, such as 250ms, 30s, 5m, 1h.
-    #[arg(long, value_name = "D", value_parser = duration, conflicts_with = "at")]
+    /// Start no sooner than after this time, such as 250ms, 30s, 5m, 1h30m.
+    #[arg(long, value_name = "D", value_parser = duration::parse, conflicts_with = "at")]
     delay: Option<Duration>,
     /// Start no sooner than at this time, such as 2030-01-31T12:00:00Z.
     #[arg(long, value_name = "T", value_parser = instant)]
@@ -34,19 +35,19 @@ pub(crate) struct TaskOptions {
     #[arg(long, value_name = "T", value_parser = instant)]
     start_before: Option<SystemTime>,
     /// Longest time of one attempt [default: none].
-    #[arg(long, value_name = "D", value_parser = duration)]
+    #[arg(long, value_name = "D", value_parser = duration::parse_nonzero)]
     timeout: Option<Duration>,
     /// Expire unless done within this time [default: none].
-    #[arg(long, value_name = "D", value_parser = duration)]
+    #[arg(long, value_name = "D", value_parser = duration::parse)]
     deadline: Option<Duration>,
     /// Try again up to this often, after failures and after timeouts [default: 0].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=999))]
     retries: Option<u32>,
     /// How long the broker keeps the result; 0 drops it at once [default: 1h].
-    #[arg(long, value_name = "D", value_parser = duration)]
+    #[arg(long, value_name = "D", value_parser = duration::parse)]
     ttl: Option<Duration>,
     /// Wait no longer than this; the task goes on [default: for ever].
-    #[arg(long, value_name = "D", value_parser = duration)]
+    #[arg(long, value_name = "D", value_parser = duration::parse)]
     pub(crate) wait: Option<Duration>,
 }
 

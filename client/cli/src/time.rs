@@ -1,37 +1,8 @@
-//! Durations and times, as they are typed and as they are printed.
+//! Times as they are typed, durations and times as they are printed.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
-
-/// Reads `250ms`, `30s`, `5m`, `1h`, `1h30m`, or a plain `0`.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "write it like 250ms, 30s, 5m or 1h".to_owned();
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    let (mut rest, mut total) = (text, Duration::ZERO);
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-        let (number, tail) = rest.split_at(digits);
-        let letters = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(letters);
-        let number: u64 = number.parse().map_err(|_| wrong())?;
-        let millis = match unit {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            _ => return Err(wrong()),
-        };
-        let part = number.checked_mul(millis).map(Duration::from_millis);
-        total = part
-            .and_then(|part| total.checked_add(part))
-            .ok_or("that is too long")?;
-        rest = tail;
-    }
-    if text.is_empty() { Err(wrong()) } else { Ok(total) }
-}
 
 /// Reads a time in RFC 3339.
 pub(crate) fn instant(text: &str) -> Result<SystemTime, String> {
@@ -66,39 +37,6 @@ pub(crate) fn brief(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_read() {
-        for (text, ms) in [
-            ("250ms", 250),
-            ("30s", 30_000),
-            ("5m", 300_000),
-            ("1h", 3_600_000),
-            ("1h30m", 5_400_000),
-            ("0", 0),
-            ("0s", 0),
-        ] {
-            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
-        }
-    }
-
-    #[test]
-    fn other_durations_are_refused() {
-        for text in [
-            "",
-            "5",
-            "-5s",
-            "1.5s",
-            "s",
-            "5 s",
-            "5x",
-            "5sm",
-            "18446744073709551615h",
-            "99999999999999999999s",
-        ] {
-            assert!(duration(text).is_err(), "{text:?}");
-        }
-    }
 
     #[test]
     fn times_are_read_and_printed() {

@@ -131,6 +131,11 @@ async fn exit_codes_and_their_words() {
             "asynq: USAGE: invalid value 'soon' for '--delay <D>': write it like",
         ),
         (
+            &["call", "echo", "--timeout", "0"],
+            2,
+            "asynq: USAGE: invalid value '0' for '--timeout <D>': it must be longer than 0",
+        ),
+        (
             &["call", "echo", "--broker", "nonsense"],
             2,
             "asynq: INVALID_ADDRESS: \"nonsense\"",

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use asynq_core::limits::{MAX_BUDGET, MAX_DECLARATIONS, MAX_DURATION, MAX_FAILURE_BYTES, MAX_SLOTS};
+use asynq_core::limits::{MAX_BUDGET, MAX_DECLARATIONS, MAX_DURATION, MAX_NAME_BYTES, MAX_SLOTS};
 use asynq_core::{
     Declaration, Epoch, Failure, Grant, LeaseToken, Name, NameError, Niceness, Options, Payload, Placement, Refusal,
     SessionId, TaskId, TaskSpec, Timestamp,
@@ -231,27 +231,22 @@ fn failure(failure: v1::Failure) -> Result<(LeaseToken, Failure), Error> {
 pub(super) fn task_failure(failure: v1::TaskFailure) -> Failure {
     let v1::TaskFailure {
         mut kind,
-        mut message,
-        mut trace,
+        message,
+        trace,
         retryable,
     } = failure;
     if kind.is_empty() {
         "error".clone_into(&mut kind);
     }
-    // Cut, not refused: the run has failed whatever it says of it.
-    cut(&mut kind, asynq_core::limits::MAX_NAME_BYTES);
-    cut(&mut message, MAX_FAILURE_BYTES);
-    cut(&mut trace, MAX_FAILURE_BYTES);
+    // Cut, not refused: the run has failed whatever it says of it. The core
+    // cuts the message and the trace, of which it keeps the end.
+    kind.truncate(kind.floor_char_boundary(MAX_NAME_BYTES));
     Failure {
         kind,
         message,
         trace,
         retryable,
     }
-}
-
-fn cut(text: &mut String, max: usize) {
-    text.truncate(text.floor_char_boundary(max));
 }
 
 pub(super) fn hello(hello: v1::WorkHello) -> Result<WorkerHello, Error> {

@@ -18,6 +18,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use asynq_proto::limits::MAX_MESSAGE_BYTES;
+use asynq_proto::reasons;
 use asynq_proto::v1::admin_server::AdminServer;
 use asynq_proto::v1::tasks_server::TasksServer;
 use asynq_proto::v1::workers_server::WorkersServer;
@@ -79,7 +80,7 @@ where
             <AdminServer<admin::AdminApi> as NamedService>::NAME => self.admin.call(request),
             _ => {
                 let message = format!("this broker has no service {service:?}");
-                let details = ErrorDetails::with_error_info("UNKNOWN_SERVICE", asynq_proto::reasons::DOMAIN, []);
+                let details = ErrorDetails::with_error_info(reasons::UNKNOWN_SERVICE, reasons::DOMAIN, []);
                 let status = Status::with_error_details(Code::Unimplemented, message, details);
                 Box::pin(std::future::ready(Ok(status.into_http())))
             }

@@ -38,7 +38,7 @@ pub(super) fn enqueued(task: TaskId, existed: bool, worker_known: bool) -> v1::E
     }
 }
 
-/// Without the result where `deferred`.
+/// Its result is left out where `deferred`.
 pub(super) fn finished(end: &Finished, deferred: bool) -> v1::Finished {
     let dead_reason = match &end.outcome {
         Outcome::Dead(reason) => dead(*reason),
@@ -54,7 +54,7 @@ pub(super) fn finished(end: &Finished, deferred: bool) -> v1::Finished {
         state: state(end.outcome.state_name()) as i32,
         dead_reason: dead_reason as i32,
         error: end.failure.as_deref().cloned().map(failure),
-        result: end.result.clone().filter(|_| !deferred).map(payload),
+        result: end.result.clone().map(payload),
         result_deferred: deferred,
         stats: Some(stats),
     }

@@ -8,14 +8,6 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::broker::{End, Error};
 
-/// A call whose own deadline passed. Not among the contract's reasons, because
-/// clients know it by its code.
-const DEADLINE_EXCEEDED: &str = "DEADLINE_EXCEEDED";
-/// A session taken up again on another connection.
-const SESSION_SUPERSEDED: &str = "SESSION_SUPERSEDED";
-/// A session without a heartbeat for too long.
-const LEASE_OVER: &str = "LEASE_OVER";
-
 /// The code and the reason of an error.
 fn classify(error: &Error) -> (Code, &'static str) {
     match error {
@@ -33,12 +25,12 @@ fn classify(error: &Error) -> (Code, &'static str) {
         Error::ResultExpired(_) => (Code::NotFound, reasons::RESULT_EXPIRED),
         Error::ExpectedHello(_) => (Code::InvalidArgument, reasons::SESSION_EXPECTED_HELLO),
         Error::StaleLease(_) => (Code::FailedPrecondition, reasons::STALE_LEASE),
-        Error::DeadlineExceeded => (Code::DeadlineExceeded, DEADLINE_EXCEEDED),
+        Error::DeadlineExceeded => (Code::DeadlineExceeded, reasons::DEADLINE_EXCEEDED),
         // Nobody listens to the first two.
         Error::Ended(End::Done | End::Gone | End::ShuttingDown) => (Code::Unavailable, reasons::SHUTTING_DOWN),
         Error::Ended(End::StoreFailed) => (Code::Unavailable, reasons::STORE_FAILED),
-        Error::Ended(End::Superseded) => (Code::Aborted, SESSION_SUPERSEDED),
-        Error::Ended(End::LeaseOver) => (Code::FailedPrecondition, LEASE_OVER),
+        Error::Ended(End::Superseded) => (Code::Aborted, reasons::SESSION_SUPERSEDED),
+        Error::Ended(End::LeaseOver) => (Code::FailedPrecondition, reasons::LEASE_OVER),
     }
 }
 

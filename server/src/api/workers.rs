@@ -124,9 +124,19 @@ fn reply(batch: Vec<ToWorker>) -> v1::WorkReply {
 }
 
 async fn read(broker: Broker, conn: Arc<WorkerConn>, mut requests: Streaming<v1::WorkRequest>) {
-    let opened = tokio::select! {
+    let said = tokio::select! {
+        biased;
         () = conn.outbox().closed() => return,
-        opened = open(&broker, &conn, &mut requests) => opened,
+        said = said_hello(&mut requests) => said,
+    };
+    // Once the broker has the hello, the session is opened, whatever becomes of
+    // the connection: from here on it is waited for, and hung up in the end.
+    let opened = match said {
+        Ok((hello, first)) => broker
+            .worker_hello(hello, conn.clone())
+            .await
+            .map(|session| (session, first)),
+        Err(error) => Err(error),
     };
     let (session, first) = match opened {
         Ok(opened) => opened,
@@ -147,20 +157,16 @@ async fn read(broker: Broker, conn: Arc<WorkerConn>, mut requests: Streaming<v1:
     let _ = broker.send(Command::WorkerHangup { session, conn, clean }).await;
 }
 
-/// Reads the hello; gives the session, and what else the first message said.
-async fn open(
-    broker: &Broker,
-    conn: &Arc<WorkerConn>,
-    requests: &mut Streaming<v1::WorkRequest>,
-) -> Result<(SessionId, v1::WorkRequest), Error> {
+/// Reads the hello, and what else the first message said.
+async fn said_hello(requests: &mut Streaming<v1::WorkRequest>) -> Result<(WorkerHello, v1::WorkRequest), Error> {
     let first = timeout(HELLO_TIMEOUT, requests.message())
         .await
         .ok()
         .and_then(Result::ok)
         .flatten();
     let mut first = first.ok_or(Error::ExpectedHello("worker session"))?;
-    let hello: WorkerHello = convert::hello(first.hello.take().ok_or(Error::ExpectedHello("worker session"))?)?;
-    Ok((broker.worker_hello(hello, conn.clone()).await?, first))
+    let hello = first.hello.take().ok_or(Error::ExpectedHello("worker session"))?;
+    Ok((convert::hello(hello)?, first))
 }
 
 /// Until the worker closes its side.
@@ -189,4 +195,55 @@ async fn converse(
             .map_err(|status| Error::BadMessage(status.message().to_owned()))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::{FutureExt, StreamExt};
+    use tokio_util::sync::CancellationToken;
+    use tonic::codec::EncodeBody;
+    use tonic_prost::{ProstDecoder, ProstEncoder};
+
+    use super::*;
+    use crate::Backing;
+    use crate::clock::SystemClock;
+
+    /// One message, and then silence.
+    fn says(request: v1::WorkRequest) -> Streaming<v1::WorkRequest> {
+        let requests = stream::iter([Ok(request)]).chain(stream::pending());
+        let body = EncodeBody::new_client(ProstEncoder::default(), requests, None, None);
+        Streaming::new_request(ProstDecoder::default(), body, None, None)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_goes_while_its_hello_is_on_the_way_leaves_no_session() {
+        let (broker, broker_loop) = crate::broker::open(Backing::memory(), Arc::new(SystemClock::new())).unwrap();
+        let hello = v1::WorkHello {
+            worker: "w".into(),
+            slots: 1,
+            ..Default::default()
+        };
+        let request = v1::WorkRequest {
+            hello: Some(hello),
+            ..Default::default()
+        };
+        let conn = WorkerConn::new();
+        let mut reading = pin!(read(broker.clone(), conn.clone(), says(request)));
+        assert_eq!(reading.as_mut().now_or_never(), None, "the loop does not run yet");
+        conn.outbox().abandon();
+        assert_eq!(
+            reading.as_mut().now_or_never(),
+            None,
+            "the session is opened all the same"
+        );
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(broker_loop.run(stop.clone()));
+        timeout(HELLO_TIMEOUT, reading).await.unwrap();
+        let workers = broker.workers().await.unwrap();
+        assert_eq!(workers, []);
+        stop.cancel();
+        running.await.unwrap().unwrap();
+    }
 }

@@ -108,12 +108,8 @@ impl Weigh for Answered {
         const ENVELOPE: usize = 64;
         ENVELOPE
             + match &self.answer {
-                Answer::Finished { end, deferred } => {
-                    let result = end
-                        .result
-                        .as_ref()
-                        .filter(|_| !deferred)
-                        .map_or(0, |result| result.data.len());
+                Answer::Finished { end, .. } => {
+                    let result = end.result.as_ref().map_or(0, |result| result.data.len());
                     let failure = end.failure.as_ref().map_or(0, |f| f.message.len() + f.trace.len());
                     result + failure
                 }
@@ -195,6 +191,13 @@ impl Caller {
         {
             let crowded = self.inline_bytes < usize::MAX && self.outbox.bytes() > INLINE_BACKLOG_BYTES;
             *deferred = crowded || result.data.len() > self.inline_bytes;
+            if *deferred {
+                // The result itself must not wait in memory for a slow caller.
+                *end = Arc::new(Finished {
+                    result: None,
+                    ..Finished::clone(end)
+                });
+            }
         }
         self.outbox.push(Answered { call, answer, last });
     }
@@ -278,6 +281,17 @@ mod tests {
             caller.answer(call, finished(INLINE_BYTES), true);
         }
         assert!(caller.outbox.bytes() < INLINE_BACKLOG_BYTES + 10_000 * 100);
+        let mut kept = 0;
+        while caller.outbox.bytes() > 0 {
+            for answered in take(&caller) {
+                let Answer::Finished { end, .. } = answered.answer else {
+                    panic!("{answered:?}")
+                };
+                kept += end.result.as_ref().map_or(0, |result| result.data.len());
+            }
+        }
+        let most = INLINE_BACKLOG_BYTES + INLINE_BYTES;
+        assert!(kept <= most, "{kept} bytes of results were kept, not {most}");
     }
 
     #[test]

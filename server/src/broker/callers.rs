@@ -38,6 +38,11 @@ pub(super) struct Request {
 
 impl Loop {
     pub(super) fn ask(&mut self, caller: &Arc<Caller>, asks: Vec<Ask>) {
+        // What is found of a connection that is gone may have been sent again
+        // under the same id, and have run and ended: a first send is none then.
+        if caller.outbox().is_over() {
+            return;
+        }
         for Ask { call, op } in asks {
             match op {
                 Op::Forget(call) => {

@@ -32,11 +32,12 @@ pub(crate) enum Emission {
 }
 
 impl Emission {
-    /// Bytes of the items it carries.
+    /// Bytes of the items, or of the failure, it carries.
     pub(super) fn payload_bytes(&self) -> usize {
         match self {
             Self::Items(batch) => batch.data.len(),
-            Self::Opened | Self::Blocked(_) | Self::End(_) | Self::Failed(_) => 0,
+            Self::Failed(failure) => failure.message.len() + failure.trace.len(),
+            Self::Opened | Self::Blocked(_) | Self::End(_) => 0,
         }
     }
 

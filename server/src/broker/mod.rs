@@ -102,3 +102,6 @@ pub(crate) fn open(backing: Backing, clock: Arc<dyn Clock>) -> Result<(Broker, L
     this.absorb();
     Ok((broker, this))
 }
+
+#[cfg(test)]
+mod tests;

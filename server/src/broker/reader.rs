@@ -1,6 +1,7 @@
 //! The thread that reads: arguments that are not in memory, and tasks that
 //! have ended.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
@@ -11,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::caller::{Answer, Caller};
 use super::error::Error;
+use crate::limits::READ_BYTES;
 
 /// Something to read.
 #[derive(Debug)]
@@ -33,6 +35,17 @@ pub(super) enum Job {
     },
 }
 
+impl Job {
+    /// Bytes the loop is handed for it.
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Arguments(run) => run.payload_bytes,
+            // The others go straight to who asked, or are small.
+            Self::Task(_) | Self::Result { .. } | Self::Fetch { .. } => 0,
+        }
+    }
+}
+
 /// What the loop wants to know of what was read.
 #[derive(Debug)]
 pub(super) enum Found {
@@ -46,7 +59,7 @@ pub(super) enum Found {
 /// they are bounded by the operations and slots they serve.
 #[derive(Debug)]
 pub(super) struct Reader {
-    waiting: Vec<Job>,
+    waiting: VecDeque<Job>,
     busy: bool,
     jobs: SyncSender<Vec<Job>>,
     found: mpsc::Receiver<Result<Vec<Found>, StoreError>>,
@@ -61,7 +74,7 @@ impl Reader {
             .name("asynq-reader".into())
             .spawn(move || run(reader, &from_loop, &to_loop))?;
         Ok(Self {
-            waiting: Vec::new(),
+            waiting: VecDeque::new(),
             busy: false,
             jobs,
             found,
@@ -69,14 +82,15 @@ impl Reader {
     }
 
     pub(super) fn push(&mut self, job: Job) {
-        self.waiting.push(job);
+        self.waiting.push_back(job);
     }
 
-    /// Hands over what has gathered, if the thread is idle.
+    /// Hands over what has gathered, up to [`READ_BYTES`] of arguments, if the
+    /// thread is idle.
     pub(super) fn kick(&mut self) {
         if !self.busy && !self.waiting.is_empty() {
             // If the thread has ended, `next` says so.
-            let _ = self.jobs.try_send(std::mem::take(&mut self.waiting));
+            let _ = self.jobs.try_send(next_jobs(&mut self.waiting));
             self.busy = true;
         }
     }
@@ -91,6 +105,17 @@ impl Reader {
         self.busy = false;
         found.unwrap_or_else(|| Err(StoreError::Failed("the reading thread died".into())))
     }
+}
+
+/// From the front, at least one.
+fn next_jobs(waiting: &mut VecDeque<Job>) -> Vec<Job> {
+    let mut bytes = 0;
+    let fits = |job: &&Job| {
+        bytes += job.bytes();
+        bytes <= READ_BYTES
+    };
+    let jobs = waiting.iter().take_while(fits).count().max(1);
+    waiting.drain(..jobs.min(waiting.len())).collect()
 }
 
 fn run(
@@ -154,4 +179,48 @@ fn read(reader: &mut dyn StoreReader, jobs: Vec<Job>) -> Result<Vec<Found>, Stor
             .map(|(run, payload)| Found::Arguments(run, payload)),
     );
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use asynq_core::{Epoch, Grant, Name, SessionId, Timestamp};
+
+    use super::*;
+
+    fn arguments(payload_bytes: u64) -> Job {
+        let name = Name::new("echo").unwrap();
+        let grant = Grant {
+            epoch: Epoch(1),
+            attempt: 1,
+        };
+        Job::Arguments(Box::new(Assignment {
+            session: SessionId([1; 16]),
+            token: LeaseToken {
+                task: TaskId([1; 16]),
+                grant,
+            },
+            seq: Seq(1),
+            payload_bytes,
+            name: name.clone(),
+            queue: name.clone(),
+            series: name,
+            timeout: None,
+            deadline: None,
+            enqueued_at: Timestamp::ZERO,
+            stream: None,
+        }))
+    }
+
+    #[test]
+    fn arguments_are_read_a_few_megabytes_at_a_time() {
+        let third = READ_BYTES / 3;
+        let mut waiting: VecDeque<Job> = (0..7).map(|_| arguments(third)).collect();
+        waiting.push_back(arguments(2 * READ_BYTES));
+        waiting.extend((0..10_000).map(|_| Job::Task(TaskId([1; 16]))));
+        let mut handed_over = Vec::new();
+        while !waiting.is_empty() {
+            handed_over.push(next_jobs(&mut waiting).len());
+        }
+        assert_eq!(handed_over, [3, 3, 1, 1, 10_000]);
+    }
 }

@@ -24,7 +24,7 @@ use super::streams::Streams;
 use super::waiters::Waiters;
 use super::workers::Sessions;
 use super::writer::{Writer, Written};
-use crate::limits::{COMMANDS_PER_TURN, MAX_GATHERED_BYTES, MAX_GATHERED_CHANGES, MAX_NAP};
+use crate::limits::{COMMANDS_PER_TURN, MAX_GATHERED_BYTES, MAX_GATHERED_CHANGES, MAX_HELD, MAX_NAP};
 
 /// The least time between two looks at the clock.
 const MIN_NAP: Duration = Duration::from_millis(1);
@@ -86,7 +86,7 @@ pub(super) struct InFlight {
 
 impl Gathering {
     fn has_room(&self) -> bool {
-        self.changes.len() < MAX_GATHERED_CHANGES && self.bytes < MAX_GATHERED_BYTES
+        self.changes.len() < MAX_GATHERED_CHANGES && self.bytes < MAX_GATHERED_BYTES && self.held.len() < MAX_HELD
     }
 }
 
@@ -180,7 +180,11 @@ impl Loop {
             Command::Ask { caller, asks } => self.ask(&caller, asks),
             Command::Finish { caller } => caller.finish(),
             Command::WorkerHello { hello, conn, opened } => {
-                let _ = opened.send(self.worker_hello(hello, conn));
+                let session = self.worker_hello(hello, conn.clone());
+                if let Err(Ok(session)) = opened.send(session) {
+                    // Nobody is there who would.
+                    self.worker_hangup(session, &conn, false);
+                }
             }
             Command::WorkerInput { session, conn, input } => self.worker_input(session, &conn, input),
             Command::WorkerHangup { session, conn, clean } => self.worker_hangup(session, &conn, clean),
@@ -305,5 +309,20 @@ impl Loop {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_for_a_slow_commit_is_bounded() {
+        let mut gathering = Gathering::default();
+        let read = || Held::Read(Job::Task(TaskId([1; 16])));
+        gathering.held.extend((1..MAX_HELD).map(|_| read()));
+        assert!(gathering.has_room());
+        gathering.held.push(read());
+        assert!(!gathering.has_room());
     }
 }

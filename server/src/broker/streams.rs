@@ -178,7 +178,7 @@ impl Loop {
     }
 
     fn open_emit(&mut self, session: SessionId, token: LeaseToken, emitter: &Arc<Emitter>) {
-        if self.holder(token) != Some(session) {
+        if self.core.holder(token) != Some(session) {
             debug!(task = %token.task, %session, "items of a run that is not current are refused");
             let state = self.core.task(token.task).map(|view| view.record.state.name());
             return emitter.acknowledge(Verdict::Stale(state));

@@ -77,11 +77,12 @@ pub(crate) struct WorkerInput {
 }
 
 impl WorkerInput {
-    /// Bytes of the results it carries.
+    /// Bytes of the results and failures it carries.
     pub(super) fn payload_bytes(&self) -> usize {
         let bytes = |report: &Report| match report {
             Report::Completed(_, result) => result.data.len(),
-            Report::Failed(..) | Report::Released(_) | Report::Ended(_) => 0,
+            Report::Failed(_, failure) => failure.message.len() + failure.trace.len(),
+            Report::Released(_) | Report::Ended(_) => 0,
         };
         self.reports.iter().map(bytes).sum()
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use asynq_core::limits::MAX_SESSIONS;
 use asynq_core::{
-    Assignment, Closed, Effect, Event, Hello, LeaseToken, Payload, Refusal, SessionId, State, StopCause, Verdict,
+    Assignment, Closed, Effect, Event, Hello, LeaseToken, Payload, Refusal, SessionId, StopCause, Verdict,
 };
 use asynq_proto::limits::INLINE_BYTES;
 use asynq_store::StoreError;
@@ -98,6 +98,10 @@ impl Sessions {
 
 impl Loop {
     pub(super) fn worker_hello(&mut self, hello: WorkerHello, conn: Arc<WorkerConn>) -> Result<SessionId, Error> {
+        if conn.outbox().is_over() {
+            // It must not take the session from a newer connection.
+            return Err(End::Gone.into());
+        }
         let known = &mut self.sessions.known;
         let resume = hello.resume.filter(|session| known.contains_key(session));
         if resume.is_none() && known.len() >= MAX_SESSIONS {
@@ -176,24 +180,16 @@ impl Loop {
             return;
         };
         state.conn = None;
-        let goodbye = clean && state.draining && self.busy(session) == 0;
+        let goodbye = clean && state.draining && self.core.held_by_session(session) == 0;
         conn.outbox().end(End::Done);
         let how = if goodbye { Closed::Goodbye } else { Closed::Lost };
         info!(%session, ?how, "worker disconnected");
         self.apply(Event::SessionClosed { session, how });
     }
 
-    fn busy(&self, session: SessionId) -> u32 {
-        self.core
-            .workers()
-            .iter()
-            .find(|worker| worker.session == session)
-            .map_or(0, |worker| worker.busy)
-    }
-
     /// A result that came on the data connection, which names no session.
     pub(super) fn complete_large(&mut self, token: LeaseToken, result: Payload, reply: oneshot::Sender<Verdict>) {
-        let holder = self.holder(token);
+        let holder = self.core.holder(token);
         self.sessions.expect_verdict(token, reply);
         // Nobody holds a stale token: the core refuses it whoever says it.
         let session = holder.unwrap_or(SessionId([0; 16]));
@@ -202,20 +198,11 @@ impl Loop {
 
     /// Arguments too large to ride with their run.
     pub(super) fn fetch(&mut self, token: LeaseToken, reply: oneshot::Sender<Result<Payload, Error>>) {
-        if self.holder(token).is_some() {
+        if self.core.holder(token).is_some() {
             self.hold(Held::Read(Job::Fetch { token, reply }));
         } else {
             // A worker that has gone needs no answer.
             let _ = reply.send(Err(Error::StaleLease(token)));
-        }
-    }
-
-    /// Who holds a run, if its token is the task's current grant.
-    pub(super) fn holder(&self, token: LeaseToken) -> Option<SessionId> {
-        let record = self.core.task(token.task)?.record;
-        match record.state {
-            State::Running(run) | State::Stopping(run, _) if record.grant == token.grant => Some(run.session),
-            _ => None,
         }
     }
 
@@ -224,6 +211,8 @@ impl Loop {
         match self.payloads.take(run.seq) {
             Cached::Here(payload) => self.send_run(run, Some(payload)),
             Cached::Large => self.send_run(run, None),
+            // Read only when the worker fetches them.
+            Cached::Unknown if run.payload_bytes > INLINE_BYTES as u64 => self.send_run(run, None),
             Cached::Unknown => {
                 self.sessions.reading.insert(run.token, Vec::new());
                 if self.payloads.is_durable(run.seq) {
@@ -240,7 +229,7 @@ impl Loop {
         let stops = self.sessions.reading.remove(&run.token).unwrap_or_default();
         let (session, token) = (run.session, run.token);
         // Meanwhile the session may have been lost and the task have gone on.
-        if self.holder(token) != Some(session) {
+        if self.core.holder(token) != Some(session) {
             return Ok(());
         }
         let Some(payload) = payload else {

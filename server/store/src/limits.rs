@@ -32,5 +32,8 @@ pub const WAL_FILE_BYTES: u32 = 64 * 1024 * 1024;
 pub const FREE_PAGES: u64 = 16_384;
 /// Pages given back to the file system after one sweep.
 pub const VACUUM_PAGES: u32 = 1_024;
-/// How long to wait for a lock another process holds on the database.
+/// How long one try waits for a lock another program holds on the database.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a transaction that writes is tried to be begun, before the store
+/// has failed. Nobody is answered meanwhile; heartbeats are.
+pub const BUSY_PATIENCE: Duration = Duration::from_secs(30);

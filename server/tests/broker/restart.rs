@@ -1,12 +1,6 @@
-//! Shutting down, starting again, and a store that fails.
+//! Shutting down, and starting again.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use asynq_core::{Change, Epoch, Seq, TaskRecord, Timestamp};
 use asynq_proto::v1::{self, TaskState, operation::Op};
-use asynq_store::{MemoryStore, Opened, Pruned, Reader, Store, StoreError};
-use asynqd::{Backing, Durability, ServerError};
 use tonic::Code;
 
 use crate::harness::{Broker, Session, Worker, hello, json, reason, task};
@@ -132,60 +126,4 @@ async fn streams_and_calls_are_told_of_the_shutdown() {
         );
     }
     broker.stop().await.unwrap();
-}
-
-/// A store whose disk breaks at a word.
-struct Brittle {
-    inner: MemoryStore,
-    broken: Arc<AtomicBool>,
-}
-
-impl Store for Brittle {
-    fn open(&mut self, now: Timestamp, live: &mut dyn FnMut(Seq, TaskRecord)) -> Result<Opened, StoreError> {
-        self.inner.open(now, live)
-    }
-
-    fn commit(&mut self, epoch: Epoch, batch: u64, changes: &[Change]) -> Result<(), StoreError> {
-        if self.broken.load(Ordering::Relaxed) {
-            return Err(StoreError::Failed("fsync: input/output error".into()));
-        }
-        self.inner.commit(epoch, batch, changes)
-    }
-
-    fn prune(&mut self, epoch: Epoch, now: Timestamp, budget: usize) -> Result<Pruned, StoreError> {
-        self.inner.prune(epoch, now, budget)
-    }
-
-    fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
-        self.inner.reader()
-    }
-}
-
-#[tokio::test]
-async fn a_failed_commit_acknowledges_nothing_and_ends_the_broker() {
-    let broken = Arc::new(AtomicBool::new(false));
-    let store = Box::new(Brittle {
-        inner: MemoryStore::new(),
-        broken: broken.clone(),
-    });
-    let broker = Broker::on(Backing {
-        store,
-        durability: Durability::Memory,
-    })
-    .await;
-    let mut tasks = broker.tasks().await;
-    tasks.enqueue(task("echo")).await.unwrap();
-    let mut session = Session::open(&broker).await;
-    broken.store(true, Ordering::Relaxed);
-    session.ask([Op::Enqueue(task("echo"))]).await;
-    let status = session.next().await.unwrap_err();
-    assert_eq!(
-        (status.code(), reason(&status).as_str()),
-        (Code::Unavailable, "STORE_FAILED")
-    );
-    let ended = broker.ended().await;
-    assert!(
-        matches!(&ended, Err(ServerError::Store(StoreError::Failed(why))) if why.contains("fsync")),
-        "{ended:?}"
-    );
 }

@@ -65,6 +65,22 @@ async fn a_second_signal_exits_at_once() {
 }
 
 #[tokio::test]
+async fn a_hangup_is_ignored() {
+    let mut broker = Broker::start().await;
+    let mut child = daemon(&["--broker", &broker.url(), "--builtins"]).spawn().unwrap();
+    let mut link = broker.accept().await;
+    signal(&child, Signal::HUP);
+    link.assign(assignment(1, "echo", "1")).await;
+    assert_eq!(link.next().await.completions[0].result.as_ref().unwrap().data, "1");
+    link.ack(1).await;
+    signal(&child, Signal::TERM);
+    assert!(link.next().await.draining, "the hangup was no first signal");
+    link.closed().await;
+    drop(link);
+    assert!(within(child.wait()).await.unwrap().success());
+}
+
+#[tokio::test]
 async fn bad_settings_exit_with_2_and_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("worker.toml");
@@ -73,7 +89,7 @@ async fn bad_settings_exit_with_2_and_are_named() {
         (&["--slotz", "3"][..], "--slotz"),
         (&["--slots", "0", "--builtins"], "slots must be 1 to 65536, not 0"),
         (&["--broker", "nowhere", "--builtins"], "\"nowhere\""),
-        (&["--drain-timeout", "soon"], "\"soon\" is no duration"),
+        (&["--drain-timeout", "soon"], "'soon' for '--drain-timeout"),
         (&["--config", file.to_str().unwrap()], "unknown field `task`"),
         (&[], "no tasks"),
     ] {

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use asynq_client::TaskId;
+use asynq_proto::duration;
 use tokio::signal::ctrl_c;
 
-use crate::{cli::Format, connect::connect, failure::Failure, report, time::duration};
+use crate::{cli::Format, connect::connect, failure::Failure, report};
 
 /// Wait for a task to end; print and exit as `asynq call` does.
 ///
@@ -16,7 +17,7 @@ pub(crate) struct Args {
     /// The task.
     id: TaskId,
     /// Wait no longer than this; the task goes on [default: for ever].
-    #[arg(long, value_name = "D", value_parser = duration)]
+    #[arg(long, value_name = "D", value_parser = duration::parse)]
     wait: Option<Duration>,
     /// json prints the task instead of its result.
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]

@@ -1,5 +1,7 @@
 //! What is refused, and what passes.
 
+use asynq_core::limits::MAX_FAILURE_BYTES;
+
 use super::*;
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -316,29 +318,18 @@ fn hellos_are_checked() {
     }
 }
 
+/// What is too long of the message and the trace is the core's business, which
+/// keeps the end of a trace.
 #[test]
-fn what_a_failed_run_says_is_cut_at_a_character() {
-    let failed = v1::Failure {
-        token: Some(v1::LeaseToken {
-            task_id: id_at(1),
-            epoch: 1,
-            attempt: 1,
-        }),
-        failure: Some(v1::TaskFailure {
-            message: "ä".repeat(MAX_FAILURE_BYTES),
-            ..Default::default()
-        }),
-    };
-    let input = work(v1::WorkRequest {
-        failures: vec![failed],
+fn only_the_kind_of_a_failure_is_cut_here() {
+    let failure = task_failure(v1::TaskFailure {
+        kind: "ä".repeat(MAX_NAME_BYTES),
+        message: "m".repeat(2 * MAX_FAILURE_BYTES),
+        trace: format!("{}the end", "t".repeat(MAX_FAILURE_BYTES)),
         ..Default::default()
-    })
-    .unwrap();
-    let [Report::Failed(_, failure)] = &input.reports[..] else {
-        panic!("{input:?}")
-    };
-    assert_eq!(
-        (failure.kind.as_str(), failure.message.len()),
-        ("error", MAX_FAILURE_BYTES)
-    );
+    });
+    assert_eq!(failure.kind, "ä".repeat(MAX_NAME_BYTES / 2));
+    assert_eq!(failure.message.len(), 2 * MAX_FAILURE_BYTES);
+    assert!(failure.trace.ends_with("the end"));
+    assert_eq!(task_failure(v1::TaskFailure::default()).kind, "error");
 }

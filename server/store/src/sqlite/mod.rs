@@ -4,6 +4,7 @@
 //! disk. The log is copied into the database between commits, on our own
 //! schedule (`wal`).
 
+mod begin;
 mod error;
 mod open;
 mod prune;

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use asynq_core::{Epoch, Name, Seq, StateName, TaskId, TaskRecord, Timestamp};
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 
+use super::begin::begin;
 use super::error::{seq_from_sql, time_from_sql};
 use super::schema::{APPLICATION_ID, TABLES, VERSION};
 use crate::codec::{self, Decoder};
@@ -44,7 +45,7 @@ pub(super) fn connect(file: &Path) -> Result<Connection, StoreError> {
 
 /// Makes the tables in an empty database.
 pub(super) fn create(connection: &mut Connection, file: &Path) -> Result<(), StoreError> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let transaction = begin(connection)?;
     if is_empty(&transaction, file)? {
         transaction.execute_batch(TABLES)?;
         transaction.execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}"))?;
@@ -115,7 +116,7 @@ pub(super) fn read_meta(connection: &Connection) -> Result<Meta, StoreError> {
 /// Writes a new epoch, so that older owners' commits fail, before anything is read.
 /// Returns it and the one before.
 pub(super) fn take_over(connection: &mut Connection, now: Timestamp) -> Result<(Epoch, Epoch), StoreError> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let transaction = begin(connection)?;
     let previous = read_meta(&transaction)?.epoch;
     let epoch = Epoch(now.as_micros().max(previous.0 + 1));
     transaction.execute("UPDATE meta SET epoch = ?1", [epoch.0.cast_signed()])?;

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
 use asynq_core::{Epoch, Seq, TaskId, Timestamp};
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Transaction, params};
 
+use super::begin::begin;
 use super::error::{seq_from_sql, seq_to_sql, time_from_sql};
 use super::open::{blob, damaged, earliest, name_counts, read_meta};
 use super::schema::{payload_key, result_key};
@@ -37,7 +38,7 @@ impl Sweep {
         let mut pruned = Pruned::default();
         let mut left = budget;
         while left > 0 && !pruned.complete {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let transaction = begin(connection)?;
             read_meta(&transaction)?.owned_by(epoch)?;
 
             let mut sweep = *self;
@@ -185,16 +186,19 @@ impl Found {
 }
 
 /// Gives pages that have long been free back to the file system, a few at a time.
-fn shrink(connection: &Connection) -> Result<(), StoreError> {
+fn shrink(connection: &mut Connection) -> Result<(), StoreError> {
     let free: i64 = connection
         .prepare_cached("PRAGMA freelist_count")?
         .query_row((), |row| row.get(0))?;
     if free.cast_unsigned() <= FREE_PAGES {
         return Ok(());
     }
-    // Frees one page per step.
-    let mut vacuum = connection.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
-    let mut rows = vacuum.query(())?;
-    while rows.next()?.is_some() {}
-    Ok(())
+    let transaction = begin(connection)?;
+    {
+        // Frees one page per step.
+        let mut vacuum = transaction.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+        let mut rows = vacuum.query(())?;
+        while rows.next()?.is_some() {}
+    }
+    Ok(transaction.commit()?)
 }

@@ -1,5 +1,6 @@
 //! The suite every store passes, and what only a file can go through.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use asynq_core::Outcome;
@@ -141,6 +142,48 @@ fn after_a_failure_nothing_is_tried_again() {
         "{again}"
     );
     assert!(store.prune(opened.epoch, START, 1).is_err() && store.open(START, &mut |_, _| {}).is_err());
+}
+
+/// Gives a lock back when the store says that it waits for it.
+struct GivesBack(Mutex<Option<Connection>>);
+
+impl tracing::Subscriber for GivesBack {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN
+    }
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        drop(self.0.lock().expect("no test panicked with it").take());
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::Id {
+        tracing::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::Id, _: &tracing::Id) {}
+    fn enter(&self, _: &tracing::Id) {}
+    fn exit(&self, _: &tracing::Id) {}
+}
+
+/// Somebody looks around with the `sqlite3` shell: nothing was written by then,
+/// so nothing has failed.
+#[test]
+fn a_lock_another_program_holds_for_a_while_is_waited_for() {
+    let dir = fresh();
+    let (mut store, opened) = open(&dir).expect("opens");
+    let tries = Duration::from_millis(1);
+    store.connection.busy_timeout(tries).expect("set");
+    let locked = |step: &mut dyn FnMut()| {
+        let other = database(&dir);
+        other.execute_batch("BEGIN IMMEDIATE").expect("the lock is free");
+        let other = GivesBack(Mutex::new(Some(other)));
+        tracing::subscriber::with_default(other, step);
+    };
+    locked(&mut || store.commit(opened.epoch, 1, &[insert(1, 10)]).expect("committed"));
+    locked(&mut || drop(store.prune(opened.epoch, START, 100).expect("pruned")));
+    drop(store);
+    assert_eq!(open(&dir).expect("opens").1.last_batch, 1);
 }
 
 #[test]

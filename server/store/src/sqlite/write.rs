@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use asynq_core::{Change, Epoch, Name, Payload, Seq, State, TaskRecord, Timestamp};
-use rusqlite::{CachedStatement, Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{CachedStatement, Connection, Transaction, params};
 
+use super::begin::begin;
 use super::error::{seq_to_sql, time_to_sql};
 use super::open::read_meta;
 use super::schema::{payload_key, result_key};
@@ -46,7 +47,7 @@ impl Writer {
         batch: u64,
         changes: &[Change],
     ) -> Result<(), StoreError> {
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = begin(connection)?;
         follow_on(&transaction, epoch, batch, Summary::of(changes))?;
         let mut statements = Statements::prepare(&transaction)?;
         for change in changes {
