@@ -107,10 +107,10 @@ async fn a_failed_commit_acknowledges_nothing_and_ends_the_broker() {
 
 #[tokio::test]
 async fn a_disk_that_hangs_does_not_hold_up_the_shutdown() {
-    let (began, mut begun) = tokio::sync::mpsc::unbounded_channel();
-    let (release, hang) = mpsc::channel::<()>();
+    let (began, mut begun) = tokio::sync::mpsc::channel(1);
+    let (release, hang) = mpsc::sync_channel::<()>(1);
     let commit = move || {
-        let _ = began.send(());
+        let _ = began.try_send(());
         // Until the test is over.
         let _ = hang.recv();
         Ok(())
