@@ -8,8 +8,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 CALLERS=8          # commands run at a time
-MANY=1000          # tasks of step 4
-SURVIVORS=150      # tasks of step 5, 400 ms each: 7.5 s of work for 8 slots
+ITEMS=100000       # items of step 4
+MANY=1000          # tasks of step 5
+SURVIVORS=150      # tasks of step 6, 400 ms each: 7.5 s of work for 8 slots
 READY_SECONDS=15   # for a process to print its ready line
 DRAIN_SECONDS=90   # for the queue to run empty; a lost lease takes 30 s
 
@@ -143,7 +144,18 @@ say "(exit $status)"
 [ "$status" = 1 ] || fail "a dead task exits 1"
 grep -q "no disk in drive A" "$work/failed.txt" || fail "the reason is missing"
 
-step "4. $MANY tasks, each from a command of its own"
+step "4. Items stream back, and a generator stops when nobody reads on"
+show "iterate count '{\"n\":$ITEMS}' | wc -l"
+lines=$(asynq iterate count "{\"n\":$ITEMS}" | wc -l) || fail "iterate exited $?"
+say "$lines"
+[ "$lines" = "$ITEMS" ] || fail "not every item came"
+show "iterate count '{\"n\":1000000000}' | head -3"
+cancelled=$(count cancelled)
+asynq iterate count '{"n":1000000000}' | head -3 || fail "iterate exited $?"
+[ "$(count cancelled)" = $((cancelled + 1)) ] || fail "the generator was not stopped"
+say "(stopped: its task is cancelled)"
+
+step "5. $MANY tasks, each from a command of its own"
 before=$(count succeeded)
 begin=$SECONDS
 enqueue_many "$MANY" echo '{"n":%}' "$work/many.ids"
@@ -152,7 +164,7 @@ drain
 [ "$(count succeeded)" = $((before + MANY)) ] || fail "not all of the $MANY tasks succeeded"
 say "$MANY succeeded"
 
-step "5. kill -9 of the broker with tasks queued and running"
+step "6. kill -9 of the broker with tasks queued and running"
 enqueue_many "$SURVIVORS" sleep '{"ms":400}' "$work/survivors.ids"
 say "$SURVIVORS acknowledged, $(count ready) queued, $(count running) running"
 [ "$(count ready)" -gt 0 ] || fail "nothing was left in the queue to be lost"
@@ -167,7 +179,7 @@ xargs -P "$CALLERS" -I% "$bin/asynq" task wait % <"$work/survivors.ids" >"$work/
 [ "$(wc -l <"$work/survivors.out")" = "$SURVIVORS" ] || fail "not every acknowledged task has its result"
 say "$SURVIVORS of $SURVIVORS acknowledged tasks succeeded"
 
-step "6. A task nobody can run says so, and holds up nobody"
+step "7. A task nobody can run says so, and holds up nobody"
 show "enqueue transcode"
 stuck=$(asynq enqueue transcode) || fail "enqueue exited $?"
 say "$stuck"
@@ -178,7 +190,7 @@ asynq call echo '"still here"' >/dev/null || fail "the task nobody can run holds
 show "task cancel $stuck"
 asynq task cancel "$stuck" || fail "task cancel exited $?"
 
-step "7. What an operator sees"
+step "8. What an operator sees"
 show "queue ls"
 asynq queue ls || fail "queue ls exited $?"
 show "worker ls"
