@@ -26,7 +26,7 @@ torture: tools ## Kill the broker with 100,000 tasks queued, five times, and cou
 	cargo build --locked --workspace --bins
 	ASYNQ_TORTURE=1 cargo test --locked -p asynq-tests --test it kill:: -- --nocapture --test-threads 1
 
-bench: tools ## Measure throughput, latency and CPU beside a plain gRPC echo (ROUNDS=7)
+bench: tools ## Measure throughput, latency and CPU beside a plain gRPC call (ROUNDS=7)
 	cargo build --locked --release --workspace --bins
 	cargo bench --locked -p asynq-tests --bench speed -- $(ROUNDS)
 

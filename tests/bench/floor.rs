@@ -1,5 +1,6 @@
-//! The floor to compare with: a unary call of the same size on plain tonic,
-//! from process to process, with nothing behind it.
+//! The floor to compare with: a unary call on plain tonic, from process to
+//! process, with nothing behind it: the arguments go there, and an empty answer
+//! comes back, which is less than a task's result.
 
 use std::pin::Pin;
 

@@ -44,7 +44,7 @@ async fn run(rounds: usize) {
         } else {
             &mut figures
         };
-        let name = "unary echo (tonic, no queue)";
+        let name = "unary call (tonic, no queue)";
         figures.add(name, floor.load(Load::many(20_000, 256), &payload).await);
         figures.add_latency(name, floor.load(Load::one_by_one(1_000), &payload).await);
         for setup in [&durable, &memory] {
