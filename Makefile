@@ -7,7 +7,7 @@ SHELL := /bin/bash
 help: ## List these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: tools ## Build, start a broker and two workers, run tasks and streams, kill the broker, lose nothing
+demo: tools ## Build, start a broker and two workers, compute a picture, kill both sorts, lose nothing
 	@deploy/demo.sh
 
 # Lint comes last, so that a change that works and is badly formatted says both.

@@ -1,6 +1,7 @@
 #!/bin/bash
 # A small cluster on this machine: one broker, two workers, and callers that
 # use it while things go wrong. Exits non-zero if any step is not as it should be.
+# Leaves two pictures in target/demo.
 #
 #   deploy/demo.sh                        builds release binaries first
 #   BIN_DIR=target/debug deploy/demo.sh   uses binaries that are there
@@ -8,12 +9,15 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 CALLERS=8          # commands run at a time
-ITEMS=100000       # items of step 4
-MANY=1000          # tasks of step 5
-SURVIVORS=150      # tasks of step 6, 400 ms each: 7.5 s of work for 8 slots
+SIZE=1920          # pixels across the picture of step 2
+CLOSE_SIZE=900     # of step 3, where a pixel takes ten times as long
+ITEMS=100000       # items of step 6
+MANY=1000          # tasks of step 7
+SURVIVORS=150      # tasks of step 8, 400 ms each: 7.5 s of work for 8 slots
 READY_SECONDS=15   # for a process to print its ready line
 DRAIN_SECONDS=90   # for the queue to run empty; a lost lease takes 30 s
 
+pictures=${CARGO_TARGET_DIR:-target}/demo
 work=$(mktemp -d "${TMPDIR:-/tmp}/asynq-demo.XXXXXX")
 pids=()
 
@@ -70,9 +74,39 @@ start_broker() { # ADDRESS
 start_worker() { # NAME
     "$bin/asynq-worker" --broker "$ASYNQ_BROKER" --name "$1" --slots 4 --builtins \
         >"$work/$1.out" 2>>"$work/$1.log" &
-    pids+=("$!")
-    ready "$work/$1.out" '^registered ' "$!"
-    say "$1: process $!, $(sed -n 's/^\(registered [0-9]* tasks\).*/\1/p' "$work/$1.out"), 4 slots"
+    worker=$!
+    pids+=("$worker")
+    ready "$work/$1.out" '^registered ' "$worker"
+    say "$1: process $worker, $(sed -n 's/^\(registered [0-9]* tasks\).*/\1/p' "$work/$1.out"), 4 slots"
+}
+
+# forget PID: a process that has ended; its number may become someone else's.
+forget() {
+    local pid left=()
+    for pid in "${pids[@]}"; do [ "$pid" = "$1" ] || left+=("$pid"); done
+    pids=("${left[@]}")
+}
+
+# kill_9 NAME PID: kills a process of ours as a crash would, without the shell's own notice.
+kill_9() {
+    { kill -KILL "$2" && wait "$2"; } 2>/dev/null || true
+    forget "$2"
+    say "$1: process $2 killed"
+}
+
+# busy NAME N: waits until a worker holds N tasks.
+busy() {
+    local end=$((SECONDS + READY_SECONDS))
+    until asynq worker ls | grep -q "^$1 .* $2/"; do
+        [ "$SECONDS" -lt "$end" ] || fail "$1 was not given $2 tasks within $READY_SECONDS s"
+        sleep 0.1
+    done
+}
+
+# picture FILE: fails unless there is a PNG of some size.
+picture() {
+    [ "$(head -c 8 "$1" | od -An -tx1 | tr -d ' ')" = 89504e470d0a1a0a ] || fail "$1 is no PNG"
+    [ "$(wc -c <"$1")" -gt 100000 ] || fail "$1 is too small to be the picture"
 }
 
 asynq() { "$bin/asynq" "$@"; }
@@ -124,7 +158,30 @@ export ASYNQ_BROKER=http://$address
 start_worker worker-1
 start_worker worker-2
 
-step "2. A task goes round"
+step "2. The main job: a picture, computed in tiles by both workers, streamed back row by row"
+mkdir -p "$pictures"
+show "demo mandelbrot -o $pictures/mandelbrot.png --size $SIZE"
+asynq demo mandelbrot -o "$pictures/mandelbrot.png" --size "$SIZE" || fail "demo mandelbrot exited $?"
+picture "$pictures/mandelbrot.png"
+
+step "3. Closer, and kill -9 of a worker in the middle of it"
+show "demo mandelbrot -o $pictures/seahorses.png --center -0.7436439,0.1318259 --zoom 360 --size $CLOSE_SIZE"
+"$bin/asynq" demo mandelbrot -o "$pictures/seahorses.png" --center -0.7436439,0.1318259 --zoom 360 \
+    --size "$CLOSE_SIZE" >"$work/seahorses.out" &
+drawing=$!
+pids+=("$drawing")
+sleep 2
+kill -STOP "$worker" # so that it certainly holds tiles when it dies
+busy worker-2 4
+kill_9 worker-2 "$worker"
+wait "$drawing" || fail "demo mandelbrot exited $?"
+forget "$drawing"
+cat "$work/seahorses.out"
+grep -q 'lost and asked for again' "$work/seahorses.out" || fail "no tile was lost with the worker"
+picture "$pictures/seahorses.png"
+start_worker worker-2
+
+step "4. A task goes round"
 arguments='{"b":1,"a":1.10,"n":12345678901234567890}'
 show "call echo '$arguments'"
 answer=$(asynq call echo "$arguments") || fail "call echo exited $?"
@@ -135,7 +192,7 @@ answer=$(asynq call sleep '{"ms":300}') || fail "call sleep exited $?"
 say "$answer"
 [ "$answer" = null ] || fail "sleep returns null"
 
-step "3. A task fails, and says why"
+step "5. A task fails, and says why"
 show "call fail '{\"message\":\"no disk in drive A\"}'"
 status=0
 asynq call fail '{"message":"no disk in drive A"}' 2>"$work/failed.txt" || status=$?
@@ -144,7 +201,7 @@ say "(exit $status)"
 [ "$status" = 1 ] || fail "a dead task exits 1"
 grep -q "no disk in drive A" "$work/failed.txt" || fail "the reason is missing"
 
-step "4. Items stream back, and a generator stops when nobody reads on"
+step "6. Items stream back, and a generator stops when nobody reads on"
 show "iterate count '{\"n\":$ITEMS}' | wc -l"
 lines=$(asynq iterate count "{\"n\":$ITEMS}" | wc -l) || fail "iterate exited $?"
 say "$lines"
@@ -155,7 +212,7 @@ asynq iterate count '{"n":1000000000}' | head -3 || fail "iterate exited $?"
 [ "$(count cancelled)" = $((cancelled + 1)) ] || fail "the generator was not stopped"
 say "(stopped: its task is cancelled)"
 
-step "5. $MANY tasks, each from a command of its own"
+step "7. $MANY tasks, each from a command of its own"
 before=$(count succeeded)
 begin=$SECONDS
 enqueue_many "$MANY" echo '{"n":%}' "$work/many.ids"
@@ -164,13 +221,11 @@ drain
 [ "$(count succeeded)" = $((before + MANY)) ] || fail "not all of the $MANY tasks succeeded"
 say "$MANY succeeded"
 
-step "6. kill -9 of the broker with tasks queued and running"
+step "8. kill -9 of the broker with tasks queued and running"
 enqueue_many "$SURVIVORS" sleep '{"ms":400}' "$work/survivors.ids"
 say "$SURVIVORS acknowledged, $(count ready) queued, $(count running) running"
 [ "$(count ready)" -gt 0 ] || fail "nothing was left in the queue to be lost"
-{ kill -KILL "$broker" && wait "$broker"; } 2>/dev/null || true # without the shell's own notice
-say "broker: process $broker killed"
-pids=("${pids[@]:1}") # its number may become someone else's
+kill_9 broker "$broker"
 start_broker "$address"
 drain
 # `task wait` exits as `call` does, so one task that did not succeed fails xargs.
@@ -179,7 +234,7 @@ xargs -P "$CALLERS" -I% "$bin/asynq" task wait % <"$work/survivors.ids" >"$work/
 [ "$(wc -l <"$work/survivors.out")" = "$SURVIVORS" ] || fail "not every acknowledged task has its result"
 say "$SURVIVORS of $SURVIVORS acknowledged tasks succeeded"
 
-step "7. A task nobody can run says so, and holds up nobody"
+step "9. A task nobody can run says so, and holds up nobody"
 show "enqueue transcode"
 stuck=$(asynq enqueue transcode) || fail "enqueue exited $?"
 say "$stuck"
@@ -190,7 +245,7 @@ asynq call echo '"still here"' >/dev/null || fail "the task nobody can run holds
 show "task cancel $stuck"
 asynq task cancel "$stuck" || fail "task cancel exited $?"
 
-step "8. What an operator sees"
+step "10. What an operator sees"
 show "queue ls"
 asynq queue ls || fail "queue ls exited $?"
 show "worker ls"
@@ -198,4 +253,4 @@ asynq worker ls || fail "worker ls exited $?"
 [ "$(asynq worker ls -o json | grep -o '"name": *"worker-[12]"' | sort -u | wc -l)" = 2 ] ||
     fail "worker ls does not list both workers"
 
-step "Done: every step was as it should be"
+step "Done: every step was as it should be. Look at $pictures/mandelbrot.png and seahorses.png"

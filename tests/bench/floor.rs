@@ -2,6 +2,7 @@
 //! process, with nothing behind it: the arguments go there, and an empty answer
 //! comes back, which is less than a task's result.
 
+use std::future::Future;
 use std::pin::Pin;
 
 use asynq_proto::Payload;
@@ -12,7 +13,7 @@ use asynq_tests::Process;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::Stream;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
@@ -64,6 +65,17 @@ impl Floor {
 
 /// Serves until it is killed.
 pub(crate) fn serve() {
+    listen(|io| async {
+        let http = auto::Builder::new(TokioExecutor::new()).http2_only();
+        // However the connection ends, the caller sees it.
+        let _ = http
+            .serve_connection(io, TowerToHyperService::new(WorkersServer::new(Echo)))
+            .await;
+    });
+}
+
+/// Serves each connection, on one thread, until it is killed.
+pub(crate) fn listen<F: Future<Output = ()> + Send + 'static>(serve: impl Fn(TokioIo<TcpStream>) -> F) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -74,12 +86,7 @@ pub(crate) fn serve() {
         loop {
             let (stream, _) = listener.accept().await.expect("a connection");
             stream.set_nodelay(true).expect("a TCP stream");
-            let service = TowerToHyperService::new(WorkersServer::new(Echo));
-            tokio::spawn(async move {
-                let http = auto::Builder::new(TokioExecutor::new()).http2_only();
-                // However the connection ends, the caller sees it.
-                let _ = http.serve_connection(TokioIo::new(stream), service).await;
-            });
+            tokio::spawn(serve(TokioIo::new(stream)));
         }
     });
 }

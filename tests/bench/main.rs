@@ -1,14 +1,15 @@
 //! `make bench`: a first look at speed. Real processes on loopback, 100-byte
 //! arguments, no-op tasks whose results the caller awaits, and a stream of
-//! 100-byte items, yielded one by one. Every round measures
-//! every row once, so that a machine that drifts drifts for all; medians and
-//! ranges are printed, and the ratios to the floor of the same run.
+//! 100-byte items, yielded one by one; beside them the same without a queue, on
+//! plain tonic. Every round measures every row once, so that a machine that
+//! drifts drifts for all; medians and ranges are printed.
 //!
 //! `cargo bench -p asynq-tests -- [ROUNDS]`
 
 mod cpu;
 mod floor;
 mod load;
+mod relay;
 mod setup;
 
 use std::collections::BTreeMap;
@@ -19,11 +20,18 @@ use setup::{Kind, Setup};
 
 /// Rounds, unless the command says otherwise.
 const ROUNDS: usize = 7;
+/// Items that a reader reads before it stops for good …
+const READ: u64 = 10;
+/// … and how many it lets the worker be ahead, where it has a say.
+const WINDOW: u32 = 100;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
-    if args.first().is_some_and(|arg| arg == floor::SERVE) {
-        return floor::serve();
+    match args.first().map(String::as_str) {
+        Some(floor::SERVE) => return floor::serve(),
+        Some(relay::SERVE) => return relay::serve(),
+        Some(relay::PRODUCE) => return relay::produce(&args[1], args[2].parse().expect("a number")),
+        _ => {}
     }
     let rounds = args.first().map_or(ROUNDS, |n| n.parse().expect("ROUNDS is a number"));
     // One thread, as the daemons on two cores.
@@ -34,6 +42,7 @@ fn main() {
 async fn run(rounds: usize) {
     let payload = Payload::bytes("application/json", format!("\"{}\"", "x".repeat(98)));
     let floor = floor::Floor::start().await;
+    let relay = relay::Relay::start().await;
     let durable = Setup::start(Kind::Durable).await;
     let memory = Setup::start(Kind::Memory).await;
     let mut figures = Figures::default();
@@ -52,6 +61,9 @@ async fn run(rounds: usize) {
             figures.add_latency(setup.name(), setup.load(Load::one_by_one(1_000), &payload).await);
         }
         figures.add_items(durable.name(), durable.items(1_000_000).await);
+        figures.add_items(relay::NAME, relay.items(1_000_000).await);
+        figures.add_ahead(durable.name(), durable.ahead(READ, WINDOW).await);
+        figures.add_ahead(relay::NAME, relay.ahead(READ).await);
         eprintln!("round {round} of {rounds}");
     }
     figures.print();
@@ -87,6 +99,11 @@ impl Figures {
     fn add_items(&mut self, row: &'static str, per_second: f64) {
         let row = self.rows.entry(row).or_default();
         row.entry("e items/s, one stream").or_default().push(per_second);
+    }
+
+    fn add_ahead(&mut self, row: &'static str, items: u64) {
+        let row = self.rows.entry(row).or_default();
+        row.entry("f items ahead of a stop").or_default().push(items as f64);
     }
 
     fn print(mut self) {

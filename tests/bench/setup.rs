@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use asynq_client::Client;
+use asynq_client::{Client, Iterate};
 use asynq_proto::Payload;
-use asynq_tests::{Broker, Process};
+use asynq_tests::{Broker, PATIENCE, Process, eventually};
 use tokio_stream::StreamExt;
 
 use crate::Figure;
@@ -57,14 +57,7 @@ impl Setup {
 
     /// Items per second of one stream, from the first to the end.
     pub(crate) async fn items(&self, count: u64) -> f64 {
-        // 100 bytes with the index and the quotes around the pad.
-        let args = format!("{{\"n\":{count},\"bytes\":80}}");
-        let args = Payload::bytes("application/json", args);
-        let mut items = self
-            .client
-            .iterate_raw("count", args)
-            .await
-            .expect("the broker takes it");
+        let mut items = self.count(count).await.expect("the broker takes it");
         let (begun, mut seen) = (Instant::now(), 0);
         while let Some(item) = items.next().await {
             item.expect("count does not fail");
@@ -72,6 +65,33 @@ impl Setup {
         }
         assert_eq!(seen, count, "the stream is whole");
         seen as f64 / begun.elapsed().as_secs_f64()
+    }
+
+    /// How many items are produced for a reader who has read `read` and stops.
+    pub(crate) async fn ahead(&self, read: u64, window: u32) -> u64 {
+        let mut items = self
+            .count(u64::from(u32::MAX))
+            .window(window)
+            .await
+            .expect("the broker takes it");
+        for _ in 0..read {
+            items.next().await.expect("an item").expect("count does not fail");
+        }
+        let sent = eventually("the worker to wait for credit", PATIENCE, || async {
+            let details = self.client.explain(items.id()).await.ok()?.details;
+            let blocked = details.get("blocked_on").is_some_and(|on| on == "credit");
+            details.get("items")?.parse::<u64>().ok().filter(|_| blocked)
+        });
+        let ahead = sent.await - read;
+        items.stop().await.expect("the broker answers");
+        ahead
+    }
+
+    /// Items of 100 bytes, with the index and the quotes around the pad.
+    fn count(&self, count: u64) -> Iterate<Payload> {
+        let args = format!("{{\"n\":{count},\"bytes\":80}}");
+        self.client
+            .iterate_raw("count", Payload::bytes("application/json", args))
     }
 
     pub(crate) async fn load(&self, load: Load, payload: &Payload) -> Figure {

@@ -1,6 +1,7 @@
 //! Tests of asynq as a whole: one binary, so that they link once.
 
 mod bad_input;
+mod demo;
 mod drain;
 mod kill;
 mod link;

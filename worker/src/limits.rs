@@ -32,3 +32,10 @@ pub(crate) const WELCOME: Duration = Duration::from_secs(5);
 pub(crate) const MAX_ITEM_BATCH_BYTES: usize = 64 * 1024;
 /// A run that has waited this long for its reader lends its slot.
 pub(crate) const BLOCKED_AFTER: Duration = Duration::from_secs(1);
+
+/// Longest side of a picture of `mandelbrot`, in pixels: a row of it is an item
+/// of 256 KiB.
+pub(crate) const MAX_PICTURE_SIDE: u32 = 65_535;
+
+/// Most iterations for a point of `mandelbrot`: some milliseconds for one that needs all.
+pub(crate) const MAX_ITERATIONS: u32 = 1_000_000;

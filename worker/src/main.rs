@@ -3,7 +3,7 @@
 mod config;
 mod signals;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::anyhow;
@@ -76,7 +76,7 @@ fn log_to_stderr(format: LogFormat) {
         .with_env_filter(filter)
         .with_writer(io::stderr);
     match format {
-        LogFormat::Text => logs.init(),
+        LogFormat::Text => logs.with_ansi(io::stderr().is_terminal()).init(),
         LogFormat::Json => logs.json().init(),
     }
 }

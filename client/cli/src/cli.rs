@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum, error::ErrorKind};
 
-use crate::{call, enqueue, failure::Failure, iterate, map, output, queue, task, worker};
+use crate::{call, demo, enqueue, failure::Failure, iterate, map, output, queue, task, worker};
 
 /// Runs tasks on an asynq broker and looks after them.
 #[derive(Debug, Parser)]
@@ -28,6 +28,7 @@ Examples:
   asynq iterate count '{\"n\":9}'    print a task's items as they come
   asynq task explain ID              why is it not running?
   asynq worker ls                    who is there to run tasks
+  asynq demo mandelbrot              a picture, computed by all workers
 
 Exit codes: 0 done, 1 the task is dead, 2 wrong usage, 3 no broker, 4 timed out,
 5 cancelled or expired, 6 refused by the broker, 130 detached by Ctrl-C.";
@@ -47,6 +48,9 @@ enum Command {
     /// Look at workers.
     #[command(subcommand)]
     Worker(worker::Command),
+    /// See a cluster at work.
+    #[command(subcommand)]
+    Demo(demo::Command),
 }
 
 /// How to print.
@@ -82,6 +86,7 @@ impl Cli {
             Command::Task(command) => command.run(&self.broker).await,
             Command::Queue(command) => command.run(&self.broker).await,
             Command::Worker(command) => command.run(&self.broker).await,
+            Command::Demo(command) => command.run(&self.broker).await,
         }
     }
 }
@@ -124,6 +129,9 @@ mod tests {
             "asynq iterate count --window 65537",
             "asynq call echo --key k",
             "asynq queue",
+            "asynq demo mandelbrot --size 15",
+            "asynq demo mandelbrot --center 1",
+            "asynq demo mandelbrot --zoom 0",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

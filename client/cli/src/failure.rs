@@ -65,6 +65,11 @@ pub(crate) fn say(reason: &str, message: &str) {
     let _unheard = writeln!(io::stderr(), "asynq: {reason}: {message}");
 }
 
+/// Writes a plain line to stderr, about work that goes well.
+pub(crate) fn note(line: &str) {
+    let _unheard = writeln!(io::stderr(), "{line}");
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let code = match &error {

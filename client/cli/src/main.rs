@@ -5,6 +5,7 @@ mod call;
 mod cli;
 mod compact;
 mod connect;
+mod demo;
 mod enqueue;
 mod failure;
 mod iterate;

@@ -1,5 +1,4 @@
-//! What every worker can offer, to try things out: `echo`, `sleep`, `fail`, and
-//! the iterator `count`.
+//! The builtin `count`: numbers, as many, as large and as fast as asked for.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,66 +6,20 @@ use std::task::{self, Poll, ready};
 use std::time::Duration;
 
 use asynq_proto::limits::MAX_PAYLOAD_BYTES;
-use asynq_proto::{Iter, Payload, Task, TaskError};
+use asynq_proto::{Iter, TaskError};
 use futures_util::future::{Either, ready as just};
 use futures_util::{Stream, stream};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use tokio::time::{Sleep, sleep};
 
-use crate::builder::WorkerBuilder;
 use crate::context::Context;
 
-const SLEEP: Task<Pause, ()> = Task::new("sleep");
-const FAIL: Task<Option<Fail>, ()> = Task::new("fail");
-const COUNT: Iter<Count, Number> = Iter::new("count");
-
-pub(crate) fn register(builder: WorkerBuilder) -> WorkerBuilder {
-    builder
-        .raw("echo", echo)
-        .task(SLEEP, pause)
-        .task(FAIL, fail)
-        .iter(COUNT, count)
-}
-
-/// Returns its arguments, byte for byte.
-async fn echo(_: Context, args: Payload) -> Result<Payload, TaskError> {
-    Ok(args)
-}
+pub(super) const COUNT: Iter<Count, Number> = Iter::new("count");
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Pause {
-    ms: u64,
-}
-
-async fn pause(_: Context, Pause { ms }: Pause) -> Result<(), TaskError> {
-    sleep(Duration::from_millis(ms)).await;
-    Ok(())
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Fail {
-    /// What the failure says.
-    message: Option<String>,
-    /// Fails while the attempt is at most this; for ever without it.
-    times: Option<u32>,
-}
-
-async fn fail(context: Context, args: Option<Fail>) -> Result<(), TaskError> {
-    let Fail { message, times } = args.unwrap_or_default();
-    if times.is_none_or(|times| context.attempt() <= times) {
-        return Err(TaskError::retryable(
-            message.unwrap_or_else(|| "failed as asked".into()),
-        ));
-    }
-    Ok(())
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Count {
+pub(super) struct Count {
     /// How many items.
     n: u64,
     /// Length of the padding of each.
@@ -79,7 +32,7 @@ struct Count {
 
 /// An item of `count`.
 #[derive(Serialize)]
-struct Number {
+pub(super) struct Number {
     i: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pad: Option<Pad>,
@@ -97,7 +50,7 @@ impl Serialize for Pad {
 }
 
 /// Counts from 0 to n − 1.
-fn count(_: Context, args: Count) -> impl Stream<Item = Result<Number, TaskError>> + Send + use<> {
+pub(super) fn count(_: Context, args: Count) -> impl Stream<Item = Result<Number, TaskError>> + Send + use<> {
     let refused = |message| Either::Left(stream::once(just(Err(TaskError::rejected(message)))));
     if args.bytes > MAX_PAYLOAD_BYTES {
         return refused(format!(

@@ -1,0 +1,118 @@
+//! `asynq demo mandelbrot`: a picture of the Mandelbrot set, computed by all workers together.
+
+mod picture;
+mod tiles;
+mod view;
+
+use std::{convert::Infallible, future::pending, path::PathBuf, pin::pin};
+
+use asynq_client::{Client, WorkerInfo};
+use futures_util::TryStreamExt;
+use tokio::{signal::ctrl_c, time::sleep};
+
+use self::{
+    picture::Picture,
+    tiles::{TASK, Tiles},
+    view::{View, center, zoom},
+};
+use super::progress::Progress;
+use crate::{connect::connect, failure::Failure, limits::NO_WORKER_AFTER, output};
+
+/// Compute a picture of the Mandelbrot set on all workers.
+///
+/// The picture is cut into tiles of some rows, each an iterator task; the rows
+/// stream back as they are computed and go to the file from top to bottom.
+/// Needs workers with `--builtins`. A tile whose worker dies is asked for again.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The PNG file to write.
+    #[arg(short, long, value_name = "FILE", default_value = "mandelbrot.png")]
+    output: PathBuf,
+    /// Pixels along the longer side, 16 to 32768; the picture is 3:2.
+    #[arg(long, value_name = "N", default_value_t = 1920, value_parser = clap::value_parser!(u32).range(16..=32_768))]
+    size: u32,
+    /// The point in the middle.
+    #[arg(long, value_name = "X,Y", default_value = "-0.65,0", allow_hyphen_values = true, value_parser = center)]
+    center: (f64, f64),
+    /// How much larger than the whole set, 1 to 1e12.
+    #[arg(long, value_name = "F", default_value_t = 1.0, value_parser = zoom)]
+    zoom: f64,
+    /// Iterations for a point, 1 to 1000000 [default: 1000, and more the larger the zoom].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    max_iter: Option<u32>,
+    /// Tiles asked for at a time, 1 to 256 [default: twice the slots of the workers].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    look_ahead: Option<u16>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  asynq demo mandelbrot -o set.png
+  asynq demo mandelbrot -o seahorses.png --center -0.7436439,0.1318259 --zoom 360
+  asynq demo mandelbrot -o elephants.png --center 0.2925,0.0149 --zoom 600 --size 3000";
+
+impl Args {
+    pub(crate) async fn run(self, broker: &str) -> Result<(), Failure> {
+        let view = View::new(self.size, self.center, self.zoom, self.max_iter);
+        // A file that cannot be written is worth knowing before the work.
+        let mut picture = Picture::create(&self.output, &view)?;
+        let client = connect(broker, None).await?.client;
+        let workers = able(&client).await?;
+        let slots: usize = workers.iter().map(|worker| worker.slots as usize).sum();
+        let look_ahead = self.look_ahead.map_or_else(|| (2 * slots).clamp(4, 64), usize::from);
+        let progress = Progress::new(TASK.name().to_owned(), "rows", u64::from(view.height));
+        let tiles = Tiles::new(&client, &view, &progress);
+        tokio::select! {
+            drawn = draw(&tiles, look_ahead, &mut picture) => drawn?,
+            // What runs is stopped, because its reader goes.
+            _ = ctrl_c() => return Err(Failure::new(5, "CANCELLED", "the tasks are stopped; no picture was written")),
+            never = warn_without_workers(&client, &progress) => match never {},
+        }
+        let seconds = progress.finish().as_secs_f64();
+        picture.finish()?;
+        let mut summary = format!(
+            "{}: {} x {} pixels, {} tiles, {seconds:.1} s, {:.2} million pixels/s",
+            self.output.display(),
+            view.width,
+            view.height,
+            tiles.count(),
+            view.pixels() as f64 / 1e6 / seconds,
+        );
+        match tiles.lost() {
+            0 => {}
+            1 => summary.push_str("; 1 tile was lost and asked for again"),
+            lost => summary.push_str(&format!("; {lost} tiles were lost and asked for again")),
+        }
+        output::line(&summary)
+    }
+}
+
+/// Writes tile after tile.
+async fn draw(tiles: &Tiles<'_>, look_ahead: usize, picture: &mut Picture) -> Result<(), Failure> {
+    let mut done = pin!(tiles.stream(look_ahead));
+    while let Some(rows) = done.try_next().await? {
+        picture.append(&rows)?;
+    }
+    Ok(())
+}
+
+/// The workers that take this task.
+async fn able(client: &Client) -> Result<Vec<WorkerInfo>, Failure> {
+    let mut workers = client.workers().await?;
+    workers.retain(|worker| worker.state == "active" && worker.tasks.iter().any(|name| name == TASK.name()));
+    Ok(workers)
+}
+
+/// Tells the user if nobody takes the tasks. Never ends.
+async fn warn_without_workers(client: &Client, progress: &Progress) -> Infallible {
+    sleep(NO_WORKER_AFTER).await;
+    if able(client).await.is_ok_and(|workers| workers.is_empty()) {
+        let name = TASK.name();
+        progress.say(
+            "NO_WORKER",
+            &format!("no worker has registered {name}; start one with: asynq-worker --builtins"),
+        );
+    }
+    pending().await
+}
