@@ -5,8 +5,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio_stream::{Stream, StreamExt};
 
 use crate::{
-    Call, Cancellation, Enqueue, Error, Explanation, Handle, Iterate, Map, QueueInfo, TaskId, TaskInfo, WorkerInfo,
-    session::Session, spec::Spec,
+    Call, Cancellation, Enqueue, Error, Explanation, Handle, Iterate, ListTasks, Map, QueueInfo, TaskId, TaskInfo,
+    WorkerInfo, session::Session, spec::Spec,
 };
 
 /// A connection to a broker that is kept up. Cheap to clone; clones share it.
@@ -198,6 +198,27 @@ impl Client {
     /// Why a task is where it is.
     pub async fn explain(&self, id: TaskId) -> Result<Explanation, Error> {
         self.session.explain(id).await
+    }
+
+    /// Lists tasks, newest first.
+    ///
+    /// ```no_run
+    /// # async fn example(client: asynq_client::Client) -> Result<(), asynq_client::Error> {
+    /// use asynq_client::State;
+    ///
+    /// let mut dead = client.tasks().state(State::Dead).queue("photos").limit(1_000);
+    /// loop {
+    ///     let page = dead.clone().await?;
+    ///     for task in page.tasks {
+    ///         println!("{} died: {}", task.id, task.error.unwrap_or_default());
+    ///     }
+    ///     let Some(next) = page.next else { break };
+    ///     dead = dead.page(next);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn tasks(&self) -> ListTasks {
+        ListTasks::new(self.session.clone())
     }
 
     /// All queues that hold a task.

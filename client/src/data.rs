@@ -32,7 +32,7 @@ impl Data {
             indefinite: true,
         };
         self.persist(unsure, || {
-            let (mut tasks, now) = (self.tasks(), request.clone());
+            let (mut tasks, now) = (self.caller(), request.clone());
             request.first_send = false;
             async move { tasks.enqueue(now).await }
         })
@@ -53,7 +53,7 @@ impl Data {
         let mut attempts = 0;
         let opened = self.persist(unsure, || {
             attempts += 1;
-            let (mut tasks, now) = (self.tasks(), request.clone());
+            let (mut tasks, now) = (self.caller(), request.clone());
             if let Some(task) = &mut request.task {
                 task.first_send = false;
             }
@@ -92,7 +92,7 @@ impl Data {
             indefinite: false,
         };
         self.persist(nothing, || {
-            let mut tasks = self.tasks();
+            let mut tasks = self.caller();
             async move { tasks.wait(v1::WaitRequest { id: id.to_wire() }).await }
         })
         .await
@@ -114,7 +114,16 @@ impl Data {
         Ok(reply.await?.workers.into_iter().map(WorkerInfo::from).collect())
     }
 
-    fn tasks(&self) -> TasksClient<Channel> {
+    /// A part of a listing.
+    pub(crate) async fn tasks(&self, request: v1::ListTasksRequest) -> Result<v1::ListTasksReply, Error> {
+        self.persist(unreached, || {
+            let (mut admin, request) = (self.admin(), request.clone());
+            async move { admin.list_tasks(request).await }
+        })
+        .await
+    }
+
+    fn caller(&self) -> TasksClient<Channel> {
         TasksClient::new(self.channel.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)

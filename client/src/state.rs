@@ -1,6 +1,6 @@
 //! The states of a task, and what is said of those that ended badly.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use asynq_proto::v1;
 
@@ -44,6 +44,21 @@ impl State {
         }
     }
 
+    pub(crate) const fn to_wire(self) -> i32 {
+        let state = match self {
+            Self::Scheduled => v1::TaskState::Scheduled,
+            Self::Ready => v1::TaskState::Ready,
+            Self::Running => v1::TaskState::Running,
+            Self::Stopping => v1::TaskState::Stopping,
+            Self::Succeeded => v1::TaskState::Succeeded,
+            Self::Dead => v1::TaskState::Dead,
+            Self::Cancelled => v1::TaskState::Cancelled,
+            Self::Expired => v1::TaskState::Expired,
+            Self::Unknown => v1::TaskState::Unspecified,
+        };
+        state as i32
+    }
+
     pub(crate) fn from_wire(state: i32) -> Self {
         match v1::TaskState::try_from(state) {
             Ok(v1::TaskState::Scheduled) => Self::Scheduled,
@@ -62,6 +77,32 @@ impl State {
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
+    }
+}
+
+/// A text is no state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the states are scheduled, ready, running, stopping, succeeded, dead, cancelled and expired")]
+pub struct ParseStateError;
+
+impl FromStr for State {
+    type Err = ParseStateError;
+
+    fn from_str(text: &str) -> Result<Self, ParseStateError> {
+        let states = [
+            Self::Scheduled,
+            Self::Ready,
+            Self::Running,
+            Self::Stopping,
+            Self::Succeeded,
+            Self::Dead,
+            Self::Cancelled,
+            Self::Expired,
+        ];
+        states
+            .into_iter()
+            .find(|state| state.as_str() == text)
+            .ok_or(ParseStateError)
     }
 }
 

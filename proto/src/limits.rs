@@ -27,6 +27,10 @@ pub const MAX_SLOTS: u32 = 65_536;
 pub const MAX_DECLARATIONS: usize = 10_000;
 /// Largest number of attempts, and of timeouts, a task may ask for.
 pub const MAX_BUDGET: u32 = 1_000;
+/// Tasks a caller may ask for with one listing; the least is 1 …
+pub const MAX_LIST_TASKS: u32 = 10_000;
+/// … and how many it gets if it says nothing of it.
+pub const DEFAULT_LIST_TASKS: u32 = 50;
 /// Bytes of a failure's message, and of its trace.
 pub const MAX_FAILURE_BYTES: usize = 8 * 1024;
 /// Longest delay, timeout or time to live: ten years.

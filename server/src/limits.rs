@@ -65,6 +65,15 @@ pub const MAX_GATHERED_BYTES: usize = 64 * 1024 * 1024;
 pub const MAX_HELD: usize = 65_536;
 /// Bytes of arguments read from the store at a time.
 pub const READ_BYTES: u64 = 8 * 1024 * 1024;
+/// Listings of tasks being made at a time.
+pub const MAX_LISTINGS: usize = 64;
+/// Tasks of one page, whatever is asked for. So many fit into a message, even
+/// with the longest failure each.
+pub const LIST_TASKS: usize = 256;
+/// Bytes of memory the tasks of one page may take, as the store has them.
+pub const LIST_BYTES: usize = 1024 * 1024;
+/// Records the store looks at for one page.
+pub const LIST_RECORDS: usize = 20_000;
 /// Bytes of arguments kept in memory for tasks that have not started.
 pub const PAYLOAD_CACHE_BYTES: usize = 256 * 1024 * 1024;
 
@@ -92,5 +101,13 @@ mod tests {
         assert_eq!(core::MAX_BUDGET, wire::MAX_BUDGET);
         assert_eq!(core::MAX_FAILURE_BYTES, wire::MAX_FAILURE_BYTES);
         assert_eq!(core::MAX_DURATION, wire::MAX_DURATION);
+    }
+
+    /// Message and trace of a failure, kind, content type, worker and the three
+    /// names of a task, and what is left with room to spare.
+    #[test]
+    fn the_largest_page_fits_into_a_message() {
+        let texts = 2 * wire::MAX_FAILURE_BYTES + 5 * wire::MAX_NAME_BYTES + super::MAX_CONTENT_TYPE_BYTES;
+        assert!(super::LIST_TASKS * (texts + 512) < wire::MAX_MESSAGE_BYTES);
     }
 }

@@ -5,6 +5,7 @@ mod demo;
 mod drain;
 mod kill;
 mod link;
+mod listing;
 mod path;
 mod streams;
 mod tidy;

@@ -213,7 +213,7 @@ async fn queues_and_workers_are_listed() {
     }
     let expected = |name: &str, slots: u32| {
         json!({
-            "name": name, "state": "active", "slots": slots, "busy": 0, "tasks": ["count", "echo", "fail", "sleep"], "labels": [], "series": [],
+            "name": name, "state": "active", "slots": slots, "busy": 0, "tasks": ["count", "echo", "fail", "mandelbrot", "sleep"], "labels": [], "series": [],
         })
     };
     assert_eq!(workers, json!([expected("worker-1", 1), expected("worker-2", 3)]));

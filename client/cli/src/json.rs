@@ -73,6 +73,21 @@ impl From<TaskInfo> for Task {
     }
 }
 
+#[derive(Debug, Serialize)]
+pub(crate) struct TaskPage {
+    tasks: Vec<Task>,
+    next: Option<String>,
+}
+
+impl From<asynq_client::TaskPage> for TaskPage {
+    fn from(page: asynq_client::TaskPage) -> Self {
+        Self {
+            tasks: page.tasks.into_iter().map(Task::from).collect(),
+            next: page.next,
+        }
+    }
+}
+
 impl From<Failure> for TaskError {
     fn from(failure: Failure) -> Self {
         let Failure { kind, message, trace } = failure;

@@ -138,16 +138,18 @@ fn unwritten(error: io::Error) -> Failure {
     }
 }
 
-/// Writes rows in columns, numbers to the right, the last column free. The first row is the head.
-pub(crate) fn columns<const N: usize>(rows: &[[String; N]]) -> Result<(), Failure> {
+/// Writes rows in columns, numbers to the right, the last column free. The first row is the head;
+/// all rows have as many cells.
+pub(crate) fn columns(rows: &[impl AsRef<[String]>]) -> Result<(), Failure> {
+    let rows: Vec<_> = rows.iter().map(AsRef::as_ref).collect();
+    let count = rows.first().map_or(0, |head| head.len());
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let numeric = |column: usize| {
         let mut cells = rows.iter().skip(1).map(|row| row[column].as_str()).peekable();
-        cells.peek().is_some()
-            && cells.all(|cell| !cell.is_empty() && cell.bytes().all(|b| b.is_ascii_digit() || b == b'/'))
+        cells.peek().is_some() && cells.all(is_number)
     };
-    let layout: Vec<_> = (0..N)
-        .map(|column| (width(column), column + 1 < N && numeric(column)))
+    let layout: Vec<_> = (0..count)
+        .map(|column| (width(column), column + 1 < count && numeric(column)))
         .collect();
     let mut text = String::new();
     for row in rows {
@@ -159,4 +161,10 @@ pub(crate) fn columns<const N: usize>(rows: &[[String; N]]) -> Result<(), Failur
         text.push('\n');
     }
     write(text.as_bytes())
+}
+
+/// `-5`, or `3/8`.
+fn is_number(cell: &str) -> bool {
+    let digits = cell.strip_prefix('-').unwrap_or(cell);
+    !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit() || b == b'/')
 }

@@ -4,6 +4,8 @@
 mod fake;
 #[path = "cli/iterate.rs"]
 mod iterate;
+#[path = "cli/listing.rs"]
+mod listing;
 #[path = "cli/many.rs"]
 mod many;
 
@@ -196,6 +198,7 @@ async fn help_is_no_error() {
     for args in [
         &["--help"][..],
         &["call", "--help"],
+        &["task", "ls", "--help"],
         &["task", "wait", "--help"],
         &["queue", "ls", "--help"],
     ] {

@@ -57,6 +57,7 @@ struct Inner {
     messages: Mutex<Vec<Vec<v1::Operation>>>,
     most_unanswered: Mutex<usize>,
     unary_enqueues: Mutex<usize>,
+    listings: Mutex<Vec<v1::ListTasksRequest>>,
     cuts: watch::Sender<u32>,
 }
 
@@ -74,6 +75,7 @@ impl Fake {
             messages: Mutex::default(),
             most_unanswered: Mutex::default(),
             unary_enqueues: Mutex::default(),
+            listings: Mutex::default(),
             cuts: watch::Sender::new(0),
         };
         let fake = Self {
@@ -116,6 +118,11 @@ impl Fake {
     /// The operations received so far, by message.
     pub(crate) fn messages(&self) -> Vec<Vec<v1::Operation>> {
         lock(&self.inner.messages).clone()
+    }
+
+    /// The listings asked for so far.
+    pub(crate) fn listings(&self) -> Vec<v1::ListTasksRequest> {
+        lock(&self.inner.listings).clone()
     }
 
     /// The streams opened so far.
@@ -253,5 +260,14 @@ impl v1::admin_server::Admin for Fake {
             connected_at_ms: 1_700_000_000_000,
         };
         Ok(Response::new(v1::ListWorkersReply { workers: vec![worker] }))
+    }
+
+    async fn list_tasks(&self, request: Request<v1::ListTasksRequest>) -> Result<Response<v1::ListTasksReply>, Status> {
+        let request = request.into_inner();
+        lock(&self.inner.listings).push(request.clone());
+        if request.page == "bad" {
+            return Err(Status::invalid_argument("page is no token"));
+        }
+        Ok(Response::new(lock(&self.inner.tasks).list(&request)))
     }
 }

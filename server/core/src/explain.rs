@@ -16,13 +16,16 @@ impl Core {
     /// A task that has not ended.
     #[must_use]
     pub fn task(&self, id: TaskId) -> Option<TaskView> {
-        let key = *self.by_id.get(&id)?;
+        self.by_id.get(&id).map(|&key| self.view(key))
+    }
+
+    pub(crate) fn view(&self, key: TaskKey) -> TaskView {
         let task = self.live(key);
-        Some(TaskView {
+        TaskView {
             record: task.record(&self.names),
             worker: task.held().map(|held| self.sessions[&held.session].worker.clone()),
             reason: self.reason(key),
-        })
+        }
     }
 
     /// Why a task that has not ended is where it is.

@@ -7,7 +7,7 @@ use crate::ids::{Name, SessionId, TaskId};
 use crate::task::{StateName, TaskRecord};
 use crate::time::Timestamp;
 
-/// A task that has not ended.
+/// A task as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskView {
     /// All that is remembered of it.
@@ -16,6 +16,18 @@ pub struct TaskView {
     pub worker: Option<Name>,
     /// Why it is where it is, in one word.
     pub reason: Reason,
+}
+
+impl TaskView {
+    /// A task that has ended: all there is to say is in its record.
+    #[must_use]
+    pub const fn ended(record: TaskRecord) -> Self {
+        Self {
+            record,
+            worker: None,
+            reason: Reason::Finished,
+        }
+    }
 }
 
 /// Why a task is where it is. docs/lifecycle.md explains each.

@@ -4,7 +4,7 @@ use asynq_proto::v1;
 use asynq_proto::v1::admin_server::Admin;
 use tonic::{Request, Response, Status};
 
-use super::{deadline, render};
+use super::{deadline, listing, render};
 use crate::broker::Broker;
 
 /// See the module.
@@ -42,5 +42,12 @@ impl Admin for AdminApi {
         Ok(Response::new(v1::ListWorkersReply {
             workers: workers.into_iter().map(render::worker).collect(),
         }))
+    }
+
+    async fn list_tasks(&self, request: Request<v1::ListTasksRequest>) -> Result<Response<v1::ListTasksReply>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let asked = listing::asked(request)?;
+        let page = deadline::within(&metadata, self.broker.tasks(asked)).await?;
+        Ok(Response::new(listing::reply(page)))
     }
 }

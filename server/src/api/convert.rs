@@ -155,11 +155,11 @@ fn budget(field: &'static str, n: Option<u32>) -> Result<Option<u32>, Error> {
     }
 }
 
-fn name(field: &'static str, text: &str) -> Result<Name, Error> {
+pub(super) fn name(field: &'static str, text: &str) -> Result<Name, Error> {
     Name::new(text).map_err(|error| bad_name(field, error))
 }
 
-fn bad_name(field: &'static str, error: NameError) -> Error {
+pub(super) fn bad_name(field: &'static str, error: NameError) -> Error {
     invalid(field, error.to_string())
 }
 

@@ -7,6 +7,7 @@ mod deadline;
 mod emit;
 mod items;
 mod iterate;
+mod listing;
 mod render;
 mod session;
 mod status;

@@ -244,7 +244,7 @@ fn failure(failure: Failure) -> v1::TaskFailure {
     }
 }
 
-const fn state(state: StateName) -> v1::TaskState {
+pub(super) const fn state(state: StateName) -> v1::TaskState {
     match state {
         StateName::Scheduled => v1::TaskState::Scheduled,
         StateName::Ready => v1::TaskState::Ready,

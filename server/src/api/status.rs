@@ -16,6 +16,7 @@ fn classify(error: &Error) -> (Code, &'static str) {
         Error::Refused(Refusal::NotFound(_)) => (Code::NotFound, reasons::TASK_NOT_FOUND),
         Error::Refused(Refusal::Exhausted { .. })
         | Error::TooManyOnOneTask(_)
+        | Error::TooManyListings
         | Error::Ended(End::TooManyOutstanding) => (Code::ResourceExhausted, reasons::LIMIT_REACHED),
         Error::Refused(Refusal::Invalid { .. }) | Error::BadMessage(_) => {
             (Code::InvalidArgument, reasons::INVALID_FIELD)

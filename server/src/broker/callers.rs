@@ -236,14 +236,7 @@ impl Loop {
                 outcome: CancelOutcome::Finished,
                 state,
             },
-            Op::Show(_) => {
-                let view = TaskView {
-                    record: record.clone(),
-                    worker: None,
-                    reason: Reason::Finished,
-                };
-                Answer::Shown(Box::new(view))
-            }
+            Op::Show(_) => Answer::Shown(Box::new(TaskView::ended(record.clone()))),
             Op::Explain(_) => Answer::Explained(Box::new(explain(record, finish))),
             Op::Enqueue(_) | Op::Wait(_) | Op::Iterate(_) | Op::Forget(_) | Op::Flow(..) | Op::Invalid(_) => return,
         };

@@ -4,7 +4,7 @@
 use asynq_core::{LeaseToken, Refusal, TaskId};
 use asynq_proto::limits::MAX_PAYLOAD_BYTES;
 
-use crate::limits::{MAX_BEHIND_READ, MAX_ID_LEAD, MAX_OUTSTANDING};
+use crate::limits::{MAX_BEHIND_READ, MAX_ID_LEAD, MAX_LISTINGS, MAX_OUTSTANDING};
 
 /// Why an operation was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +32,11 @@ pub(crate) enum Error {
     /// Too many operations wait for one id to be looked up.
     #[error("more than {MAX_BEHIND_READ} operations at a time on task {0}; wait for answers first")]
     TooManyOnOneTask(TaskId),
+    /// Too many listings are being made.
+    #[error(
+        "{MAX_LISTINGS} listings of tasks are being made, as many as there may be (MAX_LISTINGS); list again a little later"
+    )]
+    TooManyListings,
     /// A stream's first message says no hello, or says it too late.
     #[error("the first message of a {0} must carry hello, and come soon")]
     ExpectedHello(&'static str),

@@ -11,9 +11,10 @@ use super::caller::{Answer, Answered, Ask, Caller, CallerId, Op};
 use super::consumer::{Consumer, ConsumerGuard, Iterate};
 use super::emitter::{Emission, EmitRun, Emitter};
 use super::error::{End, Error};
+use super::listing::{ListTasks, Listing, Page};
 use super::worker::{WorkerConn, WorkerHello, WorkerInput};
 use crate::clock::Clock;
-use crate::limits::COMMAND_QUEUE_KIB;
+use crate::limits::{COMMAND_QUEUE_KIB, MAX_LISTINGS};
 use crate::server::Durability;
 
 /// What the loop can be told.
@@ -69,6 +70,7 @@ pub(crate) enum Command {
         task: TaskId,
         consumer: Arc<Consumer>,
     },
+    List(Box<Listing>),
     Queues(oneshot::Sender<Vec<QueueView>>),
     Workers(oneshot::Sender<Vec<WorkerView>>),
 }
@@ -115,6 +117,8 @@ struct Shared {
     leaving: Notify,
     /// KiB that large commands on their way may still take.
     large: Arc<Semaphore>,
+    /// Listings there is room for.
+    listings: Arc<Semaphore>,
     ended: CancellationToken,
     why: OnceLock<End>,
 }
@@ -134,6 +138,7 @@ impl Broker {
             left: Mutex::default(),
             leaving: Notify::new(),
             large: Arc::new(Semaphore::new(COMMAND_QUEUE_KIB)),
+            listings: Arc::new(Semaphore::new(MAX_LISTINGS)),
             ended: CancellationToken::new(),
             why: OnceLock::new(),
         };
@@ -244,6 +249,19 @@ impl Broker {
 
     pub(crate) async fn fetch_payload(&self, token: LeaseToken) -> Result<Payload, Error> {
         self.request(|reply| Command::FetchPayload { token, reply }).await?
+    }
+
+    /// A page of tasks: perhaps less than asked for, with where to go on.
+    pub(crate) async fn tasks(&self, asked: ListTasks) -> Result<Page, Error> {
+        let room = self.shared.listings.clone().try_acquire_owned();
+        let room = room.map_err(|_| Error::TooManyListings)?;
+        let page = self.request(|reply| Command::List(Box::new(Listing::new(asked, reply, room))));
+        // The thread that reads it may go on for a while after the loop.
+        tokio::select! {
+            biased;
+            page = page => page,
+            end = self.ended() => Err(end.into()),
+        }
     }
 
     pub(crate) async fn queues(&self) -> Result<Vec<QueueView>, Error> {

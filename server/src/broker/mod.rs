@@ -1,4 +1,4 @@
-//! The broker: one task owns the core, two threads own the store, everybody
+//! The broker: one task owns the core, three threads own the store, everybody
 //! else holds a [`Broker`].
 
 mod caller;
@@ -7,6 +7,7 @@ mod consumer;
 mod emitter;
 mod error;
 mod handle;
+mod listing;
 mod outbox;
 mod payloads;
 mod reader;
@@ -32,6 +33,7 @@ pub(crate) use consumer::{Consumer, ConsumerGuard, Frame, Iterate};
 pub(crate) use emitter::{Control, Emission, EmitRun, Emitter};
 pub(crate) use error::{End, Error};
 pub(crate) use handle::{Broker, CallerGuard, Command};
+pub(crate) use listing::{ListTasks, Page};
 pub(crate) use run::Loop;
 pub(crate) use worker::{Report, ToWorker, WorkerConn, WorkerHello, WorkerInput};
 
@@ -76,7 +78,8 @@ pub(crate) fn open(backing: Backing, clock: Arc<dyn Clock>) -> Result<(Broker, L
     core.start(now, recovered, &mut out);
 
     let thread_failed = |error: std::io::Error| StoreError::Failed(format!("cannot start a thread: {error}"));
-    let reader = reader::Reader::start(store.reader()?).map_err(thread_failed)?;
+    let reader = reader::Reader::start("asynq-reader", store.reader()?).map_err(thread_failed)?;
+    let lister = reader::Reader::start("asynq-lister", store.reader()?).map_err(thread_failed)?;
     let writer = writer::Writer::start(store, opened.epoch, clock.clone()).map_err(thread_failed)?;
     let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
     let broker = Broker::new(sender, clock, opened.epoch, durability);
@@ -95,6 +98,7 @@ pub(crate) fn open(backing: Backing, clock: Arc<dyn Clock>) -> Result<(Broker, L
         payloads: payloads::PayloadCache::new(PAYLOAD_CACHE_BYTES, last_stored),
         writer,
         reader,
+        lister,
         gathering: run::Gathering::default(),
         in_flight: None,
         last_batch: opened.last_batch,

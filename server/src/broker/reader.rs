@@ -1,17 +1,18 @@
-//! The thread that reads: arguments that are not in memory, and tasks that
-//! have ended.
+//! Threads that read: one for arguments that are not in memory and for tasks
+//! that have ended, another one for listings.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use asynq_core::{Assignment, Finished, LeaseToken, Payload, Seq, TaskId, TaskRecord};
-use asynq_store::{Reader as StoreReader, StoreError};
+use asynq_core::{Assignment, Finished, LeaseToken, Payload, Seq, TaskId, TaskRecord, TaskView};
+use asynq_store::{Listed, Reader as StoreReader, StoreError};
 use tokio::sync::{mpsc, oneshot};
 
 use super::caller::{Answer, Caller};
 use super::error::Error;
+use super::listing::{Listing, Page};
 use crate::limits::READ_BYTES;
 
 /// Something to read.
@@ -33,6 +34,14 @@ pub(super) enum Job {
         token: LeaseToken,
         reply: oneshot::Sender<Result<Payload, Error>>,
     },
+    /// A part of a listing.
+    List(Box<Listing>),
+    /// Tasks of a page that have ended since they were read.
+    Ended {
+        listing: Box<Listing>,
+        page: Page,
+        ended: Vec<TaskId>,
+    },
 }
 
 impl Job {
@@ -40,8 +49,10 @@ impl Job {
     fn bytes(&self) -> u64 {
         match self {
             Self::Arguments(run) => run.payload_bytes,
+            // One at a time, so that each is answered as soon as it is read.
+            Self::List(_) => READ_BYTES,
             // The others go straight to who asked, or are small.
-            Self::Task(_) | Self::Result { .. } | Self::Fetch { .. } => 0,
+            Self::Task(_) | Self::Result { .. } | Self::Fetch { .. } | Self::Ended { .. } => 0,
         }
     }
 }
@@ -53,10 +64,12 @@ pub(super) enum Found {
     Arguments(Box<Assignment>, Option<Payload>),
     /// See [`Job::Task`].
     Task(TaskId, Option<(Seq, Box<TaskRecord>)>),
+    /// See [`Job::List`].
+    Listed(Box<Listing>, Listed),
 }
 
-/// The loop's end of the reading thread. Jobs gather while the thread reads;
-/// they are bounded by the operations and slots they serve.
+/// The loop's end of a reading thread. Jobs gather while the thread reads; they
+/// are bounded by the operations, slots and listings they serve.
 #[derive(Debug)]
 pub(super) struct Reader {
     waiting: VecDeque<Job>,
@@ -66,12 +79,12 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn start(reader: Box<dyn StoreReader>) -> std::io::Result<Self> {
+    pub(super) fn start(thread_name: &str, reader: Box<dyn StoreReader>) -> std::io::Result<Self> {
         // One set of jobs at a time is under way, so this never blocks the loop.
         let (jobs, from_loop) = sync_channel(1);
         let (to_loop, found) = mpsc::channel(1);
         thread::Builder::new()
-            .name("asynq-reader".into())
+            .name(thread_name.into())
             .spawn(move || run(reader, &from_loop, &to_loop))?;
         Ok(Self {
             waiting: VecDeque::new(),
@@ -164,6 +177,26 @@ fn read(reader: &mut dyn StoreReader, jobs: Vec<Job>) -> Result<Vec<Found>, Stor
                 };
                 // A worker that has gone needs no answer.
                 let _ = reply.send(payload.ok_or(Error::StaleLease(token)));
+            }
+            Job::List(listing) if listing.is_over() => {}
+            Job::List(listing) => {
+                let part = reader.tasks(&listing.query())?;
+                found.push(Found::Listed(listing, part));
+            }
+            Job::Ended {
+                listing,
+                mut page,
+                ended,
+            } => {
+                for id in ended {
+                    // One that is not there any more has been forgotten already.
+                    if let Some((seq, record)) = reader.task(id)?
+                        && listing.wants(record.state.name())
+                    {
+                        page.tasks.push((seq, TaskView::ended(record)));
+                    }
+                }
+                listing.answer(page);
             }
         }
     }

@@ -18,6 +18,7 @@ use super::caller::{Answer, Caller};
 use super::callers::{Behind, Request};
 use super::error::End;
 use super::handle::{Broker, Command, Sent};
+use super::listing::{Listing, Page};
 use super::payloads::PayloadCache;
 use super::reader::{Found, Job, Reader};
 use super::streams::Streams;
@@ -46,6 +47,8 @@ pub(crate) struct Loop {
     pub(super) payloads: PayloadCache,
     pub(super) writer: Writer,
     pub(super) reader: Reader,
+    /// Another one, for listings.
+    pub(super) lister: Reader,
     pub(super) gathering: Gathering,
     /// What to release when the commit under way is durable.
     pub(super) in_flight: Option<InFlight>,
@@ -58,6 +61,8 @@ pub(super) enum Held {
     Effect(Effect),
     Answer(Arc<Caller>, u64, Answer),
     Read(Job),
+    List(Job),
+    Page(Box<Listing>, Page),
 }
 
 /// What a turn of the loop begins with.
@@ -121,12 +126,13 @@ impl Loop {
             if stopping && self.is_settled() {
                 return Ok(());
             }
-            let reading = !self.reader.is_idle();
+            let (reading, listing) = (!self.reader.is_idle(), !self.lister.is_idle());
             let take = !stopping && self.gathering.has_room();
             let wake = tokio::select! {
                 biased;
                 written = self.writer.next() => Wake::Written(written),
                 found = self.reader.next(), if reading => Wake::Found(found?),
+                found = self.lister.next(), if listing => Wake::Found(found?),
                 () = stop.cancelled(), if !stopping => Wake::Time,
                 () = &mut nap => Wake::Time,
                 Some(sent) = self.commands.recv(), if take => Wake::Command(sent),
@@ -150,12 +156,14 @@ impl Loop {
             }
             self.flush();
             self.reader.kick();
+            self.lister.kick();
             let due = self.core.next_wakeup().map_or(MAX_NAP, |due| due.since(self.now));
             nap.as_mut().reset(Instant::now() + due.clamp(MIN_NAP, MAX_NAP));
         }
     }
 
-    /// Nothing is left to be written, read or answered.
+    /// Nothing is left to be written, read or answered, but for listings: who
+    /// waits for one is told that the broker goes down.
     fn is_settled(&self) -> bool {
         let gathered = self.gathering.changes.is_empty() && self.gathering.held.is_empty();
         gathered && self.in_flight.is_none() && self.reader.is_idle()
@@ -193,6 +201,7 @@ impl Loop {
             Command::Emit { run, emitter, said } => self.emit(run, &emitter, said),
             Command::Flow { task, consumer, credit } => self.flow(task, consumer, credit),
             Command::Written { task, consumer } => self.give_credit(task, &consumer),
+            Command::List(listing) => self.list(listing),
             Command::Queues(reply) => {
                 let _ = reply.send(self.core.queues(self.now));
             }
@@ -297,6 +306,8 @@ impl Loop {
                 Held::Effect(effect) => self.effect(effect),
                 Held::Answer(caller, call, answer) => caller.answer(call, answer, true),
                 Held::Read(job) => self.reader.push(job),
+                Held::List(job) => self.lister.push(job),
+                Held::Page(listing, page) => listing.answer(page),
             }
         }
     }
@@ -306,6 +317,7 @@ impl Loop {
             match found {
                 Found::Arguments(run, payload) => self.arguments_read(run, payload)?,
                 Found::Task(id, task) => self.resolved(id, task),
+                Found::Listed(listing, part) => self.listed(listing, part),
             }
         }
         Ok(())

@@ -22,6 +22,7 @@ use bytes::BufMut;
 use prost::Message;
 use xxhash_rust::xxh3::xxh3_64;
 
+pub(crate) use self::body::Labels;
 use crate::StoreError;
 use crate::limits::SHARED_NAMES;
 
@@ -82,6 +83,12 @@ pub(crate) fn payload_type(record: &[u8]) -> Result<Box<str>, CodecError> {
 pub(crate) fn result_type(record: &[u8]) -> Result<Box<str>, CodecError> {
     let (_, body) = split(record)?;
     Ok(body::MediaTypes::decode(body)?.result().into())
+}
+
+/// The name and the series of a task.
+pub(crate) fn labels(record: &[u8]) -> Result<Labels, CodecError> {
+    let (_, body) = split(record)?;
+    Ok(Labels::decode(body)?)
 }
 
 fn split(record: &[u8]) -> Result<(Head, &[u8]), CodecError> {

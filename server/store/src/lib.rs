@@ -9,10 +9,12 @@ mod codec;
 pub mod conformance;
 mod index;
 pub mod limits;
+mod listing;
 mod memory;
 mod sqlite;
 mod state;
 
+pub use listing::{Listed, Query};
 pub use memory::MemoryStore;
 pub use sqlite::SqliteStore;
 
@@ -128,4 +130,15 @@ pub trait Reader: Send {
     /// # Errors
     /// If the store cannot be read.
     fn result(&mut self, task: Seq) -> Result<Option<Payload>, StoreError>;
+
+    /// Tasks that fit, the latest in the order first, from one moment. Reads
+    /// neither arguments nor results, and holds nothing of the store when it
+    /// returns: whoever wants more asks again, from [`Listed::next`] on.
+    ///
+    /// Tasks are accepted in their order, so that looking ends with the first
+    /// one accepted before the filter's `since`.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    fn tasks(&mut self, query: &Query) -> Result<Listed, StoreError>;
 }

@@ -10,7 +10,8 @@ use asynq_core::{
 };
 
 use crate::batch::Summary;
-use crate::{Opened, Pruned, Reader, Store, StoreError};
+use crate::listing::Gather;
+use crate::{Listed, Opened, Pruned, Query, Reader, Store, StoreError};
 
 /// A shard in memory. A clone is another handle on the same shard, as another
 /// connection is on a database.
@@ -126,6 +127,23 @@ impl Reader for MemoryStore {
 
     fn result(&mut self, task: Seq) -> Result<Option<Payload>, StoreError> {
         Ok(self.lock().tasks.get(&task).and_then(|task| task.result.clone()))
+    }
+
+    fn tasks(&mut self, query: &Query) -> Result<Listed, StoreError> {
+        let before = query.before.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut gather = Gather::new(query);
+        let shard = self.lock();
+        for (&seq, task) in shard.tasks.range((Bound::Unbounded, before)).rev() {
+            if !gather.may_look() || task.record.enqueued_at < query.filter.since {
+                break;
+            }
+            if !query.filter.fits(&task.record) {
+                gather.pass(seq);
+            } else if !gather.take(seq, (*task.record).clone()) {
+                break;
+            }
+        }
+        Ok(gather.finish())
     }
 }
 

@@ -3,6 +3,8 @@
 mod callers;
 mod harness;
 mod hostile;
+mod listing;
+mod listing_meanwhile;
 mod refusals;
 mod restart;
 mod results;

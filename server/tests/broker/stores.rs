@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use asynq_core::{Change, Epoch, Payload, Seq, TaskId, TaskRecord, Timestamp};
 use asynq_proto::limits::INLINE_BYTES;
 use asynq_proto::v1::{self, operation::Op};
-use asynq_store::{MemoryStore, Opened, Pruned, Reader, Store, StoreError};
+use asynq_store::{Listed, MemoryStore, Opened, Pruned, Query, Reader, Store, StoreError};
 use asynqd::{Backing, Durability, ServerError};
 use tonic::Code;
 
@@ -76,6 +76,10 @@ impl Reader for ProbedReader {
 
     fn result(&mut self, task: Seq) -> Result<Option<Payload>, StoreError> {
         self.inner.result(task)
+    }
+
+    fn tasks(&mut self, query: &Query) -> Result<Listed, StoreError> {
+        self.inner.tasks(query)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod cancel;
 mod explain;
+mod ls;
 mod show;
 mod wait;
 
@@ -9,6 +10,7 @@ use crate::failure::Failure;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
+    Ls(ls::Args),
     Show(show::Args),
     Wait(wait::Args),
     Cancel(cancel::Args),
@@ -18,6 +20,7 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) async fn run(self, broker: &str) -> Result<(), Failure> {
         match self {
+            Self::Ls(args) => args.run(broker).await,
             Self::Show(args) => args.run(broker).await,
             Self::Wait(args) => args.run(broker).await,
             Self::Cancel(args) => args.run(broker).await,

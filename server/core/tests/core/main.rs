@@ -2,6 +2,7 @@
 
 mod fairness;
 mod lifecycle;
+mod listing;
 mod model;
 mod restart;
 mod shard;

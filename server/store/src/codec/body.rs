@@ -121,6 +121,15 @@ pub(super) struct MediaTypes {
     result: Option<ResultBody>,
 }
 
+/// What to tell tasks apart by without the rest of them.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Labels {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    #[prost(string, tag = "3")]
+    pub(crate) series: String,
+}
+
 impl MediaTypes {
     pub(super) fn result(self) -> String {
         self.result.map(|result| result.content_type).unwrap_or_default()

@@ -4,6 +4,7 @@
 //! asynq_store::conformance!(|| MyShard::new());
 //! ```
 
+pub mod listings;
 pub mod lookups;
 pub mod owners;
 pub mod records;
@@ -13,7 +14,7 @@ pub mod sweeps;
 use asynq_core::{Change, Epoch, Payload, Seq, TaskId, TaskRecord, Timestamp};
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::{Opened, Pruned, Reader, Store, StoreError};
+use crate::{Listed, Opened, Pruned, Query, Reader, Store, StoreError};
 
 /// One shard, empty at first, for as long as this lives.
 pub trait Shard {
@@ -43,6 +44,8 @@ macro_rules! conformance {
             owners::readers_see_what_was_committed
             sweeps::results_go_first_then_the_memory sweeps::live_tasks_stay sweeps::a_sweep_keeps_its_budget
             sweeps::a_sweep_goes_on_where_it_was sweeps::counts_agree_with_the_next_open sweeps::large_results_go_too
+            listings::newest_first_in_parts listings::as_a_filter_over_all_records listings::bounds_hold
+            listings::what_ends_or_goes_between_parts_is_listed_once
             lookups::every_id_is_found lookups::ids_out_of_order_are_found lookups::forgotten_ids_are_not_found
         );
     };
@@ -187,6 +190,15 @@ impl Owner {
     #[must_use]
     pub fn result(&self, seq: Seq) -> Option<Payload> {
         self.reader().result(seq).expect("a result can be read")
+    }
+
+    /// A part of a listing.
+    ///
+    /// # Panics
+    /// If it cannot be read.
+    #[must_use]
+    pub fn tasks(&self, query: &Query) -> Listed {
+        self.reader().tasks(query).expect("tasks can be listed")
     }
 
     /// The epoch held.

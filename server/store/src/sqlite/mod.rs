@@ -6,6 +6,7 @@
 
 mod begin;
 mod error;
+mod list;
 mod open;
 mod prune;
 mod read;

@@ -8,12 +8,13 @@ use bytes::Bytes;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::error::seq_to_sql;
+use super::list;
 use super::open::{blob, damaged};
 use super::schema::{payload_key, result_key};
 use crate::codec::{self, Decoder};
 use crate::index::Index;
 use crate::limits::{BUSY_TIMEOUT, READER_CACHE_BYTES};
-use crate::{Reader, StoreError};
+use crate::{Listed, Query, Reader, StoreError};
 
 /// Reads the shard. Every call sees all batches committed before it.
 #[derive(Debug)]
@@ -106,6 +107,10 @@ impl Reader for SqliteReader {
             None => read_blob(&snapshot, result_key(key))?,
         };
         Ok(data.map(|data| Payload { content_type, data }))
+    }
+
+    fn tasks(&mut self, query: &Query) -> Result<Listed, StoreError> {
+        list::tasks(&self.connection, &mut self.decoder, query)
     }
 }
 

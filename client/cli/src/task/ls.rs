@@ -1,0 +1,164 @@
+//! `asynq task ls`.
+
+use std::time::{Duration, SystemTime};
+
+use asynq_client::{Client, ListTasks, State, TaskInfo, TaskPage};
+use asynq_proto::{
+    duration,
+    limits::{DEFAULT_LIST_TASKS, MAX_LIST_TASKS},
+};
+
+use crate::{
+    cli::Format,
+    connect::connect,
+    failure::{Failure, note},
+    json, output,
+    time::{brief, instant},
+};
+
+/// List tasks, newest first.
+///
+/// Text leaves out the columns in which no task differs from the default.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Only tasks in this state, or in one of these: dead,expired.
+    #[arg(long, value_name = "STATE", value_delimiter = ',')]
+    state: Vec<State>,
+    /// Only tasks of this name.
+    #[arg(long)]
+    name: Option<String>,
+    /// Only tasks in this queue.
+    #[arg(long, value_name = "NAME")]
+    queue: Option<String>,
+    /// Only tasks of this series; '' are those of none.
+    #[arg(long, value_name = "NAME")]
+    series: Option<String>,
+    /// Only tasks enqueued since this time, such as 2030-01-31T12:00:00Z, or no
+    /// longer ago than 5m or 1h30m.
+    #[arg(long, value_name = "T", value_parser = since)]
+    since: Option<Since>,
+    /// At most so many, 1 to 10000.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = DEFAULT_LIST_TASKS,
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LIST_TASKS))
+    )]
+    limit: u32,
+    /// Go on where a listing ended that had more to tell.
+    #[arg(long, value_name = "TOKEN")]
+    page: Option<String>,
+    /// How to print; json prints {"tasks":[…],"next":…}.
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  asynq task ls --state running
+  asynq task ls --state dead --since 1h -o json | jq -r '.tasks[] | .id + \" \" + .error.message'
+  asynq task ls --name resize --queue photos --limit 1000";
+
+/// From when on.
+#[derive(Clone, Copy, Debug)]
+enum Since {
+    At(SystemTime),
+    Ago(Duration),
+}
+
+fn since(text: &str) -> Result<Since, &'static str> {
+    let at = instant(text).map(Since::At);
+    at.or_else(|_| duration::parse(text).map(Since::Ago))
+        .map_err(|_| "write a time like 2030-01-31T12:00:00Z, or how long ago it is, like 30s, 5m or 1h30m")
+}
+
+impl Args {
+    pub(crate) async fn run(self, broker: &str) -> Result<(), Failure> {
+        let format = self.output;
+        let client = connect(broker, None).await?.client;
+        let page = self.listing(&client).await?;
+        if format == Format::Json {
+            return output::json(&json::TaskPage::from(page));
+        }
+        output::columns(&table(&page))?;
+        if let Some(next) = page.next {
+            note(&format!("There are more: go on with --page {next}"));
+        }
+        Ok(())
+    }
+
+    fn listing(self, client: &Client) -> ListTasks {
+        let mut tasks = client.tasks().limit(self.limit);
+        for state in self.state {
+            tasks = tasks.state(state);
+        }
+        if let Some(name) = self.name {
+            tasks = tasks.name(name);
+        }
+        if let Some(queue) = self.queue {
+            tasks = tasks.queue(queue);
+        }
+        if let Some(series) = self.series {
+            tasks = tasks.series(series);
+        }
+        match self.since {
+            Some(Since::At(time)) => tasks = tasks.since(time),
+            Some(Since::Ago(time)) => tasks = tasks.within(time),
+            None => {}
+        }
+        if let Some(page) = self.page {
+            tasks = tasks.page(page);
+        }
+        tasks
+    }
+}
+
+/// The tasks, under a head. A column that says nothing is left out, so that
+/// the plainest tasks fit into 80 columns beside their ids.
+fn table(page: &TaskPage) -> Vec<Vec<String>> {
+    let mut table = vec![Vec::new(); page.tasks.len() + 1];
+    let mut column = |head: &str, says_nothing: &str, cell: &dyn Fn(&TaskInfo) -> String| {
+        let cells: Vec<_> = page.tasks.iter().map(cell).collect();
+        if cells.iter().all(|cell| cell == says_nothing) && !says_nothing.is_empty() {
+            return;
+        }
+        let cells = std::iter::once(head.to_owned()).chain(cells);
+        table.iter_mut().zip(cells).for_each(|(row, cell)| row.push(cell));
+    };
+    column("ID", "", &|task| task.id.to_string());
+    column("NAME", "", &|task| task.name.clone());
+    column("STATE", "", &|task| task.state.to_string());
+    column("REASON", "-", &reason);
+    column("QUEUE", "default", &|task| task.queue.clone());
+    column("SERIES", "-", &|task| or_dash(&task.series));
+    column("NICE", "0", &|task| task.niceness.to_string());
+    // That a task runs or has ended at its first attempt, its state says.
+    column("ATTEMPT", "1", &|task| task.attempt.max(1).to_string());
+    column("AGE", "", &|task| age(task, page.now));
+    column("WORKER", "-", &|task| {
+        or_dash(task.worker.as_deref().unwrap_or_default())
+    });
+    table
+}
+
+/// Why it is in its state, where that is not another word for it.
+fn reason(task: &TaskInfo) -> String {
+    match task.reason.as_deref() {
+        Some("finished") | None => "-".to_owned(),
+        Some(reason) if reason == task.state.as_str() => "-".to_owned(),
+        Some(reason) => reason.to_owned(),
+    }
+}
+
+fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-" } else { text }.to_owned()
+}
+
+/// Since it was enqueued.
+fn age(task: &TaskInfo, now: SystemTime) -> String {
+    match task.enqueued_at {
+        Some(enqueued_at) => brief(now.duration_since(enqueued_at).unwrap_or_default()),
+        None => "-".to_owned(),
+    }
+}
