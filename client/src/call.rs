@@ -3,6 +3,7 @@
 use std::{future::IntoFuture, pin::Pin, time::Duration};
 
 use asynq_proto::Payload;
+use futures_util::FutureExt;
 
 use crate::{
     CallStats, Error,
@@ -48,11 +49,11 @@ impl<R: Send + 'static> Call<R> {
 
     /// Awaits the result together with where the time went.
     pub fn with_stats(self) -> BoxFuture<Result<(R, CallStats), Error>> {
-        Box::pin(async move {
-            let Self { session, spec, decode } = self;
-            let outcome = session.call(spec).await?;
+        let Self { session, spec, decode } = self;
+        Box::pin(session.call(spec).map(move |outcome| {
+            let outcome = outcome?;
             Ok((decode(&outcome.result)?, outcome.stats))
-        })
+        }))
     }
 }
 
@@ -61,9 +62,7 @@ impl<R: Send + 'static> IntoFuture for Call<R> {
     type IntoFuture = BoxFuture<Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move {
-            let Self { session, spec, decode } = self;
-            decode(&session.call(spec).await?.result)
-        })
+        let Self { session, spec, decode } = self;
+        Box::pin(session.call(spec).map(move |outcome| decode(&outcome?.result)))
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use asynq_proto::Payload;
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio_stream::Stream;
 
 use crate::{
@@ -166,10 +166,11 @@ impl<R: Send + 'static> Map<R> {
         let (number, session, decode) = (self.pulled, self.session.clone(), self.decode);
         self.pulled += 1;
         self.ids.insert(number, spec.id);
-        self.running.push(Box::pin(async move {
-            let outcome = session.call(spec).await;
-            (number, outcome.and_then(|outcome| decode(&outcome.result)))
-        }));
+        self.running.push(Box::pin(
+            session
+                .call(spec)
+                .map(move |outcome| (number, outcome.and_then(|outcome| decode(&outcome.result)))),
+        ));
     }
 }
 

@@ -3,10 +3,12 @@
 mod fake;
 #[path = "sdk/iterate.rs"]
 mod iterate;
+#[path = "sdk/listing.rs"]
+mod listing;
 #[path = "sdk/map.rs"]
 mod map;
 
-use std::time::Duration;
+use std::{future::IntoFuture, time::Duration};
 
 use asynq_client::{CancelOutcome, Client, DeadReason, Error, Payload, Refusal, State, Task, TaskId};
 use asynq_proto::v1::{self, operation::Op};
@@ -48,6 +50,17 @@ async fn a_call_returns_what_the_task_returned() {
         (result.as_str(), stats.attempts, stats.run),
         ("again", 1, Duration::from_micros(7))
     );
+}
+
+/// Thousands may be under way at a time, and each is moved before it is awaited.
+#[tokio::test]
+async fn a_call_under_way_is_small() {
+    const MOST: usize = 1792;
+    let (_fake, client) = start().await;
+    let call = client.call(ECHO, &"hello".to_owned()).into_future();
+    let enqueue = client.enqueue(ECHO, &"hello".to_owned()).into_future();
+    let sizes = [size_of_val(&*call), size_of_val(&*enqueue)];
+    assert!(sizes.iter().all(|bytes| *bytes <= MOST), "{sizes:?} bytes");
 }
 
 #[tokio::test]

@@ -91,30 +91,39 @@ impl Session {
         &self.shared.data
     }
 
-    /// Enqueues a task and waits for its end.
-    pub(crate) async fn call(&self, spec: Spec) -> Result<Outcome, Error> {
+    /// Enqueues a task and waits for its end. The request is made at once, which
+    /// keeps the future small: thousands may be under way.
+    pub(crate) fn call(self, spec: Spec) -> impl Future<Output = Result<Outcome, Error>> + Send + use<> {
         let (id, patience) = (spec.id, spec.patience);
-        let request = spec.into_request(self.broker_now(), true)?;
-        self.end_within(id, patience, async {
-            if is_large(&request) {
-                self.data().enqueue(id, request).await?;
-                self.settle(self.ask(Op::Wait(id)).await?).await
-            } else {
-                self.settle(self.ask(Op::Enqueue(Box::new(request))).await?).await
+        let request = spec.into_request(self.broker_now(), true).map(Box::new);
+        async move {
+            let run = self.run(id, request?);
+            match patience {
+                None => run.await,
+                Some(patience) => Box::pin(self.end_within(id, patience, run)).await,
             }
-        })
-        .await
+        }
+    }
+
+    async fn run(&self, id: TaskId, request: Box<v1::EnqueueRequest>) -> Result<Outcome, Error> {
+        let op = if is_large(&request) {
+            self.enqueue_large(id, request).await?;
+            Op::Wait(id)
+        } else {
+            Op::Enqueue(request)
+        };
+        self.settle(self.ask(op).await?).await
     }
 
     /// Enqueues a task, durably.
     pub(crate) async fn enqueue(&self, spec: Spec) -> Result<v1::Enqueued, Error> {
         let (id, patience) = (spec.id, spec.patience);
-        let request = spec.into_request(self.broker_now(), false)?;
+        let request = Box::new(spec.into_request(self.broker_now(), false)?);
         self.within(id, patience, async {
             if is_large(&request) {
-                return self.data().enqueue(id, request).await;
+                return self.enqueue_large(id, request).await;
             }
-            match self.ask(Op::Enqueue(Box::new(request))).await? {
+            match self.ask(Op::Enqueue(request)).await? {
                 Of::Enqueued(enqueued) => Ok(enqueued),
                 _ => Err(Error::unexpected("another answer to an enqueue")),
             }
@@ -122,10 +131,19 @@ impl Session {
         .await
     }
 
+    /// Enqueues by a call of its own. Boxed, because what a call needs would be
+    /// part of every future that might make one.
+    async fn enqueue_large(&self, id: TaskId, request: Box<v1::EnqueueRequest>) -> Result<v1::Enqueued, Error> {
+        Box::pin(self.data().enqueue(id, *request)).await
+    }
+
     /// Waits for the end of a task.
     pub(crate) async fn wait(&self, id: TaskId, patience: Option<Duration>) -> Result<Outcome, Error> {
-        self.end_within(id, patience, async { self.settle(self.ask(Op::Wait(id)).await?).await })
-            .await
+        let end = async { self.settle(self.ask(Op::Wait(id)).await?).await };
+        match patience {
+            None => end.await,
+            Some(patience) => self.end_within(id, patience, end).await,
+        }
     }
 
     pub(crate) async fn cancel(&self, id: TaskId) -> Result<Cancellation, Error> {
@@ -190,7 +208,8 @@ impl Session {
             return Err(Error::unexpected("another answer to a wait"));
         };
         if finished.result_deferred {
-            finished = self.data().finished(TaskId::from_wire(&finished.id)?).await?;
+            let id = TaskId::from_wire(&finished.id)?;
+            finished = Box::pin(self.data().finished(id)).await?;
         }
         Outcome::of(finished)
     }
@@ -212,12 +231,9 @@ impl Session {
     async fn end_within(
         &self,
         id: TaskId,
-        patience: Option<Duration>,
+        patience: Duration,
         outcome: impl Future<Output = Result<Outcome, Error>>,
     ) -> Result<Outcome, Error> {
-        let Some(patience) = patience else {
-            return outcome.await;
-        };
         match timeout(patience, outcome).await {
             Ok(outcome) => outcome,
             Err(_) if self.shared.connected.load(Ordering::Relaxed) => Err(Error::Timeout { id }),
