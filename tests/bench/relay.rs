@@ -39,6 +39,7 @@ const DOWN: &str = "/bench.Relay/Down";
 const TELL: Duration = Duration::from_millis(50);
 
 type Codec = ProstCodec<Payload, Payload>;
+type Reader = mpsc::Sender<Result<Payload, Status>>;
 
 pub(crate) struct Relay {
     url: String,
@@ -158,7 +159,7 @@ pub(crate) fn serve() {
 /// The relay itself: the reader comes first, then its producer.
 #[derive(Clone, Default)]
 struct Plain {
-    waiting: Arc<Mutex<Option<mpsc::Sender<Result<Payload, Status>>>>>,
+    waiting: Arc<Mutex<Option<Reader>>>,
 }
 
 impl<B> Service<HttpRequest<B>> for Plain
@@ -194,7 +195,7 @@ impl ServerStreamingService<Payload> for Plain {
     fn call(&mut self, _: Request<Payload>) -> Self::Future {
         let waiting = Arc::clone(&self.waiting);
         Box::pin(async move {
-            let (items, reader) = mpsc::channel(1);
+            let (items, reader) = mpsc::channel(64);
             *waiting.lock().await = Some(items);
             Ok(Response::new(ReceiverStream::new(reader)))
         })

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum, error::ErrorKind};
 
-use crate::{call, demo, enqueue, failure::Failure, iterate, map, output, queue, task, worker};
+use crate::{bench, call, demo, enqueue, failure::Failure, iterate, map, output, queue, task, worker};
 
 /// Runs tasks on an asynq broker and looks after them.
 #[derive(Debug, Parser)]
@@ -26,6 +26,7 @@ Examples:
   asynq call echo '{\"a\":1}'          run a task, print its result
   asynq enqueue resize @job.json     put a task in its queue, print its id
   asynq iterate count '{\"n\":9}'    print a task's items as they come
+  asynq task ls --state running      what is going on?
   asynq task explain ID              why is it not running?
   asynq worker ls                    who is there to run tasks
   asynq demo mandelbrot              a picture, computed by all workers
@@ -48,6 +49,7 @@ enum Command {
     /// Look at workers.
     #[command(subcommand)]
     Worker(worker::Command),
+    Bench(bench::Args),
     /// See a cluster at work.
     #[command(subcommand)]
     Demo(demo::Command),
@@ -86,6 +88,7 @@ impl Cli {
             Command::Task(command) => command.run(&self.broker).await,
             Command::Queue(command) => command.run(&self.broker).await,
             Command::Worker(command) => command.run(&self.broker).await,
+            Command::Bench(args) => args.run(&self.broker).await,
             Command::Demo(command) => command.run(&self.broker).await,
         }
     }
@@ -129,6 +132,10 @@ mod tests {
             "asynq iterate count --window 65537",
             "asynq call echo --key k",
             "asynq queue",
+            "asynq bench --mode dream",
+            "asynq bench --tasks 0",
+            "asynq bench --in-flight 65537",
+            "asynq bench --payload 1",
             "asynq demo mandelbrot --size 15",
             "asynq demo mandelbrot --center 1",
             "asynq demo mandelbrot --zoom 0",

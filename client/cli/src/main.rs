@@ -1,6 +1,7 @@
 //! `asynq`, the command: reads the command line, runs one subcommand, ends with its exit code.
 
 mod arguments;
+mod bench;
 mod call;
 mod cli;
 mod compact;
@@ -15,6 +16,7 @@ mod limits;
 mod map;
 mod options;
 mod output;
+mod progress;
 mod queue;
 mod report;
 mod running;

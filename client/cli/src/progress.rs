@@ -21,7 +21,7 @@ const TICK: Duration = Duration::from_millis(200);
 const BAR: &str = "{prefix} {wide_bar} {percent:>3} %, {pos}/{len} {msg}, {rate}/s, {eta} left";
 
 /// Work of a known size, in progress.
-pub(super) struct Progress {
+pub(crate) struct Progress {
     name: String,
     unit: &'static str,
     total: u64,
@@ -40,7 +40,7 @@ enum Shown {
 }
 
 impl Progress {
-    pub(super) fn new(name: String, unit: &'static str, total: u64) -> Self {
+    pub(crate) fn new(name: String, unit: &'static str, total: u64) -> Self {
         let begun = Instant::now();
         let shown = match io::stderr().is_terminal() {
             true => Shown::Bar(bar(&name, unit, total)),
@@ -60,7 +60,7 @@ impl Progress {
     }
 
     /// One more is done.
-    pub(super) fn step(&self) {
+    pub(crate) fn step(&self) {
         let done = self.done.get() + 1;
         self.done.set(done);
         let done_percent = done * 100 / self.total;
@@ -77,7 +77,7 @@ impl Progress {
     }
 
     /// Tells something in between.
-    pub(super) fn say(&self, reason: &str, message: &str) {
+    pub(crate) fn say(&self, reason: &str, message: &str) {
         match &self.shown {
             Shown::Bar(bar) => bar.suspend(|| say(reason, message)),
             Shown::Lines { .. } => say(reason, message),
@@ -85,7 +85,7 @@ impl Progress {
     }
 
     /// Takes the bar away; how long it has taken.
-    pub(super) fn finish(&self) -> Duration {
+    pub(crate) fn finish(&self) -> Duration {
         if let Shown::Bar(bar) = &self.shown {
             bar.finish_and_clear();
         }

@@ -1,7 +1,6 @@
 //! `asynq demo`: real work on the cluster that is there.
 
 mod mandelbrot;
-mod progress;
 
 use crate::failure::Failure;
 

@@ -15,8 +15,7 @@ use self::{
     tiles::{TASK, Tiles},
     view::{View, center, zoom},
 };
-use super::progress::Progress;
-use crate::{connect::connect, failure::Failure, limits::NO_WORKER_AFTER, output};
+use crate::{connect::connect, failure::Failure, limits::NO_WORKER_AFTER, output, progress::Progress};
 
 /// Compute a picture of the Mandelbrot set on all workers.
 ///

@@ -9,7 +9,7 @@ use futures_util::{Stream, StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::view::View;
-use crate::{demo::progress::Progress, failure::Failure};
+use crate::{failure::Failure, progress::Progress};
 
 pub(super) const TASK: Iter<Tile, Row> = Iter::new("mandelbrot");
 
