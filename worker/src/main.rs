@@ -10,11 +10,16 @@ use anyhow::anyhow;
 use asynq_worker::{Ready, RunError, Worker};
 use clap::Parser;
 use config::{Config, Flags, LogFormat};
+use mimalloc::MiMalloc;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 /// Bad flags, a bad worker.toml: nothing was tried.
 const USAGE: u8 = 2;
+
+/// A fifth less processor time for a task than with the system's (docs/benchmarks.md).
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let config = match Config::load(Flags::parse()) {
