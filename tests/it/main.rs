@@ -7,6 +7,7 @@ mod kill;
 mod link;
 mod listing;
 mod path;
+mod speed;
 mod streams;
 mod tidy;
 mod wire;
