@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod drain;
+mod exec;
 mod kill;
 mod link;
 mod path;

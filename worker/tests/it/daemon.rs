@@ -90,7 +90,7 @@ async fn bad_settings_exit_with_2_and_are_named() {
         (&["--slots", "0", "--builtins"], "slots must be 1 to 65536, not 0"),
         (&["--broker", "nowhere", "--builtins"], "\"nowhere\""),
         (&["--drain-timeout", "soon"], "'soon' for '--drain-timeout"),
-        (&["--config", file.to_str().unwrap()], "unknown field `task`"),
+        (&["--config", file.to_str().unwrap()], "missing field `cmd`"),
         (&[], "no tasks"),
     ] {
         let (code, said) = output(args).await;
