@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture bench lint fmt tools
+.PHONY: help demo test torture bench lint fmt tools test-tools
 
 help: ## List these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -11,7 +11,7 @@ demo: tools ## Build, start a broker and two workers, compute a picture, kill bo
 	@deploy/demo.sh
 
 # Lint comes last, so that a change that works and is badly formatted says both.
-test: tools ## Run every test, then lint
+test: test-tools ## Run every test, then lint
 	@# Process tests start the binaries.
 	cargo build --locked --workspace --bins
 	@if cargo nextest --version >/dev/null 2>&1; then set -x; \
@@ -22,7 +22,7 @@ test: tools ## Run every test, then lint
 	@$(MAKE) --no-print-directory lint
 
 # Prints what it did and what became of it.
-torture: tools ## Kill the broker with 100,000 tasks queued, five times, and count what is lost
+torture: test-tools ## Kill the broker with 100,000 tasks queued, five times, and count what is lost
 	cargo build --locked --workspace --bins
 	ASYNQ_TORTURE=1 cargo test --locked -p asynq-tests --test it kill:: -- --nocapture --test-threads 1
 
@@ -52,3 +52,19 @@ tools:
 	  else \
 	    echo "make: no working C compiler. Install one with: sudo sh -c '$$install'" >&2; exit 1; \
 	  fi; }
+
+# Programs that tests start besides our own, as program:package.
+TEST_PROGRAMS := python3:python3
+
+test-tools: tools
+	@packages=; for pair in $(TEST_PROGRAMS); do \
+	  command -v "$${pair%%:*}" >/dev/null || packages="$$packages $${pair##*:}"; \
+	done; \
+	if [ -n "$$packages" ]; then \
+	  install="apt-get update && apt-get install -y --no-install-recommends$$packages"; \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "make: the tests need$$packages, installing: $$install"; sh -c "$$install"; \
+	  else \
+	    echo "make: the tests need$$packages. Install with: sudo sh -c '$$install'" >&2; exit 1; \
+	  fi; \
+	fi

@@ -3,6 +3,7 @@
 mod bad_input;
 mod demo;
 mod drain;
+mod exec;
 mod kill;
 mod link;
 mod listing;

@@ -161,6 +161,19 @@ impl WorkerBuilder {
         self.add(iter.into().yielding(), Handler::raw_iter(handler))
     }
 
+    /// Runs an iterator that answers a plain call in a way of its own: who
+    /// iterates it gets the payloads of `iter`, who calls it the one of `call`
+    /// instead of an array of the items.
+    pub fn raw_iter_or_call<I, S, C, Fut>(self, task: impl Into<Declaration>, iter: I, call: C) -> Self
+    where
+        I: Fn(Context, Payload) -> S + Send + Sync + 'static,
+        S: Stream<Item = Result<Payload, TaskError>> + Send + 'static,
+        C: Fn(Context, Payload) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Payload, TaskError>> + Send + 'static,
+    {
+        self.add(task.into().yielding(), Handler::raw_either(call, iter))
+    }
+
     /// Adds what every worker can offer: the tasks `echo`, `sleep` and `fail`,
     /// and the iterator `count`.
     pub fn builtins(self) -> Self {

@@ -9,6 +9,8 @@ use asynq_proto::duration;
 use clap::{Parser, ValueEnum};
 use serde::{Deserialize, Deserializer, de};
 
+use crate::kinds::Tasks;
+
 /// Where worker.toml is looked for when nobody says.
 const DEFAULT_FILE: &str = "/etc/asynq/worker.toml";
 const DEFAULT_BROKER: &str = "http://127.0.0.1:7740";
@@ -25,7 +27,7 @@ pub(crate) struct Flags {
     /// Where the broker is [default: http://127.0.0.1:7740]
     #[arg(long, value_name = "URL", env = "ASYNQ_BROKER")]
     broker: Option<String>,
-    /// A worker.toml; its keys are these flags with _ for - [default: /etc/asynq/worker.toml if present]
+    /// A worker.toml: these flags as keys, with _ for -, and tasks that need no Rust, as [task.NAME] [default: /etc/asynq/worker.toml if present]
     #[arg(long, value_name = "FILE", env = "ASYNQ_CONFIG")]
     config: Option<PathBuf>,
     /// How many tasks run at a time, 1 to 65536 [default: the number of CPUs]
@@ -49,7 +51,14 @@ pub(crate) struct Flags {
 }
 
 const EXAMPLES: &str = "Examples:\n  asynq-worker --builtins\n  \
-    asynq-worker --broker http://broker:7740 --builtins --slots 64 --drain-timeout 5m";
+    asynq-worker --config worker.toml\n  \
+    asynq-worker --broker http://broker:7740 --builtins --slots 64 --drain-timeout 5m\n\n\
+    A worker.toml:\n  \
+    slots = 4\n\n  \
+    [task.grep]\n  \
+    kind = \"exec\"\n  \
+    cmd = [\"grep\", \"-rn\", \"--\", \"{pattern}\", \"/var/log\"]\n  \
+    stdout = \"lines\"";
 
 /// How logs are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -74,6 +83,8 @@ struct File {
     #[serde(default, deserialize_with = "a_duration")]
     drain_timeout: Option<Duration>,
     log: Option<LogFormat>,
+    #[serde(default)]
+    task: Tasks,
 }
 
 /// What the daemon goes by.
@@ -86,6 +97,9 @@ pub(crate) struct Config {
     pub(crate) exit_when_idle: bool,
     pub(crate) drain_timeout: Duration,
     pub(crate) log: LogFormat,
+    pub(crate) tasks: Tasks,
+    /// Where the tasks' programs run: worker.toml's folder.
+    pub(crate) folder: PathBuf,
 }
 
 /// worker.toml cannot be used.
@@ -103,15 +117,17 @@ pub(crate) enum ConfigError {
 impl Config {
     /// Puts the sources together.
     pub(crate) fn load(flags: Flags) -> Result<Self, ConfigError> {
-        let file = match &flags.config {
-            Some(path) => read(path)?,
-            None if Path::new(DEFAULT_FILE).exists() => read(Path::new(DEFAULT_FILE))?,
-            None => File::default(),
-        };
-        Ok(Self::merge(flags, file))
+        let default = Path::new(DEFAULT_FILE);
+        let path = flags
+            .config
+            .clone()
+            .or_else(|| default.exists().then(|| default.into()));
+        let file = path.as_deref().map_or_else(|| Ok(File::default()), read)?;
+        let folder = path.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+        Ok(Self::merge(flags, file, folder))
     }
 
-    fn merge(flags: Flags, file: File) -> Self {
+    fn merge(flags: Flags, file: File, folder: &Path) -> Self {
         Self {
             broker: flags.broker.or(file.broker).unwrap_or_else(|| DEFAULT_BROKER.into()),
             slots: flags.slots.or(file.slots),
@@ -123,6 +139,8 @@ impl Config {
                 .or(file.drain_timeout)
                 .unwrap_or(DEFAULT_DRAIN_TIMEOUT),
             log: flags.log.or(file.log).unwrap_or_default(),
+            tasks: file.task,
+            folder: folder.into(),
         }
     }
 }
@@ -138,7 +156,8 @@ fn read(path: &Path) -> Result<File, ConfigError> {
     })
 }
 
-fn a_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+/// A duration as it is written on the command line, for a key that may be absent.
+pub(crate) fn a_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;
     duration::parse(&text)
         .map(Some)
@@ -157,7 +176,11 @@ mod tests {
     fn a_flag_beats_the_file_and_the_file_beats_the_default() {
         let file: File =
             toml::from_str("slots = 3\nname = \"a\"\nbuiltins = true\ndrain_timeout = \"5m\"\nlog = \"json\"").unwrap();
-        let config = Config::merge(flags(&["--slots", "4", "--builtins=false"]).unwrap(), file);
+        let config = Config::merge(
+            flags(&["--slots", "4", "--builtins=false"]).unwrap(),
+            file,
+            Path::new("etc"),
+        );
         assert_eq!(
             config,
             Config {
@@ -168,6 +191,8 @@ mod tests {
                 exit_when_idle: false,
                 drain_timeout: Duration::from_mins(5),
                 log: LogFormat::Json,
+                tasks: Tasks::default(),
+                folder: "etc".into(),
             }
         );
     }

@@ -9,6 +9,8 @@ use std::time::Duration;
 use asynq_proto::v1;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
 /// Names one attempt at one task.
@@ -78,6 +80,8 @@ struct ControlState {
     cause: OnceLock<StopCause>,
     slotless: AtomicBool,
     stopped: CancellationToken,
+    /// What is still to be cleaned up; made when first needed.
+    lingering: OnceLock<TaskTracker>,
 }
 
 impl Control {
@@ -101,7 +105,20 @@ impl Control {
         // The cause is set before the token is cancelled.
         self.cause().unwrap_or(StopCause::Cancelled)
     }
+
+    /// Resolves once nothing lingers.
+    pub(crate) async fn settled(&self) {
+        if let Some(lingering) = self.0.lingering.get() {
+            lingering.close();
+            lingering.wait().await;
+        }
+    }
 }
+
+/// Made by [`Context::linger`]: while it lives, the run is not over.
+#[derive(Debug)]
+#[must_use = "the run lingers for as long as this lives"]
+pub struct Linger(#[expect(dead_code, reason = "it is there to be dropped")] TaskTrackerToken);
 
 /// Everything but the arguments: what a run is, how much time it has, whether
 /// it should stop. Cheap to clone.
@@ -176,6 +193,22 @@ impl Context {
     #[must_use]
     pub fn stop_cause(&self) -> Option<StopCause> {
         self.0.control.cause()
+    }
+
+    /// Keeps the run from being over for as long as the value lives: its slot
+    /// stays taken and the broker does not hear of its end. For what a dropped
+    /// handler leaves behind that must be gone before another attempt begins,
+    /// such as a child process.
+    ///
+    /// Take it while the handler runs. It holds up a drain, though not beyond
+    /// the drain timeout.
+    pub fn linger(&self) -> Linger {
+        Linger(self.0.control.0.lingering.get_or_init(TaskTracker::new).token())
+    }
+
+    /// Resolves once nothing of the handler lingers.
+    pub(crate) async fn settled(&self) {
+        self.0.control.settled().await;
     }
 
     /// Another run may have this one's slot. It keeps it: when this one has

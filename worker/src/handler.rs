@@ -27,6 +27,11 @@ pub(crate) enum Handler {
     Blocking(Arc<dyn Fn(Context, Payload) -> RunResult + Send + Sync>),
     /// Yields items as they are polled for, dropped at its await point.
     Iter(Arc<dyn Fn(Context, Payload) -> Opened + Send + Sync>),
+    /// Yields items to who reads them, returns one result to who does not.
+    Either {
+        call: Arc<dyn Fn(Context, Payload) -> RunFuture + Send + Sync>,
+        iter: Arc<dyn Fn(Context, Payload) -> Opened + Send + Sync>,
+    },
     /// Yields items on a thread of its own.
     BlockingIter(Arc<dyn Fn(Context, Payload) -> OpenedBlocking + Send + Sync>),
 }
@@ -62,12 +67,7 @@ impl Handler {
         F: Fn(Context, Payload) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Payload, TaskError>> + Send + 'static,
     {
-        let handler = Arc::new(handler);
-        Self::Async(Arc::new(move |context, payload| {
-            let handler = handler.clone();
-            // The call itself is inside the future too, so that its panic is caught like any other.
-            Box::pin(async move { handler(context, payload).await?.checked().map_err(unfit_result) })
-        }))
+        Self::Async(raw_call(handler))
     }
 
     pub(crate) fn iter<A, T, F, S>(handler: F) -> Self
@@ -87,9 +87,20 @@ impl Handler {
         F: Fn(Context, Payload) -> S + Send + Sync + 'static,
         S: Stream<Item = Result<Payload, TaskError>> + Send + 'static,
     {
-        Self::Iter(Arc::new(move |context, payload| {
-            Ok(Box::new(Raw(Box::pin(handler(context, payload)))))
-        }))
+        Self::Iter(raw_items(handler))
+    }
+
+    pub(crate) fn raw_either<C, Fut, I, S>(call: C, iter: I) -> Self
+    where
+        C: Fn(Context, Payload) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Payload, TaskError>> + Send + 'static,
+        I: Fn(Context, Payload) -> S + Send + Sync + 'static,
+        S: Stream<Item = Result<Payload, TaskError>> + Send + 'static,
+    {
+        Self::Either {
+            call: raw_call(call),
+            iter: raw_items(iter),
+        }
     }
 
     pub(crate) fn blocking_iter<A, T, F, I>(handler: F) -> Self
@@ -103,6 +114,27 @@ impl Handler {
             Ok(Box::new(TypedIterator(handler(context, decode(&payload)?))))
         }))
     }
+}
+
+fn raw_call<F, Fut>(handler: F) -> Arc<dyn Fn(Context, Payload) -> RunFuture + Send + Sync>
+where
+    F: Fn(Context, Payload) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Payload, TaskError>> + Send + 'static,
+{
+    let handler = Arc::new(handler);
+    Arc::new(move |context, payload| {
+        let handler = handler.clone();
+        // The call itself is inside the future too, so that its panic is caught like any other.
+        Box::pin(async move { handler(context, payload).await?.checked().map_err(unfit_result) })
+    })
+}
+
+fn raw_items<F, S>(handler: F) -> Arc<dyn Fn(Context, Payload) -> Opened + Send + Sync>
+where
+    F: Fn(Context, Payload) -> S + Send + Sync + 'static,
+    S: Stream<Item = Result<Payload, TaskError>> + Send + 'static,
+{
+    Arc::new(move |context, payload| Ok(Box::new(Raw(Box::pin(handler(context, payload))))))
 }
 
 /// What becomes of a handler's panic.

@@ -231,6 +231,15 @@ impl Ledger {
         }
     }
 
+    /// Tells what has not ended to stop; each run then says itself how it ended.
+    pub(crate) fn stop_all(&mut self) {
+        for run in self.runs.values() {
+            if !matches!(run.phase, Phase::Over(_)) {
+                run.control.stop(StopCause::Shutdown);
+            }
+        }
+    }
+
     /// Stops and gives back what has not ended; but a run whose items have gone
     /// out cannot be given back.
     pub(crate) fn release_all(&mut self) {

@@ -58,6 +58,6 @@ mod threads;
 
 pub use asynq_proto::{Connector, Endpoint, Iter, NameError, Payload, Task, TaskError};
 pub use builder::{Ready, Worker, WorkerBuilder};
-pub use context::{Context, LeaseToken, StopCause};
+pub use context::{Context, LeaseToken, Linger, StopCause};
 pub use error::{BuildError, RunError};
 pub use registry::Declaration;

@@ -20,8 +20,9 @@ pub(crate) const LEASE_CHECK: Duration = Duration::from_secs(1);
 pub(crate) const IDLE: Duration = Duration::from_secs(1);
 /// How long a drain waits for runs to finish, unless said otherwise.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// The last part of a drain is for giving back what did not finish: this long,
-/// but never more than a quarter of the drain.
+/// The last part of a drain is for what did not finish: this long, but never
+/// more than a quarter of the drain. In its first half such runs may stop by
+/// themselves, then they are given back.
 pub(crate) const DRAIN_FLUSH: Duration = Duration::from_secs(1);
 /// A closed request stream whose broker does not close its own is given up after this.
 pub(crate) const GOODBYE: Duration = Duration::from_secs(1);

@@ -1,13 +1,14 @@
 //! The worker daemon.
 
 mod config;
+mod kinds;
 mod signals;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::anyhow;
-use asynq_worker::{Ready, RunError, Worker};
+use asynq_worker::{BuildError, Ready, RunError, Worker};
 use clap::Parser;
 use config::{Config, Flags, LogFormat};
 use mimalloc::MiMalloc;
@@ -21,7 +22,12 @@ const USAGE: u8 = 2;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
+const NO_TASKS: &str = "the worker has no tasks: give it a worker.toml with [task.NAME] by --config, or --builtins";
+
 fn main() -> ExitCode {
+    if kinds::is_guard() {
+        return kinds::guard_programs().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     let config = match Config::load(Flags::parse()) {
         Ok(config) => config,
         Err(error) => return complain(&error.into(), USAGE),
@@ -38,13 +44,17 @@ fn run(config: Config) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     signals::watch(shutdown.clone()).map_err(|error| anyhow!("failed to watch for signals: {error}"))?;
     let runtime = handlers_runtime().map_err(|error| anyhow!("failed to start the runtime: {error}"))?;
-    let result = runtime.block_on(worker(config).run_until(shutdown.cancelled()));
+    let worker = worker(config)?;
+    let result = runtime.block_on(worker.run_until(shutdown.cancelled()));
     // A handler that blocks its thread must not hold up the exit.
     runtime.shutdown_background();
-    Ok(result?)
+    match result {
+        Err(error @ RunError::Build(BuildError::NoTasks)) => Err(anyhow::Error::new(error).context(NO_TASKS)),
+        result => Ok(result?),
+    }
 }
 
-fn worker(config: Config) -> asynq_worker::WorkerBuilder {
+fn worker(config: Config) -> anyhow::Result<asynq_worker::WorkerBuilder> {
     let mut worker = Worker::builder(&config.broker)
         .drain_timeout(config.drain_timeout)
         .exit_when_idle(config.exit_when_idle)
@@ -55,7 +65,11 @@ fn worker(config: Config) -> asynq_worker::WorkerBuilder {
     if let Some(slots) = config.slots {
         worker = worker.slots(slots);
     }
-    if config.builtins { worker.builtins() } else { worker }
+    if config.builtins {
+        worker = worker.builtins();
+    }
+    let worker = config.tasks.register(worker, &config.folder);
+    worker.map_err(|error| anyhow!("failed to start the guard of programs: {error}"))
 }
 
 /// The line that scripts wait for. Nobody may be reading it.

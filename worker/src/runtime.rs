@@ -144,7 +144,9 @@ impl Runner {
     /// Runs a handler for one result.
     async fn call(&self, handler: &Handler, context: Context, payload: Payload, slot: Slot) -> Outcome {
         match handler {
-            Handler::Async(handler) => run_async(&context, handler(context.clone(), payload)).await,
+            Handler::Async(handler) | Handler::Either { call: handler, .. } => {
+                run_async(&context, handler(context.clone(), payload)).await
+            }
             Handler::Iter(handler) => {
                 let items = async { collect(handler(context.clone(), payload)?).await };
                 run_async(&context, items).await
@@ -188,16 +190,17 @@ impl Runner {
 
 async fn run_async(context: &Context, handler: impl Future<Output = RunResult>) -> Outcome {
     let mut run = Box::pin(AssertUnwindSafe(handler).catch_unwind());
-    let cause = tokio::select! {
+    let outcome = tokio::select! {
         biased;
-        result = &mut run => return result.unwrap_or_else(|panic| Err(panicked(&*panic))).into(),
-        cause = context.stopped() => cause,
+        result = &mut run => result.unwrap_or_else(|panic| Err(panicked(&*panic))).into(),
+        cause = context.stopped() => stopped(cause),
     };
     // Its destructors are the handler's code too.
     if catch_unwind(AssertUnwindSafe(|| drop(run))).is_err() {
         tracing::warn!(task = context.name(), "a handler panicked while it was dropped");
     }
-    stopped(cause)
+    context.settled().await;
+    outcome
 }
 
 impl From<RunResult> for Outcome {

@@ -13,6 +13,8 @@ pub(crate) fn watch(shutdown: CancellationToken) -> io::Result<()> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     // There is nothing to reload. Once taken it no longer ends the process, heard or not.
     drop(signal(SignalKind::hangup())?);
+    // Whoever started us may have had it ignored: then nobody could wait for a program's end.
+    drop(signal(SignalKind::child())?);
     drop(guard);
     thread::Builder::new().name("asynq-signals".into()).spawn(move || {
         runtime.block_on(async {
@@ -24,6 +26,18 @@ pub(crate) fn watch(shutdown: CancellationToken) -> io::Result<()> {
         });
     })?;
     Ok(())
+}
+
+/// SIGTERM, SIGINT and SIGHUP do nothing to this process from now on.
+pub(crate) fn ignore() -> io::Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let guard = runtime.enter();
+    for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()] {
+        // Once taken it no longer ends the process, heard or not.
+        drop(signal(kind)?);
+    }
+    drop(guard);
+    Ok(runtime)
 }
 
 async fn either(term: &mut Signal, int: &mut Signal) {

@@ -65,7 +65,7 @@ pub(crate) async fn run(
                 .await
                 .0
         }
-        Handler::Iter(handler) => {
+        Handler::Iter(handler) | Handler::Either { iter: handler, .. } => {
             let opened = catch_unwind(AssertUnwindSafe(|| handler(context, payload)));
             emission
                 .run(opened.unwrap_or_else(|panic| Err(panicked(&*panic))))
@@ -155,6 +155,7 @@ impl Emission {
         if dropped(items).is_err() {
             tracing::warn!(task = context.name(), "a generator panicked while it was dropped");
         }
+        context.settled().await;
         (outcome, slot)
     }
 }
@@ -177,7 +178,9 @@ impl Pump<'_> {
         };
         if let Some(ended) = ended {
             // Gone before its end is known; and its destructors are the handler's code too.
-            let ended = ended.and_then(|count| dropped(items.take()).map(|()| count));
+            let gone = dropped(items.take());
+            let ended = ended.and_then(|count| gone.map(|()| count));
+            self.context.settled().await;
             let last = match ended {
                 Ok(count) => Frame::End(EmitEnd { count }),
                 Err(error) => Frame::Failure(error.into_wire()),

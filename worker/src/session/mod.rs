@@ -50,7 +50,9 @@ pub(crate) struct SessionConfig {
 struct Ended;
 
 struct Drain {
-    /// When unfinished runs are given back; `None` once they are.
+    /// When unfinished runs are told to stop; `None` once they are.
+    stop_at: Option<Instant>,
+    /// When those that have not by then are given back all the same; `None` once they are.
     release_at: Option<Instant>,
     /// When even that is given up.
     give_up_at: Instant,
@@ -200,7 +202,7 @@ impl Session {
         let drain = self
             .drain
             .as_ref()
-            .map(|drain| drain.release_at.unwrap_or(drain.give_up_at));
+            .map(|drain| drain.stop_at.or(drain.release_at).unwrap_or(drain.give_up_at));
         let idle = self.idle_since.map(|since| since + IDLE);
         [drain, idle].into_iter().flatten().fold(now + lease, Instant::min)
     }
@@ -218,11 +220,14 @@ impl Session {
             self.start_drain();
         }
         let Some(drain) = &mut self.drain else { return Ok(()) };
-        if drain.release_at.take_if(|at| now >= *at).is_some() {
+        if drain.stop_at.take_if(|at| now >= *at).is_some() {
             let runs = self.ledger.unfinished();
             if runs > 0 {
                 tracing::warn!(runs, "the drain timeout is near; giving back what has not finished");
             }
+            self.ledger.stop_all();
+        }
+        if drain.release_at.take_if(|at| now >= *at).is_some() {
             self.ledger.release_all();
         }
         if now >= drain.give_up_at { Err(Ended) } else { Ok(()) }
@@ -252,7 +257,8 @@ impl Session {
         let give_up_at = Instant::now() + timeout;
         let flush = DRAIN_FLUSH.min(timeout / 4);
         self.drain = Some(Drain {
-            release_at: Some(give_up_at - flush),
+            stop_at: Some(give_up_at - flush),
+            release_at: Some(give_up_at - flush / 2),
             give_up_at,
         });
         self.ledger.release_unstarted();

@@ -3,6 +3,7 @@
 mod broker;
 mod daemon;
 mod drain;
+mod exec;
 mod payloads;
 mod runs;
 mod session;

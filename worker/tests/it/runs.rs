@@ -1,12 +1,13 @@
 //! One run: how it starts, ends, fails and stops.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use asynq_proto::v1::{Assignment, LeaseToken, StopCause, WorkReply};
 use asynq_worker::{Context, StopCause as Cause, Task, TaskError, Worker, WorkerBuilder};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::broker::{Broker, assignment, run, token, until, welcome, within};
 
@@ -149,7 +150,7 @@ fn hanging(broker: &Broker, dropped: &Arc<AtomicBool>) -> (WorkerBuilder, mpsc::
         let (guard, started) = (Guard(dropped.clone()), started.clone());
         async move {
             started.send(()).await?;
-            std::future::pending::<()>().await;
+            pending::<()>().await;
             drop(guard);
             Ok(())
         }
@@ -227,6 +228,49 @@ async fn assignments_beyond_the_slots_are_given_back() {
     })
     .await;
     assert_eq!(link.next().await.released, [token(2)]);
+}
+
+/// What a dropped handler leaves behind is waited for: the run is over after it.
+#[tokio::test]
+async fn a_run_is_over_when_nothing_of_it_lingers() {
+    let mut broker = Broker::start().await;
+    let (let_go, gate) = watch::channel(false);
+    let leaves = move |context: Context, waits: bool| {
+        let (linger, mut gate) = (context.linger(), gate.clone());
+        tokio::spawn(async move {
+            let _ = gate.wait_for(|open| *open).await; // or the test is over
+            drop(linger);
+        });
+        async move {
+            if waits {
+                pending::<()>().await;
+            }
+            Ok(1)
+        }
+    };
+    let worker = Worker::builder(&broker.url()).slots(1).builtins();
+    let _running = run(worker.task(Task::<bool, u8>::new("leaves"), leaves));
+    let mut link = broker.accept().await;
+    for (n, waits) in [(1, true), (2, false)] {
+        let_go.send_replace(false);
+        link.assign(assignment(n, "leaves", &waits.to_string())).await;
+        if waits {
+            link.beats(2).await;
+            link.stop(n, StopCause::Cancelled).await;
+        }
+        // The slot is taken, too.
+        link.assign(assignment(9, "echo", "1")).await;
+        assert_eq!(link.next().await.released, [token(9)]);
+        link.ack(9).await;
+        let_go.send_replace(true);
+        let said = link.next().await;
+        if waits {
+            assert_eq!(said.ended, [token(n)]);
+        } else {
+            assert_eq!(said.completions[0].token, Some(token(n)));
+        }
+        link.ack(n).await;
+    }
 }
 
 #[tokio::test]

@@ -177,6 +177,36 @@ async fn a_plain_task_that_is_iterated_yields_its_result() {
 }
 
 #[tokio::test]
+async fn an_iterator_may_tell_a_call_from_a_reader() {
+    let mut broker = Broker::start().await;
+    let worker = Worker::builder(&broker.url()).slots(1).builtins().raw_iter_or_call(
+        "either",
+        |_, args: Payload| stream::iter([Ok(args.clone()), Ok(args)]),
+        |_, _| async { Ok(Payload::json("called").expect("JSON")) },
+    );
+    let _running = run(worker);
+    let mut link = broker.accept().await;
+    assert!(
+        link.hello
+            .tasks
+            .iter()
+            .any(|task| task.name == "either" && task.iterator)
+    );
+    link.assign(read(1, "either", "7", 10)).await;
+    let mut emit = broker.emit().await;
+    assert_eq!(items(&mut emit, 2).await, ["7", "7"]);
+    assert_eq!(emit.next().await, Some(Frame::End(EmitEnd { count: 2 })));
+    emit.ack().await;
+    link.assign(assignment(2, "either", "7")).await;
+    assert_eq!(
+        link.next().await.completions[0].result.as_ref().unwrap().data,
+        "\"called\""
+    );
+    link.ack(2).await;
+    runs_on(&mut link).await;
+}
+
+#[tokio::test]
 async fn a_stop_drops_the_generator_and_ended_is_said() {
     for blocking in [false, true] {
         let mut broker = Broker::start().await;
