@@ -26,7 +26,7 @@ torture: test-tools ## Kill the broker with 100,000 tasks queued, five times, an
 	cargo build --locked --workspace --bins
 	ASYNQ_TORTURE=1 cargo test --locked -p asynq-tests --test it kill:: -- --nocapture --test-threads 1
 
-bench: tools ## Measure throughput, latency and CPU beside a plain gRPC call (ROUNDS=7)
+bench: tools ## Measure throughput, latency and CPU beside plain gRPC (ROUNDS=7)
 	cargo build --locked --release --workspace --bins
 	cargo bench --locked -p asynq-tests --bench speed -- $(ROUNDS)
 
@@ -40,7 +40,7 @@ lint: ## Check format and lints, where rustfmt and clippy are installed
 fmt: ## Format the code
 	cargo fmt --all
 
-# Rust and a C compiler are all that is needed: SQLite is C and compiled in.
+# Rust and a C compiler are all that is needed: SQLite and the allocator are C and compiled in.
 tools:
 	@command -v cargo >/dev/null || { \
 	  echo "make: cargo is missing. Install Rust with: curl -sSf https://sh.rustup.rs | sh" >&2; exit 1; }

@@ -94,10 +94,11 @@ kill_9() {
     say "$1: process $2 killed"
 }
 
-# busy NAME N: waits until a worker holds N tasks.
+# busy NAME N: waits until a worker holds N tiles of the picture.
 busy() {
     local end=$((SECONDS + READY_SECONDS))
     until asynq worker ls | grep -q "^$1 .* $2/"; do
+        kill -0 "$drawing" 2>/dev/null || fail "the picture was done before a worker could be killed"
         [ "$SECONDS" -lt "$end" ] || fail "$1 was not given $2 tasks within $READY_SECONDS s"
         sleep 0.1
     done
@@ -170,7 +171,7 @@ show "demo mandelbrot -o $pictures/seahorses.png --center -0.7436439,0.1318259 -
     --size "$CLOSE_SIZE" >"$work/seahorses.out" &
 drawing=$!
 pids+=("$drawing")
-sleep 2
+busy worker-2 4
 kill -STOP "$worker" # so that it certainly holds tiles when it dies
 busy worker-2 4
 kill_9 worker-2 "$worker"

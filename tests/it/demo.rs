@@ -2,6 +2,8 @@
 
 use std::fs::{self, File};
 use std::io::BufReader as FileReader;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use asynq_tests::{Cluster, Ended, PATIENCE, Signal, eventually, interrupt, within};
@@ -77,21 +79,24 @@ async fn tiles_whose_worker_dies_are_asked_for_again() {
     let (mut cluster, mut first) = Cluster::with_worker(2).await;
     let _second = cluster.worker(2).await;
     let (whole, broken) = (path(&cluster, "whole.png"), path(&cluster, "broken.png"));
-    let demo = |file| [&["demo", "mandelbrot", "--size", "120", "-o", file], &SEAHORSES[..]].concat();
+    let demo = |file| [&["demo", "mandelbrot", "--size", "240", "-o", file], &SEAHORSES[..]].concat();
     let ended = cluster.run(&demo(&whole)).await;
     assert_eq!(ended.code, Some(0), "{}", ended.err);
 
-    let mut demo = cluster.spawn(&demo(&broken));
-    under_way(&mut demo).await;
+    let demo = cluster.spawn(&demo(&broken));
+    let client = cluster.client().await;
+    let has_tiles = async || {
+        eventually("the first worker to be given tiles", PATIENCE, || async {
+            let workers = client.workers().await.ok()?;
+            let first = workers.iter().find(|worker| worker.name == "worker-1")?;
+            (first.busy == 2).then_some(())
+        })
+        .await;
+    };
+    has_tiles().await;
     // Stopped first, so that it certainly holds tiles when it dies.
     first.signal(Signal::STOP);
-    let client = cluster.client().await;
-    eventually("the first worker to be given tiles", PATIENCE, || async {
-        let workers = client.workers().await.ok()?;
-        let stopped = workers.iter().find(|worker| worker.name == "worker-1")?;
-        (stopped.busy == 2).then_some(())
-    })
-    .await;
+    has_tiles().await;
     first.kill9().await;
     let ended = Ended::of(demo).await;
     assert_eq!(ended.code, Some(0), "{}", ended.out);
@@ -136,6 +141,14 @@ async fn what_stands_in_the_way_is_said() {
     let said = format!("asynq: OUTPUT: {file} cannot be written: ");
     assert!(ended.err.starts_with(&said), "{}", ended.err);
     assert!(!Path::new(&file).exists());
+    assert!(!ended.err.contains(".part"), "{}", ended.err);
+
+    // What is no file stays what it is.
+    let socket = path(&cluster, "socket");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let ended = cluster.run(&["demo", "mandelbrot", "-o", &socket]).await;
+    assert_eq!(ended.code, Some(2), "{}", ended.err);
+    assert!(ended.err.contains("is no file"), "{}", ended.err);
 
     // Nobody there to do it.
     let file = path(&cluster, "later.png");
@@ -149,4 +162,16 @@ async fn what_stands_in_the_way_is_said() {
     );
     interrupt(&demo);
     assert_eq!(Ended::of(demo).await.code, Some(5));
+}
+
+#[tokio::test]
+async fn a_link_leads_to_its_file() {
+    let (cluster, _worker) = Cluster::with_worker(2).await;
+    let (real, link) = (path(&cluster, "real.png"), path(&cluster, "link.png"));
+    fs::write(&real, "old").unwrap();
+    symlink(&real, &link).unwrap();
+    let ended = cluster.run(&["demo", "mandelbrot", "--size", "30", "-o", &link]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(read(&real).0, 30);
 }

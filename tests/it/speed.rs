@@ -1,6 +1,6 @@
 //! `asynq bench` measures what there is, and says what it could not.
 
-use asynq_tests::{Cluster, Ended};
+use asynq_tests::{Cluster, Ended, PATIENCE, eventually, interrupt};
 use serde_json::Value;
 
 #[tokio::test]
@@ -59,4 +59,22 @@ async fn a_process_that_is_not_there_is_said() {
         .await;
     assert_eq!((code, out.as_str()), (Some(2), ""));
     assert!(err.contains("there is no process 4294967295"), "{err}");
+}
+
+#[tokio::test]
+async fn ctrl_c_leaves_no_call_behind() {
+    let cluster = Cluster::start().await;
+    let bench = cluster.spawn(&["bench", "--in-flight", "20"]);
+    let client = cluster.client().await;
+    eventually("the calls to be queued", PATIENCE, || async {
+        let queue = client.queues().await.ok()?.pop()?;
+        (queue.ready == 20).then_some(())
+    })
+    .await;
+    interrupt(&bench);
+    let Ended { code, err, .. } = Ended::of(bench).await;
+    assert_eq!(code, Some(5), "{err}");
+    assert!(err.contains("20 calls"), "{err}");
+    let queue = client.queues().await.unwrap().pop().unwrap();
+    assert_eq!((queue.ready, queue.cancelled), (0, 20));
 }

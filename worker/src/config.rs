@@ -36,7 +36,7 @@ pub(crate) struct Flags {
     /// The name operators see [default: <host>-<4 hex digits>]
     #[arg(long, value_name = "NAME", env = "ASYNQ_NAME")]
     name: Option<String>,
-    /// Offer the tasks echo, sleep and fail, and the iterator count
+    /// Offer the tasks echo, sleep and fail, and the iterators count and mandelbrot
     #[arg(long, env = "ASYNQ_BUILTINS", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     builtins: Option<bool>,
     /// Exit once connected and without anything to do for one second

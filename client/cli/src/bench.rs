@@ -1,36 +1,47 @@
 //! `asynq bench`: how fast the broker and the workers that are there do nothing.
 
 use std::{
+    cell::RefCell,
+    collections::BTreeSet,
     fs,
     time::{Duration, Instant},
 };
 
-use asynq_client::{Client, Error, Payload};
+use asynq_client::{Client, Error, Payload, TaskId};
 use clap::ValueEnum;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
-use tokio::signal::ctrl_c;
+use tokio::time::timeout;
 
-use crate::{cli::Format, connect::connect, failure::Failure, output, progress::Progress};
+use crate::{
+    cli::Format,
+    connect::connect,
+    failure::Failure,
+    limits::{CANCEL_WITHIN, CANCELS},
+    output,
+    progress::Progress,
+    running::{interrupted, warn_without_workers},
+};
 
 /// Measure throughput and latency.
 ///
 /// Needs workers with `--builtins`. Runs in the queue it is given, beside what
-/// else is there.
+/// else is there. Ctrl-C cancels what it started, but for --mode enqueue: what
+/// that has put in the queue is left to the workers.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// What to measure.
     #[arg(long, value_enum, default_value_t)]
     mode: Mode,
-    /// Tasks, or items of the one task that --mode iterate runs: 1 to 1000000000.
-    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    /// Tasks, or items of the one task that --mode iterate runs: 1 to 10000000.
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     tasks: u64,
     /// Calls not answered at a time, or items a worker may run ahead: 1 to 65536.
     #[arg(long, value_name = "K", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     in_flight: u32,
-    /// Bytes of each argument, or of each item's padding: 2 to 4194304.
-    #[arg(long, value_name = "B", default_value_t = 100, value_parser = clap::value_parser!(u32).range(2..=4_194_304))]
+    /// Bytes of each argument, or of each item's padding: 2 to 4000000.
+    #[arg(long, value_name = "B", default_value_t = 100, value_parser = clap::value_parser!(u32).range(2..=4_000_000))]
     payload: u32,
     /// The queue to put the tasks in.
     #[arg(long, value_name = "Q", default_value = "default")]
@@ -38,7 +49,7 @@ pub(crate) struct Args {
     /// The process of the broker, if it runs here: adds its processor time.
     #[arg(long, value_name = "PID")]
     broker_pid: Option<u32>,
-    /// The processes of the workers, if they run here: adds their processor time.
+    /// The processes of the workers, with commas, if they run here: adds their processor time.
     #[arg(long, value_name = "PID", value_delimiter = ',')]
     worker_pid: Vec<u32>,
     /// How to print.
@@ -57,6 +68,12 @@ enum Mode {
     /// Items of one task.
     Iterate,
 }
+
+const ECHO: &str = "echo";
+const COUNT: &str = "count";
+
+/// Calls that are not answered.
+type Ids = RefCell<BTreeSet<TaskId>>;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -106,13 +123,19 @@ impl Args {
         };
         let progress = Progress::new("bench".to_owned(), unit, self.tasks);
         let begun = Instant::now();
+        let under_way = RefCell::default();
         let mut took = tokio::select! {
-            took = self.measure(&client, &progress) => took?,
-            _ = ctrl_c() => return Err(Failure::new(130, "DETACHED", "tasks that are under way go on")),
+            took = self.measure(&client, &progress, &under_way) => took?,
+            () = interrupted() => {
+                progress.finish();
+                return Err(cancel_all(&client, under_way.take()).await);
+            }
+            never = warn_without_workers(&client, self.task(), &progress) => match never {},
         };
         let seconds = begun.elapsed().as_secs_f64();
-        let cpu_after = self.cpu()?;
         progress.finish();
+        // A process that has ended meanwhile takes its figure with it, and no other.
+        let cpu_after = self.cpu().unwrap_or_default();
 
         took.sort_unstable();
         let at = |share: f64| {
@@ -146,7 +169,7 @@ impl Args {
     }
 
     /// Does the work. How long each answer took, where there is one for each.
-    async fn measure(&self, client: &Client, progress: &Progress) -> Result<Vec<Duration>, Error> {
+    async fn measure(&self, client: &Client, progress: &Progress, under_way: &Ids) -> Result<Vec<Duration>, Error> {
         if matches!(self.mode, Mode::Iterate) {
             self.iterate(client, progress).await?;
             return Ok(Vec::new());
@@ -158,9 +181,14 @@ impl Args {
             let payload = payload.clone();
             async move {
                 let begun = Instant::now();
-                match self.mode {
-                    Mode::Enqueue => drop(client.enqueue_raw("echo", payload).queue(&self.queue).await?),
-                    _ => drop(client.call_raw("echo", payload).queue(&self.queue).await?),
+                if matches!(self.mode, Mode::Enqueue) {
+                    client.enqueue_raw(ECHO, payload).queue(&self.queue).await?;
+                } else {
+                    let call = client.call_raw(ECHO, payload).queue(&self.queue);
+                    let id = call.id();
+                    under_way.borrow_mut().insert(id);
+                    call.await?;
+                    under_way.borrow_mut().remove(&id);
                 }
                 progress.step();
                 Ok(begun.elapsed())
@@ -172,10 +200,18 @@ impl Args {
         all.try_collect().await
     }
 
+    /// What the workers have to offer.
+    const fn task(&self) -> &'static str {
+        match self.mode {
+            Mode::Call | Mode::Enqueue => ECHO,
+            Mode::Iterate => COUNT,
+        }
+    }
+
     async fn iterate(&self, client: &Client, progress: &Progress) -> Result<(), Error> {
         let args = format!("{{\"n\":{},\"bytes\":{}}}", self.tasks, self.payload);
         let args = Payload::bytes("application/json", args);
-        let iterate = client.iterate_raw("count", args).queue(&self.queue);
+        let iterate = client.iterate_raw(COUNT, args).queue(&self.queue);
         let mut items = iterate.window(self.in_flight).await?;
         while items.try_next().await?.is_some() {
             progress.step();
@@ -219,10 +255,32 @@ impl Args {
     }
 }
 
+#[derive(Default)]
 struct Used {
     client: Option<Duration>,
     broker: Option<Duration>,
     worker: Option<Duration>,
+}
+
+/// Cancels what has been called, after Ctrl-C.
+async fn cancel_all(client: &Client, ids: BTreeSet<TaskId>) -> Failure {
+    let count = ids.len();
+    let cancels = stream::iter(ids).for_each_concurrent(CANCELS, |id| async move {
+        // It may have ended, or never have been sent.
+        let _ended = client.cancel(id).await;
+    });
+    match timeout(CANCEL_WITHIN, cancels).await {
+        Ok(()) => Failure::new(
+            5,
+            "CANCELLED",
+            format!("{count} calls that were under way are cancelled"),
+        ),
+        Err(_) => Failure::new(
+            3,
+            "NO_BROKER",
+            format!("the broker does not answer; {count} tasks may go on"),
+        ),
+    }
 }
 
 /// User and system time of a process, as the kernel counts it.

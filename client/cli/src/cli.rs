@@ -23,9 +23,9 @@ pub(crate) struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  asynq call echo '{\"a\":1}'          run a task, print its result
+  asynq call echo '{\"a\":1}'            run a task, print its result
   asynq enqueue resize @job.json     put a task in its queue, print its id
-  asynq iterate count '{\"n\":9}'    print a task's items as they come
+  asynq iterate count '{\"n\":9}'      print a task's items as they come
   asynq task ls --state running      what is going on?
   asynq task explain ID              why is it not running?
   asynq worker ls                    who is there to run tasks
@@ -136,6 +136,7 @@ mod tests {
             "asynq bench --tasks 0",
             "asynq bench --in-flight 65537",
             "asynq bench --payload 1",
+            "asynq bench --payload 4000001",
             "asynq demo mandelbrot --size 15",
             "asynq demo mandelbrot --center 1",
             "asynq demo mandelbrot --zoom 0",

@@ -12,6 +12,9 @@ pub(crate) const NO_WORKER_AFTER: Duration = Duration::from_secs(1);
 /// How long Ctrl-C waits for the broker to take the cancel.
 pub(crate) const CANCEL_WITHIN: Duration = Duration::from_secs(5);
 
+/// Cancels under way at a time, where many calls are to be ended.
+pub(crate) const CANCELS: usize = 256;
+
 /// Bytes of items gathered before they are written, while more are at hand.
 pub(crate) const OUTPUT_BUFFER: usize = 64 * 1024;
 

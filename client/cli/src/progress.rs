@@ -13,12 +13,14 @@ use crate::failure::{note, say};
 
 /// A plain line comes when so much has been done …
 const PLAIN_PERCENT: u64 = 10;
-/// … or after this time, whichever is sooner.
+/// … but not sooner after the last than this …
+const PLAIN_AT_MOST_EVERY: Duration = Duration::from_millis(500);
+/// … and in any case after this time.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
 /// A bar is drawn so often while nothing comes, to keep its clock going.
 const TICK: Duration = Duration::from_millis(200);
 
-const BAR: &str = "{prefix} {wide_bar} {percent:>3} %, {pos}/{len} {msg}, {rate}/s, {eta} left";
+const BAR: &str = "{prefix} {wide_bar} {percent:>3} %, {pos}/{len} {msg}, {speed}";
 
 /// Work of a known size, in progress.
 pub(crate) struct Progress {
@@ -67,7 +69,9 @@ impl Progress {
         match &self.shown {
             Shown::Bar(bar) => bar.inc(1),
             Shown::Lines { percent, at } => {
-                if done_percent >= percent.get() + PLAIN_PERCENT || at.get().elapsed() >= PLAIN_EVERY {
+                let since = at.get().elapsed();
+                let far = done_percent >= percent.get() + PLAIN_PERCENT && since >= PLAIN_AT_MOST_EVERY;
+                if far || since >= PLAIN_EVERY || done == self.total {
                     percent.set(done_percent);
                     at.set(Instant::now());
                     note(&self.line(done_percent));
@@ -112,9 +116,12 @@ fn bar(name: &str, unit: &'static str, total: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
     // A template that is wrong fails the test below; the plain style still works.
     let style = ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar());
-    bar.set_style(style.with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
+    bar.set_style(style.with_key("speed", |state: &ProgressState, out: &mut dyn Write| {
         // A string takes all that is written.
-        let _taken = write!(out, "{:.0}", state.per_sec());
+        let _taken = match state.pos() {
+            0 => write!(out, "waiting"),
+            _ => write!(out, "{:.0}/s, {:.0} s left", state.per_sec(), state.eta().as_secs_f64()),
+        };
     }));
     bar.set_prefix(name.to_owned());
     bar.set_message(unit);

@@ -32,7 +32,7 @@ impl Command {
             "DEAD",
             "CANCELLED",
             "EXPIRED",
-            "OLDEST READY",
+            "OLDEST",
         ];
         let mut rows = vec![head.map(str::to_owned)];
         for queue in queues {

@@ -2,15 +2,19 @@
 
 use std::{convert::Infallible, future::pending, time::Duration};
 
-use asynq_client::{CancelOutcome, Client, Error, Refusal, TaskId};
+use asynq_client::{CancelOutcome, Client, Error, Refusal, TaskId, WorkerInfo};
 use tokio::{
-    signal::ctrl_c,
+    signal::{
+        ctrl_c,
+        unix::{SignalKind, signal},
+    },
     time::{sleep, timeout},
 };
 
 use crate::{
     failure::{Failure, say},
     limits::{CANCEL_WITHIN, NO_WORKER_AFTER},
+    progress::Progress,
 };
 
 /// Tells the user if no worker can run the task. Never ends.
@@ -29,6 +33,20 @@ pub(crate) async fn say_if_no_worker(client: &Client, id: TaskId, name: &str) {
             "NO_WORKER",
             &format!("no worker has registered {name}; the task waits for one"),
         );
+    }
+}
+
+/// Waits until somebody ends the command: Ctrl-C, SIGTERM, or a terminal that hangs up.
+pub(crate) async fn interrupted() {
+    let one = async |kind| match signal(kind) {
+        Ok(mut signals) => drop(signals.recv().await),
+        // Then it ends the process by itself.
+        Err(_) => pending().await,
+    };
+    tokio::select! {
+        () = one(SignalKind::interrupt()) => {}
+        () = one(SignalKind::terminate()) => {}
+        () = one(SignalKind::hangup()) => {}
     }
 }
 
@@ -67,4 +85,23 @@ pub(crate) async fn cancel(client: &Client, id: TaskId) -> Failure {
             format!("the broker does not answer; the task {id} may go on"),
         ),
     }
+}
+
+/// The workers that take a task of this name.
+pub(crate) async fn able(client: &Client, name: &str) -> Result<Vec<WorkerInfo>, Failure> {
+    let mut workers = client.workers().await?;
+    workers.retain(|worker| worker.state == "active" && worker.tasks.iter().any(|task| task == name));
+    Ok(workers)
+}
+
+/// Tells the user if nobody takes the tasks of a builtin. Never ends.
+pub(crate) async fn warn_without_workers(client: &Client, name: &str, progress: &Progress) -> Infallible {
+    sleep(NO_WORKER_AFTER).await;
+    if able(client, name).await.is_ok_and(|workers| workers.is_empty()) {
+        progress.say(
+            "NO_WORKER",
+            &format!("no worker has registered {name}; start one with: asynq-worker --builtins"),
+        );
+    }
+    pending().await
 }

@@ -328,7 +328,7 @@ async fn text_is_aligned_for_people() {
     let workers = "NAME    STATE   BUSY  CONNECTED                 TASKS\n\
                    node-1  active   3/8  2023-11-14T22:13:20.000Z  echo sleep\n";
     assert_eq!(ok(&fake, &["worker", "ls"]).await, workers);
-    let queues = "NAME     SCHEDULED  READY  RUNNING  SUCCEEDED  DEAD  CANCELLED  EXPIRED  OLDEST READY\n\
+    let queues = "NAME     SCHEDULED  READY  RUNNING  SUCCEEDED  DEAD  CANCELLED  EXPIRED  OLDEST\n\
                   default          0     12        0          0     0          0        0  -\n";
     assert_eq!(ok(&fake, &["queue", "ls"]).await, queues);
 

@@ -4,18 +4,22 @@ mod picture;
 mod tiles;
 mod view;
 
-use std::{convert::Infallible, future::pending, path::PathBuf, pin::pin};
+use std::{path::PathBuf, pin::pin};
 
-use asynq_client::{Client, WorkerInfo};
 use futures_util::TryStreamExt;
-use tokio::{signal::ctrl_c, time::sleep};
 
 use self::{
     picture::Picture,
     tiles::{TASK, Tiles},
     view::{View, center, zoom},
 };
-use crate::{connect::connect, failure::Failure, limits::NO_WORKER_AFTER, output, progress::Progress};
+use crate::{
+    connect::connect,
+    failure::Failure,
+    output,
+    progress::Progress,
+    running::{able, interrupted, warn_without_workers},
+};
 
 /// Compute a picture of the Mandelbrot set on all workers.
 ///
@@ -57,7 +61,7 @@ impl Args {
         // A file that cannot be written is worth knowing before the work.
         let mut picture = Picture::create(&self.output, &view)?;
         let client = connect(broker, None).await?.client;
-        let workers = able(&client).await?;
+        let workers = able(&client, TASK.name()).await?;
         let slots: usize = workers.iter().map(|worker| worker.slots as usize).sum();
         let look_ahead = self.look_ahead.map_or_else(|| (2 * slots).clamp(4, 64), usize::from);
         let progress = Progress::new(TASK.name().to_owned(), "rows", u64::from(view.height));
@@ -65,8 +69,8 @@ impl Args {
         tokio::select! {
             drawn = draw(&tiles, look_ahead, &mut picture) => drawn?,
             // What runs is stopped, because its reader goes.
-            _ = ctrl_c() => return Err(Failure::new(5, "CANCELLED", "the tasks are stopped; no picture was written")),
-            never = warn_without_workers(&client, &progress) => match never {},
+            () = interrupted() => return Err(Failure::new(5, "CANCELLED", "the tasks are stopped; no picture was written")),
+            never = warn_without_workers(&client, TASK.name(), &progress) => match never {},
         }
         let seconds = progress.finish().as_secs_f64();
         picture.finish()?;
@@ -94,24 +98,4 @@ async fn draw(tiles: &Tiles<'_>, look_ahead: usize, picture: &mut Picture) -> Re
         picture.append(&rows)?;
     }
     Ok(())
-}
-
-/// The workers that take this task.
-async fn able(client: &Client) -> Result<Vec<WorkerInfo>, Failure> {
-    let mut workers = client.workers().await?;
-    workers.retain(|worker| worker.state == "active" && worker.tasks.iter().any(|name| name == TASK.name()));
-    Ok(workers)
-}
-
-/// Tells the user if nobody takes the tasks. Never ends.
-async fn warn_without_workers(client: &Client, progress: &Progress) -> Infallible {
-    sleep(NO_WORKER_AFTER).await;
-    if able(client).await.is_ok_and(|workers| workers.is_empty()) {
-        let name = TASK.name();
-        progress.say(
-            "NO_WORKER",
-            &format!("no worker has registered {name}; start one with: asynq-worker --builtins"),
-        );
-    }
-    pending().await
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, Permissions},
-    io::{self, BufWriter, ErrorKind, Write},
+    io::{self, BufWriter, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -23,8 +23,11 @@ pub(super) struct Picture {
 
 impl Picture {
     pub(super) fn create(path: &Path, view: &View) -> Result<Self, Failure> {
-        if path.is_dir() {
-            return Err(failed(path, ErrorKind::IsADirectory));
+        // Through links: what is renamed over must be a file, or nothing.
+        let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        if path.exists() && !path.is_file() {
+            let message = format!("{} is there and is no file; name another", path.display());
+            return Err(Failure::usage(message));
         }
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -69,9 +72,7 @@ fn begin(file: File, view: &View) -> Result<StreamWriter<'static, BufWriter<File
 }
 
 fn failed(path: &Path, error: impl Into<io::Error>) -> Failure {
-    Failure::new(
-        1,
-        "OUTPUT",
-        format!("{} cannot be written: {}", path.display(), error.into()),
-    )
+    // Its kind, because its text may name the part.
+    let why = error.into().kind();
+    Failure::new(1, "OUTPUT", format!("{} cannot be written: {why}", path.display()))
 }
