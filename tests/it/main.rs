@@ -5,6 +5,7 @@ mod drain;
 mod kill;
 mod link;
 mod path;
+mod secure;
 mod streams;
 mod tidy;
 mod wire;

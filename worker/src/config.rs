@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use asynq_proto::duration;
+use asynq_worker::{Credentials, Token};
 use clap::{Parser, ValueEnum};
 use serde::{Deserialize, Deserializer, de};
+
+use crate::security::SecurityArgs;
 
 /// Where worker.toml is looked for when nobody says.
 const DEFAULT_FILE: &str = "/etc/asynq/worker.toml";
@@ -22,7 +25,7 @@ const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, Default, Parser)]
 #[command(name = "asynq-worker", version, after_help = EXAMPLES)]
 pub(crate) struct Flags {
-    /// Where the broker is [default: http://127.0.0.1:7740]
+    /// Where the broker is; https:// where it speaks TLS [default: http://127.0.0.1:7740]
     #[arg(long, value_name = "URL", env = "ASYNQ_BROKER")]
     broker: Option<String>,
     /// A worker.toml; its keys are these flags with _ for - [default: /etc/asynq/worker.toml if present]
@@ -46,6 +49,8 @@ pub(crate) struct Flags {
     /// How logs are written [default: text]
     #[arg(long, value_name = "FORMAT", env = "ASYNQ_LOG")]
     log: Option<LogFormat>,
+    #[command(flatten)]
+    security: SecurityArgs,
 }
 
 const EXAMPLES: &str = "Examples:\n  asynq-worker --builtins\n  \
@@ -74,6 +79,10 @@ struct File {
     #[serde(default, deserialize_with = "a_duration")]
     drain_timeout: Option<Duration>,
     log: Option<LogFormat>,
+    token: Option<Token>,
+    ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
 }
 
 /// What the daemon goes by.
@@ -86,6 +95,7 @@ pub(crate) struct Config {
     pub(crate) exit_when_idle: bool,
     pub(crate) drain_timeout: Duration,
     pub(crate) log: LogFormat,
+    pub(crate) credentials: Credentials,
 }
 
 /// worker.toml cannot be used.
@@ -123,6 +133,12 @@ impl Config {
                 .or(file.drain_timeout)
                 .unwrap_or(DEFAULT_DRAIN_TIMEOUT),
             log: flags.log.or(file.log).unwrap_or_default(),
+            credentials: flags.security.or(Credentials {
+                ca: file.ca,
+                cert: file.cert,
+                key: file.key,
+                token: file.token,
+            }),
         }
     }
 }
@@ -156,8 +172,8 @@ mod tests {
     #[test]
     fn a_flag_beats_the_file_and_the_file_beats_the_default() {
         let file: File =
-            toml::from_str("slots = 3\nname = \"a\"\nbuiltins = true\ndrain_timeout = \"5m\"\nlog = \"json\"").unwrap();
-        let config = Config::merge(flags(&["--slots", "4", "--builtins=false"]).unwrap(), file);
+            toml::from_str("slots = 3\nname = \"a\"\nbuiltins = true\ndrain_timeout = \"5m\"\nlog = \"json\"\nca = \"a\"\ntoken = \"t\"").unwrap();
+        let config = Config::merge(flags(&["--slots", "4", "--builtins=false", "--ca", "b"]).unwrap(), file);
         assert_eq!(
             config,
             Config {
@@ -168,6 +184,11 @@ mod tests {
                 exit_when_idle: false,
                 drain_timeout: Duration::from_mins(5),
                 log: LogFormat::Json,
+                credentials: Credentials {
+                    ca: Some("b".into()),
+                    token: Some(Token::new("t").unwrap()),
+                    ..Credentials::default()
+                },
             }
         );
     }

@@ -1,6 +1,7 @@
 //! The worker daemon.
 
 mod config;
+mod security;
 mod signals;
 
 use std::io::{self, Write};
@@ -41,6 +42,7 @@ fn run(config: Config) -> anyhow::Result<()> {
 
 fn worker(config: Config) -> asynq_worker::WorkerBuilder {
     let mut worker = Worker::builder(&config.broker)
+        .credentials(config.credentials)
         .drain_timeout(config.drain_timeout)
         .exit_when_idle(config.exit_when_idle)
         .on_ready(announce);

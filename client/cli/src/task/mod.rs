@@ -5,7 +5,7 @@ mod explain;
 mod show;
 mod wait;
 
-use crate::failure::Failure;
+use crate::{connect::Broker, failure::Failure};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -16,7 +16,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    pub(crate) async fn run(self, broker: &str) -> Result<(), Failure> {
+    pub(crate) async fn run(self, broker: &Broker) -> Result<(), Failure> {
         match self {
             Self::Show(args) => args.run(broker).await,
             Self::Wait(args) => args.run(broker).await,
