@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture bench lint fmt tools test-tools
+.PHONY: help demo test torture node bench lint fmt tools test-tools
 
 help: ## List these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -25,6 +25,10 @@ test: test-tools ## Run every test, then lint
 torture: test-tools ## Kill the broker with 100,000 tasks queued, five times, and count what is lost
 	cargo build --locked --workspace --bins
 	ASYNQ_TORTURE=1 cargo test --locked -p asynq-tests --test it kill:: -- --nocapture --test-threads 1
+
+node: tools ## Join a worker from another network namespace, with certificates (needs iproute2)
+	cargo build --locked --workspace --bins
+	@tests/node.sh
 
 bench: tools ## Measure throughput, latency and CPU beside plain gRPC (ROUNDS=7)
 	cargo build --locked --release --workspace --bins

@@ -5,8 +5,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio_stream::{Stream, StreamExt};
 
 use crate::{
-    Call, Cancellation, Enqueue, Error, Explanation, Handle, Iterate, ListTasks, Map, QueueInfo, TaskId, TaskInfo,
-    WorkerInfo, session::Session, spec::Spec,
+    Call, Cancellation, ClientBuilder, Enqueue, Error, Explanation, Handle, Iterate, ListTasks, Map, QueueInfo, TaskId,
+    TaskInfo, WorkerInfo, session::Session, spec::Spec,
 };
 
 /// A connection to a broker that is kept up. Cheap to clone; clones share it.
@@ -22,6 +22,8 @@ impl Client {
     /// Connects to the broker at `url`, such as `http://127.0.0.1:7740`.
     ///
     /// Tries for [5 s](crate::FIRST_CONNECT), then fails with [`Error::NoBroker`].
+    /// An `https://` address is checked against the CAs this system trusts; see
+    /// [`Client::builder`] for your own, and for tokens.
     /// Must be called within a tokio runtime, which the client lives in.
     ///
     /// ```no_run
@@ -35,7 +37,24 @@ impl Client {
     /// # Ok(()) }
     /// ```
     pub async fn connect(url: &str) -> Result<Self, Error> {
-        Self::with_connector(Connector::tcp(url.parse()?)).await
+        Self::builder(url).connect().await
+    }
+
+    /// Begins to connect to a broker that wants certificates or a token.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), asynq_client::Error> {
+    /// use asynq_client::Client;
+    ///
+    /// let client = Client::builder("https://broker:7740")
+    ///     .ca("/etc/asynq/ca.pem")
+    ///     .token("@/etc/asynq/token")
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn builder(url: &str) -> ClientBuilder {
+        ClientBuilder::new(url)
     }
 
     /// Connects over a transport of the caller's.

@@ -3,24 +3,24 @@
 use std::error::Error as _;
 
 use asynq_proto::{
-    Backoff,
+    Backoff, Wire,
     limits::MAX_MESSAGE_BYTES,
     v1::{self, admin_client::AdminClient, stream_frame::Frame, tasks_client::TasksClient},
 };
 use tokio::time::Instant;
-use tonic::{Code, Response, Status, Streaming, transport::Channel};
+use tonic::{Code, Response, Status, Streaming};
 
 use crate::{Error, PATIENCE, QueueInfo, Refusal, TaskId, WorkerInfo};
 
 /// Unary calls, each tried again while there is no broker.
 #[derive(Debug)]
 pub(crate) struct Data {
-    channel: Channel,
+    channel: Wire,
     broker: String,
 }
 
 impl Data {
-    pub(crate) const fn new(channel: Channel, broker: String) -> Self {
+    pub(crate) const fn new(channel: Wire, broker: String) -> Self {
         Self { channel, broker }
     }
 
@@ -123,13 +123,13 @@ impl Data {
         .await
     }
 
-    fn caller(&self) -> TasksClient<Channel> {
+    fn caller(&self) -> TasksClient<Wire> {
         TasksClient::new(self.channel.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 
-    fn admin(&self) -> AdminClient<Channel> {
+    fn admin(&self) -> AdminClient<Wire> {
         AdminClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 

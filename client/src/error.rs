@@ -1,6 +1,9 @@
 //! What can go wrong for a caller, and the one place where the broker's words become it.
 
-use asynq_proto::{DecodeError, EncodeError, connect::EndpointError, limits::MAX_PAYLOAD_BYTES, v1};
+use asynq_proto::{
+    ConnectError, CredentialsError, DecodeError, EncodeError, TokenError, connect::EndpointError,
+    limits::MAX_PAYLOAD_BYTES, v1,
+};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -88,6 +91,20 @@ pub enum Error {
     /// The broker's address makes no sense.
     #[error(transparent)]
     Address(#[from] EndpointError),
+    /// What was given to secure the connection is of no use. Nothing was sent.
+    #[error("{message}")]
+    Credentials {
+        /// What to set right, naming flag or file.
+        message: String,
+    },
+    /// No secure connection comes about: the broker's certificate is not to be
+    /// trusted, or only one end speaks TLS. Trying again does not help. (A broker
+    /// that does not trust *this* end is [`Error::Refused`].)
+    #[error("{message}")]
+    Tls {
+        /// Where, and what to set right.
+        message: String,
+    },
 }
 
 /// The sorts of refusal.
@@ -166,6 +183,8 @@ impl Error {
             Self::Codec { .. } => "CODEC",
             Self::PayloadTooLarge { .. } => "PAYLOAD_TOO_LARGE",
             Self::Address(_) => "INVALID_ADDRESS",
+            Self::Credentials { .. } => "CREDENTIALS",
+            Self::Tls { .. } => "TLS",
         }
     }
 
@@ -184,6 +203,40 @@ impl Error {
             message: "the client's runtime has shut down".to_owned(),
             id: None,
             indefinite: true,
+        }
+    }
+}
+
+impl From<CredentialsError> for Error {
+    fn from(error: CredentialsError) -> Self {
+        let message = error.to_string();
+        Self::Credentials { message }
+    }
+}
+
+impl From<TokenError> for Error {
+    fn from(error: TokenError) -> Self {
+        let message = error.to_string();
+        Self::Credentials { message }
+    }
+}
+
+/// One attempt to connect that failed.
+impl From<ConnectError> for Error {
+    fn from(error: ConnectError) -> Self {
+        let message = error.to_string();
+        match error {
+            ConnectError::Tls { problem, .. } if problem.is_by_broker() => Self::Refused {
+                kind: Refusal::PermissionDenied,
+                reason: "CERTIFICATE_REFUSED".to_owned(),
+                message,
+            },
+            ConnectError::Tls { .. } => Self::Tls { message },
+            ConnectError::Unreachable { .. } => Self::NoBroker {
+                message,
+                id: None,
+                indefinite: false,
+            },
         }
     }
 }

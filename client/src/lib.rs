@@ -18,6 +18,7 @@
 //! items of iterated tasks have a connection of their own, where they hold up
 //! nothing else.
 
+mod builder;
 mod call;
 mod client;
 mod data;
@@ -33,7 +34,8 @@ mod session;
 mod spec;
 mod state;
 
-pub use asynq_proto::{Iter, JSON, OCTET_STREAM, Payload, Task, connect};
+pub use asynq_proto::{Credentials, CredentialsError, Iter, JSON, OCTET_STREAM, Payload, Task, Token, connect};
+pub use builder::ClientBuilder;
 pub use call::{BoxFuture, Call};
 pub use client::Client;
 pub use enqueue::{Enqueue, Handle};

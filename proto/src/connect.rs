@@ -1,99 +1,35 @@
-//! Reaching a broker: what address, over what transport, with which HTTP/2
-//! settings. Clients and workers connect through here and nowhere else.
+//! Reaching a broker: over what transport, with which HTTP/2 settings. Clients
+//! and workers connect through here and nowhere else.
 
-use std::{fmt, future::Future, io, pin::Pin, str::FromStr, sync::Arc};
+use std::{
+    fmt,
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
-use http::Uri;
+use http::{Uri, header::AUTHORIZATION};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
-use tonic::transport::{Channel, Endpoint as TonicEndpoint};
+use tonic::{
+    body::Body,
+    transport::{self, Channel, Endpoint as TonicEndpoint, channel::ResponseFuture},
+};
+use tower::Service;
 
-use crate::limits::{CONNECT_TIMEOUT, CONNECTION_WINDOW, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAM_WINDOW};
-
-/// The port a broker listens on when nothing else is said.
-pub const DEFAULT_PORT: u16 = 7740;
-
-/// Where a broker is: `http://host:port`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    uri: Uri,
-    host: String,
-    port: u16,
-}
-
-/// Why a text is no [`Endpoint`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not the address of a broker: {problem}")]
-pub struct EndpointError {
-    text: String,
-    problem: &'static str,
-}
-
-impl Endpoint {
-    /// The host name or address, an IPv6 address without its brackets.
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// The port; [`DEFAULT_PORT`] if the address names none.
-    pub const fn port(&self) -> u16 {
-        self.port
-    }
-}
-
-impl FromStr for Endpoint {
-    type Err = EndpointError;
-
-    fn from_str(text: &str) -> Result<Self, EndpointError> {
-        let error = |problem| EndpointError {
-            text: text.to_owned(),
-            problem,
-        };
-        let uri: Uri = text.parse().map_err(|_| error("write it as http://host:port"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(error("this version speaks plain http:// only")),
-            _ => return Err(error("write it as http://host:port")),
-        }
-        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-            return Err(error("leave out what follows the port"));
-        }
-        let authority = uri.authority().ok_or_else(|| error("the host is missing"))?;
-        if authority.as_str().contains('@') {
-            return Err(error("a user name has no meaning here"));
-        }
-        let host = authority.host();
-        let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-        if host.is_empty() {
-            return Err(error("the host is missing"));
-        }
-        let port = match authority.as_str()[authority.host().len()..].strip_prefix(':') {
-            None => DEFAULT_PORT,
-            Some("") => return Err(error("the port is missing after the colon")),
-            Some(port) => port.parse().map_err(|_| error("ports are 1 to 65535"))?,
-        };
-        if port == 0 {
-            return Err(error("ports are 1 to 65535"));
-        }
-        Ok(Self {
-            host: host.to_owned(),
-            port,
-            uri,
-        })
-    }
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.contains(':') {
-            true => write!(f, "http://[{}]:{}", self.host, self.port),
-            false => write!(f, "http://{}:{}", self.host, self.port),
-        }
-    }
-}
+pub use crate::endpoint::{DEFAULT_PORT, Endpoint, EndpointError};
+use crate::{
+    credentials::{Credentials, CredentialsError},
+    limits::{CONNECT_TIMEOUT, CONNECTION_WINDOW, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAM_WINDOW},
+    tls::{self, TlsError, Trouble, Watched},
+    token::Token,
+};
 
 /// What a connection is made of.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -118,9 +54,9 @@ pub struct Tcp;
 
 impl Dial for Tcp {
     fn dial(&self, endpoint: &Endpoint) -> Dialing {
-        let Endpoint { host, port, .. } = endpoint.clone();
+        let (host, port) = (endpoint.host().to_owned(), endpoint.port());
         Box::pin(async move {
-            let stream = TcpStream::connect((host.as_str(), port)).await?;
+            let stream = TcpStream::connect((host, port)).await?;
             stream.set_nodelay(true)?;
             Ok(Box::new(stream) as Box<dyn Io>)
         })
@@ -129,10 +65,47 @@ impl Dial for Tcp {
 
 /// No connection came about.
 #[derive(Debug, thiserror::Error)]
-#[error("no broker at {endpoint}: {cause}")]
-pub struct ConnectError {
-    endpoint: Endpoint,
-    cause: String,
+pub enum ConnectError {
+    /// Nobody there, or not now.
+    #[error("no broker at {endpoint}: {cause}")]
+    Unreachable {
+        /// Where.
+        endpoint: Endpoint,
+        /// What the system says.
+        cause: String,
+    },
+    /// The two ends do not get together. Trying again does not help.
+    #[error("no connection to {endpoint}: {problem}")]
+    Tls {
+        /// Where.
+        endpoint: Endpoint,
+        /// What to set right.
+        problem: TlsError,
+    },
+}
+
+/// A connection for calls, with the token on each of them. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Wire {
+    channel: Channel,
+    token: Option<Token>,
+}
+
+impl Service<http::Request<Body>> for Wire {
+    type Response = http::Response<Body>;
+    type Error = transport::Error;
+    type Future = ResponseFuture;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.channel.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        if let Some(token) = &self.token {
+            request.headers_mut().insert(AUTHORIZATION, token.header().clone());
+        }
+        self.channel.call(request)
+    }
 }
 
 /// Makes connections to one broker. Cheap to clone.
@@ -140,20 +113,43 @@ pub struct ConnectError {
 pub struct Connector {
     endpoint: Endpoint,
     transport: Arc<dyn Dial>,
+    tls: Option<Arc<ClientConfig>>,
+    token: Option<Token>,
+    trouble: Trouble,
 }
 
 impl Connector {
-    /// Connects over TCP.
-    pub fn tcp(endpoint: Endpoint) -> Self {
-        Self::new(endpoint, Tcp)
+    /// Connects over TCP, and over TLS where the address is `https://`.
+    ///
+    /// # Errors
+    /// If the credentials are of no use; the message names flag or file.
+    pub fn tcp(endpoint: Endpoint, credentials: &Credentials) -> Result<Self, CredentialsError> {
+        Self::new(endpoint, Tcp).secured(credentials)
     }
 
-    /// Connects over a transport of the caller's.
+    /// Connects over a transport of the caller's. An `https://` address wants
+    /// [credentials](Self::secured), too.
     pub fn new(endpoint: Endpoint, transport: impl Dial) -> Self {
         Self {
             endpoint,
             transport: Arc::new(transport),
+            tls: None,
+            token: None,
+            trouble: Trouble::default(),
         }
+    }
+
+    /// The same with TLS, where the address is `https://`, and with a token.
+    /// Files are read once, now.
+    ///
+    /// # Errors
+    /// If the credentials are of no use; the message names flag or file.
+    pub fn secured(self, credentials: &Credentials) -> Result<Self, CredentialsError> {
+        Ok(Self {
+            tls: credentials.client_config(&self.endpoint)?,
+            token: credentials.token.clone(),
+            ..self
+        })
     }
 
     /// The broker's address.
@@ -163,22 +159,42 @@ impl Connector {
 
     /// Opens the control connection, for sessions: small messages that must
     /// never queue behind bulk data. Tries once; see [`crate::backoff`].
-    pub async fn control(&self) -> Result<Channel, ConnectError> {
+    pub async fn control(&self) -> Result<Wire, ConnectError> {
+        self.trouble.clear();
         let connected = self.settings().connect_with_connector(self.service()).await;
-        connected.map_err(|error| ConnectError {
-            endpoint: self.endpoint.clone(),
-            cause: root_cause(&error),
-        })
+        let channel = connected.map_err(|error| match self.trouble() {
+            Some(trouble) => trouble,
+            None => ConnectError::Unreachable {
+                endpoint: self.endpoint.clone(),
+                cause: root_cause(&error),
+            },
+        })?;
+        Ok(self.wire(channel))
     }
 
     /// The data connection, for values too large for a session. It is opened
     /// when first used, and again when it was lost.
-    pub fn data(&self) -> Channel {
-        self.settings().connect_with_connector_lazy(self.service())
+    pub fn data(&self) -> Wire {
+        self.wire(self.settings().connect_with_connector_lazy(self.service()))
+    }
+
+    /// What TLS said of the last connection, if that is why it ended. A broker
+    /// may refuse a certificate after [`control`](Self::control) has connected:
+    /// ask here when the first call fails.
+    pub fn trouble(&self) -> Option<ConnectError> {
+        self.trouble.get().map(|problem| ConnectError::Tls {
+            endpoint: self.endpoint.clone(),
+            problem,
+        })
+    }
+
+    fn wire(&self, channel: Channel) -> Wire {
+        let token = self.token.clone();
+        Wire { channel, token }
     }
 
     fn settings(&self) -> TonicEndpoint {
-        TonicEndpoint::from(self.endpoint.uri.clone())
+        TonicEndpoint::from(self.endpoint.uri().clone())
             .connect_timeout(CONNECT_TIMEOUT)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -189,17 +205,24 @@ impl Connector {
 
     fn service(
         &self,
-    ) -> impl tower::Service<
+    ) -> impl Service<
         Uri,
-        Response = TokioIo<Box<dyn Io>>,
+        Response = TokioIo<Watched>,
         Error = io::Error,
-        Future: Future<Output = io::Result<TokioIo<Box<dyn Io>>>> + Send,
+        Future: Future<Output = io::Result<TokioIo<Watched>>> + Send,
     > + Send
     + use<> {
-        let Self { endpoint, transport } = self.clone();
+        let connector = self.clone();
         tower::service_fn(move |_| {
-            let dialing = transport.dial(&endpoint);
-            async move { dialing.await.map(TokioIo::new) }
+            let dialing = connector.transport.dial(&connector.endpoint);
+            let Self {
+                endpoint, tls, trouble, ..
+            } = connector.clone();
+            async move {
+                tls::wrap(dialing.await?, &endpoint, tls, trouble)
+                    .await
+                    .map(TokioIo::new)
+            }
         })
     }
 }
@@ -223,49 +246,13 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn addresses_that_are_understood() {
-        for (text, host, port, shown) in [
-            ("http://127.0.0.1:7740", "127.0.0.1", 7740, "http://127.0.0.1:7740"),
-            ("http://broker", "broker", DEFAULT_PORT, "http://broker:7740"),
-            ("http://broker.lan:80/", "broker.lan", 80, "http://broker.lan:80"),
-            ("http://[::1]:9", "::1", 9, "http://[::1]:9"),
-        ] {
-            let endpoint: Endpoint = text.parse().unwrap();
-            assert_eq!((endpoint.host(), endpoint.port()), (host, port));
-            assert_eq!(endpoint.to_string(), shown);
-        }
-    }
-
-    #[test]
-    fn addresses_that_are_refused_say_why() {
-        for (text, part) in [
-            ("", "http://host:port"),
-            ("127.0.0.1:7740", "http://host:port"),
-            ("ftp://host", "http://host:port"),
-            ("https://host", "plain http"),
-            ("http://host:0", "1 to 65535"),
-            ("http://host:99999", "1 to 65535"),
-            ("http://host:", "port is missing"),
-            ("http://host/path", "follows the port"),
-            ("http://host?x=1", "follows the port"),
-            ("http://me@host", "user name"),
-        ] {
-            let said = text.parse::<Endpoint>().unwrap_err().to_string();
-            assert!(said.contains(part), "{text:?}: {said}");
-        }
-    }
-
     #[tokio::test]
     async fn a_closed_port_is_named() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         drop(listener);
-        let said = Connector::tcp(address.parse().unwrap())
-            .control()
-            .await
-            .unwrap_err()
-            .to_string();
+        let connector = Connector::tcp(address.parse().unwrap(), &Credentials::default()).unwrap();
+        let said = connector.control().await.unwrap_err().to_string();
         assert!(said.starts_with(&format!("no broker at {address}: ")), "{said}");
         assert!(said.contains("refused"), "{said}");
     }

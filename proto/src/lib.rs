@@ -1,23 +1,30 @@
 //! The wire of asynq, and the contract callers and workers share: generated
-//! messages, typed task names, payloads, errors, durations, limits, the connector.
+//! messages, typed task names, payloads, errors, durations, limits, the connector and its credentials.
 
 pub mod backoff;
 pub mod connect;
+pub mod credentials;
 pub mod duration;
+mod endpoint;
 mod error;
 pub mod ids;
 pub mod limits;
 mod payload;
 pub mod reasons;
 mod task;
+mod tls;
+mod token;
 
 pub use backoff::Backoff;
-pub use connect::{ConnectError, Connector, Endpoint, EndpointError};
+pub use connect::{ConnectError, Connector, Endpoint, EndpointError, Wire};
+pub use credentials::{Credentials, CredentialsError};
 pub use duration::DurationError;
 pub use error::{KIND_ERROR, KIND_PANIC, KIND_REJECTED, TaskError};
 pub use ids::IdMaker;
 pub use payload::{DecodeError, EncodeError, JSON, OCTET_STREAM, Payload};
 pub use task::{Iter, NameError, Task, check_name};
+pub use tls::TlsError;
+pub use token::{Token, TokenError};
 
 /// Messages and services generated from `asynq/v1/*.proto`.
 #[expect(

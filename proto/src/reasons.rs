@@ -40,3 +40,9 @@ pub const SESSION_SUPERSEDED: &str = "SESSION_SUPERSEDED";
 pub const LEASE_OVER: &str = "LEASE_OVER";
 /// The broker has no service of this name.
 pub const UNKNOWN_SERVICE: &str = "UNKNOWN_SERVICE";
+/// The call carries no token, and the broker wants one.
+pub const TOKEN_MISSING: &str = "TOKEN_MISSING";
+/// The token is not, or no longer, one the broker knows.
+pub const TOKEN_UNKNOWN: &str = "TOKEN_UNKNOWN";
+/// The token's roles do not allow the call; the message names both.
+pub const ROLE_MISSING: &str = "ROLE_MISSING";

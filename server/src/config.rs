@@ -1,11 +1,16 @@
 //! What the broker is told: flag over environment over TOML file over default.
 
+mod security;
+
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
 use serde::Deserialize;
+
+use crate::commands::Command;
+pub use security::{Security, TlsFiles};
 
 /// Where the configuration is looked for when nobody names a file.
 const DEFAULT_FILE: &str = "/etc/asynq/asynqd.toml";
@@ -33,8 +38,10 @@ pub enum LogFormat {
 
 /// The asynq broker: keeps tasks, hands them to workers, brings results back.
 #[derive(Debug, Parser)]
-#[command(name = "asynqd", version)]
+#[command(name = "asynqd", version, args_conflicts_with_subcommands = true)]
 struct Flags {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// TOML file with these flags as keys (`_` for `-`) [default: /etc/asynq/asynqd.toml if present]
     #[arg(long, env = "ASYNQ_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -58,6 +65,30 @@ struct Settings {
     /// Shape of the log on standard error; RUST_LOG filters it [default: text]
     #[arg(long, env = "ASYNQ_LOG")]
     log: Option<LogFormat>,
+    /// The broker's certificate, PEM; with --tls-key, TLS is spoken
+    #[arg(long, env = "ASYNQ_TLS_CERT", value_name = "FILE", help_heading = "Security")]
+    tls_cert: Option<PathBuf>,
+    /// The key of the certificate, PEM
+    #[arg(long, env = "ASYNQ_TLS_KEY", value_name = "FILE", help_heading = "Security")]
+    tls_key: Option<PathBuf>,
+    /// Let in only who shows a certificate of one of these CAs, PEM
+    #[arg(long, env = "ASYNQ_CLIENT_CA", value_name = "FILE", help_heading = "Security")]
+    client_ca: Option<PathBuf>,
+    /// Let in only who shows one of these tokens; `asynqd token new` makes them
+    #[arg(long, env = "ASYNQ_TOKENS", value_name = "FILE", help_heading = "Security")]
+    tokens: Option<PathBuf>,
+    /// Listen beyond this machine without TLS, or without asking who is there
+    #[arg(long, env = "ASYNQ_INSECURE", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Security")]
+    insecure: Option<bool>,
+}
+
+/// What there is to do.
+#[derive(Debug)]
+pub enum Run {
+    /// Be the broker.
+    Serve(Config),
+    /// Do one thing and end.
+    Command(Command),
 }
 
 /// What the broker runs with.
@@ -71,6 +102,8 @@ pub struct Config {
     pub store: StoreKind,
     /// Shape of the log.
     pub log: LogFormat,
+    /// Who gets in.
+    pub security: Security,
 }
 
 /// Why there is no configuration.
@@ -98,15 +131,39 @@ pub enum ConfigError {
     /// Nothing says where tasks are to be kept.
     #[error("neither XDG_STATE_HOME nor HOME is set: say where tasks are kept with --data-dir")]
     NoDataDir,
+    /// Flags that go together.
+    #[error("{given} needs {missing} beside it")]
+    Half {
+        /// The flag that is there.
+        given: &'static str,
+        /// What is not.
+        missing: &'static str,
+    },
+    /// Everybody could use the broker, or read what it says.
+    #[error(
+        "refusing to listen on {0}, which others can reach: give --tls-cert and --tls-key, and --client-ca or --tokens \
+         (`asynqd tls init DIR` makes certificates, `asynqd token new NAME --role ROLE` tokens), \
+         or --insecure where the network keeps strangers out"
+    )]
+    Exposed(SocketAddr),
 }
 
-impl Config {
-    /// Reads the command line, the environment and the file.
+impl Run {
+    /// Reads the command line and, for a broker, the environment and the file.
     ///
     /// # Errors
     /// If one of them is wrong; the message names the flag or key.
     pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Self, ConfigError> {
-        let flags = Flags::try_parse_from(args)?;
+        let mut flags = Flags::try_parse_from(args)?;
+        match flags.command.take() {
+            Some(command) => Ok(Self::Command(command)),
+            None => Config::load(flags).map(Self::Serve),
+        }
+    }
+}
+
+impl Config {
+    fn load(flags: Flags) -> Result<Self, ConfigError> {
         let file = match flags.config {
             Some(path) => read(&path)?,
             None if Path::new(DEFAULT_FILE).exists() => read(Path::new(DEFAULT_FILE))?,
@@ -131,21 +188,30 @@ impl Settings {
             data_dir: self.data_dir.or(below.data_dir),
             store: self.store.or(below.store),
             log: self.log.or(below.log),
+            tls_cert: self.tls_cert.or(below.tls_cert),
+            tls_key: self.tls_key.or(below.tls_key),
+            client_ca: self.client_ca.or(below.client_ca),
+            tokens: self.tokens.or(below.tokens),
+            insecure: self.insecure.or(below.insecure),
         }
     }
 
-    fn complete(self, state_home: impl Fn() -> Option<PathBuf>) -> Result<Config, ConfigError> {
+    fn complete(mut self, state_home: impl Fn() -> Option<PathBuf>) -> Result<Config, ConfigError> {
         let store = self.store.unwrap_or(StoreKind::Sqlite);
-        let data_dir = match self.data_dir.or_else(|| Some(state_home()?.join("asynq"))) {
+        let data_dir = match self.data_dir.take().or_else(|| Some(state_home()?.join("asynq"))) {
             Some(dir) => dir,
             None if store == StoreKind::Memory => PathBuf::new(),
             None => return Err(ConfigError::NoDataDir),
         };
+        let listen = self.listen.unwrap_or(DEFAULT_LISTEN);
+        let security = Security::of(&mut self)?;
+        security.check(listen, self.insecure.unwrap_or(false))?;
         Ok(Config {
-            listen: self.listen.unwrap_or(DEFAULT_LISTEN),
+            listen,
             data_dir,
             store,
             log: self.log.unwrap_or(LogFormat::Text),
+            security,
         })
     }
 }
@@ -168,11 +234,7 @@ mod tests {
     use super::*;
 
     fn load(args: &[&str]) -> Result<Config, ConfigError> {
-        Config::load(
-            std::iter::once("asynqd")
-                .chain(args.iter().copied())
-                .map(OsString::from),
-        )
+        Config::load(Flags::try_parse_from(["asynqd"].iter().chain(args))?)
     }
 
     fn file(text: &str) -> tempfile::NamedTempFile {
@@ -232,6 +294,44 @@ mod tests {
             ..Settings::default()
         };
         assert!(memory.complete(|| None).is_ok());
+    }
+
+    #[test]
+    fn what_others_can_reach_has_to_be_secured() {
+        let tls = ["--tls-cert", "c", "--tls-key", "k"];
+        let (ca, tokens) = (["--client-ca", "a"], ["--tokens", "t"]);
+        let at = |address: &'static str, more: &[&'static str]| {
+            let args = [&["--store", "memory", "--listen", address], more].concat();
+            load(&args)
+                .map(|config| config.security)
+                .map_err(|error| error.to_string())
+        };
+        for (given, missing) in [
+            (&["--tls-cert", "c"][..], "--tls-cert needs --tls-key"),
+            (&["--tls-key", "k"], "--tls-key needs --tls-cert"),
+            (&["--client-ca", "a"], "--client-ca needs --tls-cert and --tls-key"),
+        ] {
+            assert!(at("127.0.0.1:0", given).unwrap_err().contains(missing));
+        }
+        for open in ["0.0.0.0:1", "[::]:1", "192.0.2.1:1"] {
+            for too_little in [&[][..], &tokens, &tls] {
+                let said = at(open, too_little).unwrap_err();
+                assert!(said.contains(&format!("refusing to listen on {open}")), "{said}");
+                assert!(
+                    said.contains("asynqd tls init") && said.contains("--insecure"),
+                    "{said}"
+                );
+                assert!(at(open, &[too_little, &["--insecure"]].concat()).is_ok());
+            }
+            let all = at(open, &[&tls[..], &ca, &tokens].concat()).unwrap();
+            assert_eq!(all.tls.unwrap().client_ca, Some("a".into()));
+            for enough in [&ca, &tokens] {
+                assert!(at(open, &[&tls[..], enough].concat()).unwrap().is_enough());
+            }
+        }
+        for near in ["127.0.0.1:1", "[::1]:1"] {
+            assert!(!at(near, &tokens).unwrap().is_enough());
+        }
     }
 
     #[test]

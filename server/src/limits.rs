@@ -8,8 +8,17 @@ use asynq_proto::limits::{MAX_BATCH_OPS, MAX_PAYLOAD_BYTES};
 
 /// Connections open at a time. Further ones wait in the listen backlog.
 pub const MAX_CONNECTIONS: usize = 20_000;
-/// How long a new connection may take to send the HTTP/2 preface.
+/// How long a new connection may take for its handshake: TLS, if any, and the
+/// HTTP/2 preface.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes read from a peer that was turned away, so that it reads why.
+pub const PARTING_BYTES: u64 = 16 * 1024;
+/// Tokens in the tokens file. Each call is compared with all of them.
+pub const MAX_TOKENS: usize = 1_024;
+/// Refusals that are logged …
+pub const COMPLAINTS_PER_WINDOW: u32 = 10;
+/// … in this time; the rest is counted.
+pub const COMPLAINT_WINDOW: Duration = Duration::from_secs(10);
 /// How long a new session may take to say hello.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after an accept that failed for want of descriptors or memory.

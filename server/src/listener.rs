@@ -1,11 +1,10 @@
 //! The broker's own listener: accepts connections, bounds their number and the
-//! time of their handshake, speaks HTTP/2 on them, and drains them within a
+//! time of their handshake, which each does on its own, speaks HTTP/2 on them, and drains them within a
 //! deadline even when the other end is silent.
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::pin::pin;
 use std::time::Duration;
 
 use asynq_proto::limits::{
@@ -16,7 +15,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -24,15 +22,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::api::Api;
+use crate::auth::{Access, Guard};
+use crate::handshake::{self, Transport};
 use crate::limits::{ACCEPT_PAUSE, HANDSHAKE_TIMEOUT, MAX_CONNECTIONS, TCP_KEEPALIVE};
-
-/// What every HTTP/2 client sends first.
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// Something to speak HTTP/2 on.
-pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for T {}
 
 /// A bound TCP address.
 #[derive(Debug)]
@@ -102,11 +94,12 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
 pub(crate) async fn serve<T: Transport>(
     incoming: impl Stream<Item = T>,
     api: Api,
+    access: Access,
     stop: CancellationToken,
     deadline: impl Fn() -> Duration,
 ) {
     let mut connections = JoinSet::new();
-    accept_until(&stop, incoming, &api, &mut connections).await;
+    accept_until(&stop, incoming, (&api, &access), &mut connections).await;
     info!(connections = connections.len(), "shutting down");
     let until = Instant::now() + deadline();
     while let Ok(Some(_)) = timeout_at(until, connections.join_next()).await {}
@@ -123,7 +116,7 @@ pub(crate) async fn serve<T: Transport>(
 async fn accept_until<T: Transport>(
     stop: &CancellationToken,
     incoming: impl Stream<Item = T>,
-    api: &Api,
+    (api, access): (&Api, &Access),
     connections: &mut JoinSet<()>,
 ) {
     let mut incoming = pin!(incoming.fuse());
@@ -135,7 +128,7 @@ async fn accept_until<T: Transport>(
             _ = connections.join_next(), if !connections.is_empty() => {}
             next = incoming.next(), if more && connections.len() < MAX_CONNECTIONS => match next {
                 Some(io) => {
-                    connections.spawn(connection(io, api.clone(), stop.clone()));
+                    connections.spawn(connection(io, api.clone(), access.clone(), stop.clone()));
                 }
                 None => more = false,
             }
@@ -143,18 +136,23 @@ async fn accept_until<T: Transport>(
     }
 }
 
-async fn connection<T: Transport>(mut io: T, api: Api, stop: CancellationToken) {
-    let mut preface = [0; PREFACE.len()];
+async fn connection<T: Transport>(io: T, api: Api, access: Access, stop: CancellationToken) {
+    let peer = io.peer();
     let handshake = tokio::select! {
         () = stop.cancelled() => return,
-        read = timeout(HANDSHAKE_TIMEOUT, io.read_exact(&mut preface)) => read,
+        io = timeout(HANDSHAKE_TIMEOUT, handshake::begin(io, access.tls())) => io,
     };
     match handshake {
-        Ok(Ok(_)) if preface == *PREFACE => {}
-        Ok(Ok(_)) => return debug!("a connection that does not speak HTTP/2"),
-        Ok(Err(error)) => return debug!(%error, "a connection ended before its handshake"),
-        Err(_) => return debug!("a connection without a handshake"),
+        // On the heap: what waits for its handshake should be small.
+        Ok(Ok(io)) => Box::pin(converse(io, Guard::new(api, access, peer), stop)).await,
+        Ok(Err(error)) if error.is_telling() => access.complain(peer, &error),
+        Ok(Err(error)) => debug!(?peer, %error, "no connection came about"),
+        Err(_) => debug!(?peer, "a connection without a handshake"),
     }
+}
+
+/// Speaks HTTP/2 until the connection ends.
+async fn converse(io: impl Transport, guard: Guard, stop: CancellationToken) {
     let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
     builder
         .http2()
@@ -164,8 +162,7 @@ async fn connection<T: Transport>(mut io: T, api: Api, stop: CancellationToken) 
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT);
-    let io = TokioIo::new(Replayed { first: PREFACE, io });
-    let mut serving = pin!(builder.serve_connection(io, TowerToHyperService::new(api)));
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(guard)));
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
         () = stop.cancelled() => {
@@ -175,49 +172,5 @@ async fn connection<T: Transport>(mut io: T, api: Api, stop: CancellationToken) 
     };
     if let Err(error) = ended {
         debug!(%error, "a connection ended");
-    }
-}
-
-/// A connection whose first bytes have been read already.
-struct Replayed<T> {
-    first: &'static [u8],
-    io: T,
-}
-
-impl<T: Transport> AsyncRead for Replayed<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.first.is_empty() {
-            return Pin::new(&mut self.io).poll_read(cx, buf);
-        }
-        let (now, later) = self.first.split_at(self.first.len().min(buf.remaining()));
-        buf.put_slice(now);
-        self.first = later;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<T: Transport> AsyncWrite for Replayed<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
     }
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use asynqd::clock::SystemClock;
-use asynqd::config::{Config, ConfigError, StoreKind};
+use asynqd::config::{Config, ConfigError, Run, StoreKind};
 use asynqd::lock::DataDirLock;
-use asynqd::{Backing, Server, TcpIncoming, logging, process};
+use asynqd::{Access, Backing, Server, TcpIncoming, logging, process};
 use mimalloc::MiMalloc;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -19,8 +19,9 @@ use tracing::warn;
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
-    let config = match Config::load(std::env::args_os()) {
-        Ok(config) => config,
+    let config = match Run::load(std::env::args_os()) {
+        Ok(Run::Serve(config)) => config,
+        Ok(Run::Command(command)) => return end(command.run().map_err(anyhow::Error::from)),
         Err(ConfigError::Usage(error)) => error.exit(),
         Err(error) => {
             eprintln!("asynqd: {error}");
@@ -29,7 +30,11 @@ fn main() -> ExitCode {
     };
     logging::start(config.log);
     let runtime = process::runtime().context("cannot start the runtime");
-    match runtime.and_then(|runtime| runtime.block_on(serve(config))) {
+    end(runtime.and_then(|runtime| runtime.block_on(serve(config))))
+}
+
+fn end(result: anyhow::Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("asynqd: {error:#}");
@@ -41,7 +46,9 @@ fn main() -> ExitCode {
 async fn serve(config: Config) -> anyhow::Result<()> {
     process::raise_descriptor_limit().context("cannot raise the limit of open files")?;
     let shutdown = CancellationToken::new();
-    process::stop_on_signals(shutdown.clone())?;
+    let enough = config.security.is_enough();
+    let access = Access::open(config.security)?;
+    process::heed_signals(shutdown.clone(), access.clone())?;
     let (lock, backing) = match config.store {
         StoreKind::Memory => (None, Backing::memory()),
         StoreKind::Sqlite => (
@@ -52,12 +59,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let incoming = TcpIncoming::bind(config.listen).await;
     let incoming = incoming.with_context(|| format!("cannot listen on {}", config.listen))?;
     let address = incoming.address()?;
-    if !address.ip().is_loopback() {
-        warn!(%address, "listening beyond this machine without encryption: whoever reaches the port may use it");
+    if !address.ip().is_loopback() && !enough {
+        warn!(%address, "--insecure: listening beyond this machine without TLS, or without asking who is there");
     }
     // Held until the store is closed.
     let _lock = lock.map(|lock| lock.note_address(address)).transpose()?;
-    let server = Server::open(backing, Arc::new(SystemClock::new())).await?;
+    let server = Server::open(backing, Arc::new(SystemClock::new()))
+        .await?
+        .access(access);
     writeln!(std::io::stdout(), "listening on {address}")?;
     Ok(server.serve(incoming.connections(), shutdown).await?)
 }

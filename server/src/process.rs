@@ -7,7 +7,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{error, info};
+
+use crate::Access;
 
 /// On one or two cores a single thread measured 1.4 to 1.6 times the rate of
 /// the default: the broker loop and its connections need no wake-ups across
@@ -43,10 +45,11 @@ pub fn raise_descriptor_limit() -> io::Result<()> {
 }
 
 /// The first SIGTERM or SIGINT drains, the second ends the process at once.
+/// SIGHUP reads certificates and tokens again.
 ///
 /// # Errors
 /// If signals cannot be watched.
-pub fn stop_on_signals(shutdown: CancellationToken) -> io::Result<()> {
+pub fn heed_signals(shutdown: CancellationToken, access: Access) -> io::Result<()> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
@@ -54,8 +57,10 @@ pub fn stop_on_signals(shutdown: CancellationToken) -> io::Result<()> {
             tokio::select! {
                 _ = term.recv() => {}
                 _ = int.recv() => {}
-                // There is nothing to reload yet.
-                _ = hangup.recv() => continue,
+                _ = hangup.recv() => {
+                    reload(&access);
+                    continue;
+                }
             }
             if shutdown.is_cancelled() {
                 std::process::exit(1);
@@ -65,4 +70,13 @@ pub fn stop_on_signals(shutdown: CancellationToken) -> io::Result<()> {
         }
     });
     Ok(())
+}
+
+/// A few small files: no work for another thread.
+fn reload(access: &Access) {
+    match access.reload() {
+        Ok(()) if access.is_anyone() => info!("SIGHUP: there are no certificates or tokens to read again"),
+        Ok(()) => info!("SIGHUP: certificates and tokens were read again"),
+        Err(error) => error!(%error, "SIGHUP: everything stays as it was"),
+    }
 }

@@ -12,10 +12,12 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
+use crate::auth::Access;
 use crate::broker::{self, Broker, End, Loop};
 use crate::clock::Clock;
+use crate::handshake::Transport;
 use crate::limits::{DRAIN_TIMEOUT, FAILED_DRAIN_TIMEOUT};
-use crate::listener::{self, Transport};
+use crate::listener;
 
 /// What an acknowledgement means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +100,7 @@ pub struct Server {
     broker: Broker,
     broker_loop: Loop,
     drain_timeout: Duration,
+    access: Access,
 }
 
 impl Server {
@@ -112,6 +115,7 @@ impl Server {
             broker,
             broker_loop,
             drain_timeout: DRAIN_TIMEOUT,
+            access: Access::anyone(),
         })
     }
 
@@ -120,6 +124,12 @@ impl Server {
     #[must_use]
     pub fn drain_timeout(self, drain_timeout: Duration) -> Self {
         Self { drain_timeout, ..self }
+    }
+
+    /// Who gets in; anyone unless said otherwise.
+    #[must_use]
+    pub fn access(self, access: Access) -> Self {
+        Self { access, ..self }
     }
 
     /// Serves connections until `shutdown`; then finishes what was taken in,
@@ -138,6 +148,7 @@ impl Server {
             broker,
             broker_loop,
             drain_timeout,
+            access,
         } = self;
         let stop = shutdown.child_token();
         // However this ends, the loop ends too.
@@ -172,7 +183,7 @@ impl Server {
                 drain_timeout
             }
         };
-        let serving = listener::serve(incoming, Api::new(&broker), stop.clone(), drain);
+        let serving = listener::serve(incoming, Api::new(&broker), access, stop.clone(), drain);
         let (result, ()) = tokio::join!(watch, serving);
         result
     }

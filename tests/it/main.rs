@@ -8,6 +8,7 @@ mod kill;
 mod link;
 mod listing;
 mod path;
+mod secure;
 mod speed;
 mod streams;
 mod tidy;

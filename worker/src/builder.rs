@@ -1,10 +1,11 @@
 //! Putting a worker together: broker, name, slots, tasks.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use asynq_proto::limits::MAX_SLOTS;
-use asynq_proto::{Connector, Endpoint, Iter, Payload, Task, TaskError, check_name};
+use asynq_proto::{Connector, Credentials, Endpoint, Iter, Payload, Task, TaskError, Token, check_name};
 use futures_util::Stream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -21,7 +22,8 @@ use crate::runtime;
 /// [`build`](Self::build) or [`run_until`](Self::run_until).
 #[must_use = "a builder does nothing until it is run"]
 pub struct WorkerBuilder {
-    connector: Result<Connector, BuildError>,
+    broker: Result<Broker, BuildError>,
+    credentials: Credentials,
     name: Option<String>,
     slots: Option<u32>,
     drain_timeout: Duration,
@@ -29,6 +31,12 @@ pub struct WorkerBuilder {
     registry: Registry,
     mistake: Option<BuildError>,
     on_ready: Option<OnReady>,
+}
+
+/// How the broker is reached.
+enum Broker {
+    At(Endpoint),
+    By(Connector),
 }
 
 pub(crate) type OnReady = Box<dyn FnOnce(&Ready) + Send>;
@@ -43,9 +51,10 @@ pub struct Ready {
 }
 
 impl WorkerBuilder {
-    fn new(connector: Result<Connector, BuildError>) -> Self {
+    fn new(broker: Result<Broker, BuildError>) -> Self {
         Self {
-            connector,
+            broker,
+            credentials: Credentials::default(),
             name: None,
             slots: None,
             drain_timeout: DRAIN_TIMEOUT,
@@ -59,6 +68,36 @@ impl WorkerBuilder {
     /// The name operators see. Default: `<host>-<4 hex digits>`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
+        self
+    }
+
+    /// Trusts the CAs of this PEM file, and no others. Default: the CAs this
+    /// system trusts. For a broker at an `https://` address.
+    pub fn ca(mut self, file: impl Into<PathBuf>) -> Self {
+        self.credentials.ca = Some(file.into());
+        self
+    }
+
+    /// Shows this certificate to the broker. Both files are PEM.
+    pub fn cert(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.credentials.cert = Some(cert.into());
+        self.credentials.key = Some(key.into());
+        self
+    }
+
+    /// Sends this token with every call: the secret itself, or `@FILE`. It is
+    /// never sent in clear beyond this machine.
+    pub fn token(mut self, token: &str) -> Self {
+        match token.parse::<Token>() {
+            Ok(token) => self.credentials.token = Some(token),
+            Err(error) => self.mistake = self.mistake.or(Some(error.into())),
+        }
+        self
+    }
+
+    /// Uses these credentials instead of all that were given before.
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = credentials;
         self
     }
 
@@ -191,7 +230,7 @@ impl WorkerBuilder {
     /// # Errors
     /// Names the first thing that is wrong.
     pub fn build(self) -> Result<Worker, BuildError> {
-        let connector = self.connector?;
+        let broker = self.broker?;
         if let Some(mistake) = self.mistake {
             return Err(mistake);
         }
@@ -206,6 +245,12 @@ impl WorkerBuilder {
         if !(1..=MAX_SLOTS).contains(&slots) {
             return Err(BuildError::Slots(slots));
         }
+        let connector = match broker {
+            Broker::At(endpoint) => Connector::tcp(endpoint, &self.credentials)?,
+            // It may have been secured before.
+            Broker::By(connector) if self.credentials == Credentials::default() => connector,
+            Broker::By(connector) => connector.secured(&self.credentials)?,
+        };
         Ok(Worker {
             connector,
             name,
@@ -238,14 +283,15 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Begins a worker for the broker at `http://host:port`.
+    /// Begins a worker for the broker at `http://host:port`, or at
+    /// `https://host:port` where it speaks TLS.
     pub fn builder(broker: &str) -> WorkerBuilder {
-        WorkerBuilder::new(broker.parse::<Endpoint>().map(Connector::tcp).map_err(BuildError::from))
+        WorkerBuilder::new(broker.parse().map(Broker::At).map_err(BuildError::from))
     }
 
     /// Begins a worker that reaches its broker some other way.
     pub fn with_connector(connector: Connector) -> WorkerBuilder {
-        WorkerBuilder::new(Ok(connector))
+        WorkerBuilder::new(Ok(Broker::By(connector)))
     }
 
     /// The worker's name.
@@ -320,6 +366,8 @@ mod tests {
             (Worker::builder(BROKER), "no tasks"),
             (builder().raw("echo", echo), "\"echo\" has two handlers"),
             (builder().raw("a b", echo).raw("echo", echo), "\"a b\" holds ' '"),
+            (builder().token(""), "the token is empty"),
+            (builder().ca("ca.pem"), "--ca has no meaning for http://127.0.0.1:7740"),
             (builder().name(""), "the worker's name \"\" must not be empty"),
             (builder().slots(0), "slots must be 1 to 65536, not 0"),
             (builder().slots(65_537), "not 65537"),

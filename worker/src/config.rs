@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use asynq_proto::duration;
+use asynq_worker::{Credentials, Token};
 use clap::{Parser, ValueEnum};
 use serde::{Deserialize, Deserializer, de};
 
 use crate::kinds::Tasks;
+use crate::security::SecurityArgs;
 
 /// Where worker.toml is looked for when nobody says.
 const DEFAULT_FILE: &str = "/etc/asynq/worker.toml";
@@ -24,7 +26,7 @@ const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, Default, Parser)]
 #[command(name = "asynq-worker", version, after_help = EXAMPLES)]
 pub(crate) struct Flags {
-    /// Where the broker is [default: http://127.0.0.1:7740]
+    /// Where the broker is; https:// where it speaks TLS [default: http://127.0.0.1:7740]
     #[arg(long, value_name = "URL", env = "ASYNQ_BROKER")]
     broker: Option<String>,
     /// A worker.toml: these flags as keys, with _ for -, and tasks that need no Rust, as [task.NAME] [default: /etc/asynq/worker.toml if present]
@@ -48,6 +50,8 @@ pub(crate) struct Flags {
     /// How logs are written [default: text]
     #[arg(long, value_name = "FORMAT", env = "ASYNQ_LOG")]
     log: Option<LogFormat>,
+    #[command(flatten)]
+    security: SecurityArgs,
 }
 
 const EXAMPLES: &str = "Examples:\n  asynq-worker --builtins\n  \
@@ -85,6 +89,10 @@ struct File {
     log: Option<LogFormat>,
     #[serde(default)]
     task: Tasks,
+    token: Option<Token>,
+    ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
 }
 
 /// What the daemon goes by.
@@ -100,6 +108,7 @@ pub(crate) struct Config {
     pub(crate) tasks: Tasks,
     /// Where the tasks' programs run: worker.toml's folder.
     pub(crate) folder: PathBuf,
+    pub(crate) credentials: Credentials,
 }
 
 /// worker.toml cannot be used.
@@ -141,6 +150,12 @@ impl Config {
             log: flags.log.or(file.log).unwrap_or_default(),
             tasks: file.task,
             folder: folder.into(),
+            credentials: flags.security.or(Credentials {
+                ca: file.ca,
+                cert: file.cert,
+                key: file.key,
+                token: file.token,
+            }),
         }
     }
 }
@@ -175,9 +190,9 @@ mod tests {
     #[test]
     fn a_flag_beats_the_file_and_the_file_beats_the_default() {
         let file: File =
-            toml::from_str("slots = 3\nname = \"a\"\nbuiltins = true\ndrain_timeout = \"5m\"\nlog = \"json\"").unwrap();
+            toml::from_str("slots = 3\nname = \"a\"\nbuiltins = true\ndrain_timeout = \"5m\"\nlog = \"json\"\nca = \"a\"\ntoken = \"t\"").unwrap();
         let config = Config::merge(
-            flags(&["--slots", "4", "--builtins=false"]).unwrap(),
+            flags(&["--slots", "4", "--builtins=false", "--ca", "b"]).unwrap(),
             file,
             Path::new("etc"),
         );
@@ -193,6 +208,11 @@ mod tests {
                 log: LogFormat::Json,
                 tasks: Tasks::default(),
                 folder: "etc".into(),
+                credentials: Credentials {
+                    ca: Some("b".into()),
+                    token: Some(Token::new("t").unwrap()),
+                    ..Credentials::default()
+                },
             }
         );
     }

@@ -9,16 +9,15 @@
 use std::io;
 use std::thread;
 
-use asynq_proto::Connector;
 use asynq_proto::limits::MAX_MESSAGE_BYTES;
 use asynq_proto::v1::workers_client::WorkersClient;
+use asynq_proto::{Connector, Wire};
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
-use tonic::transport::Channel;
 
 /// A client whose messages may be as large as the wire allows.
-pub(crate) fn client(channel: Channel) -> WorkersClient<Channel> {
+pub(crate) fn client(channel: Wire) -> WorkersClient<Wire> {
     WorkersClient::new(channel)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
@@ -27,7 +26,7 @@ pub(crate) fn client(channel: Channel) -> WorkersClient<Channel> {
 /// The connection and its thread, which ends when this is dropped.
 pub(crate) struct Data {
     runtime: Handle,
-    client: WorkersClient<Channel>,
+    client: WorkersClient<Wire>,
     _end: DropGuard,
 }
 
@@ -54,7 +53,7 @@ impl Data {
         })
     }
 
-    pub(crate) fn client(&self) -> WorkersClient<Channel> {
+    pub(crate) fn client(&self) -> WorkersClient<Wire> {
         self.client.clone()
     }
 

@@ -3,7 +3,7 @@
 use std::io;
 
 use asynq_proto::limits::{MAX_DECLARATIONS, MAX_SLOTS};
-use asynq_proto::{EndpointError, NameError};
+use asynq_proto::{CredentialsError, EndpointError, NameError, TokenError};
 
 /// Why a worker cannot be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -12,6 +12,12 @@ pub enum BuildError {
     /// The broker's address is malformed.
     #[error(transparent)]
     Broker(#[from] EndpointError),
+    /// What is to secure the connection is of no use.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// The token is malformed.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// The worker's name is malformed.
     #[error("the worker's name {name:?} {source}")]
     WorkerName {
@@ -68,6 +74,13 @@ pub enum RunError {
     #[error("the broker refused this worker: {message}")]
     Refused {
         /// The broker's words.
+        message: String,
+    },
+    /// The broker's certificate is not to be trusted, or only one end speaks
+    /// TLS; trying again would not help.
+    #[error("{message}")]
+    Tls {
+        /// Where, and what to set right.
         message: String,
     },
     /// The thread of the wire could not be had.

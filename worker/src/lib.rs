@@ -56,7 +56,9 @@ mod runtime;
 mod session;
 mod threads;
 
-pub use asynq_proto::{Connector, Endpoint, Iter, NameError, Payload, Task, TaskError};
+pub use asynq_proto::{
+    Connector, Credentials, CredentialsError, Endpoint, Iter, NameError, Payload, Task, TaskError, Token, TokenError,
+};
 pub use builder::{Ready, Worker, WorkerBuilder};
 pub use context::{Context, LeaseToken, Linger, StopCause};
 pub use error::{BuildError, RunError};

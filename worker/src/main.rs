@@ -2,6 +2,7 @@
 
 mod config;
 mod kinds;
+mod security;
 mod signals;
 
 use std::io::{self, IsTerminal, Write};
@@ -56,6 +57,7 @@ fn run(config: Config) -> anyhow::Result<()> {
 
 fn worker(config: Config) -> anyhow::Result<asynq_worker::WorkerBuilder> {
     let mut worker = Worker::builder(&config.broker)
+        .credentials(config.credentials)
         .drain_timeout(config.drain_timeout)
         .exit_when_idle(config.exit_when_idle)
         .on_ready(announce);

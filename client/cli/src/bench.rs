@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::{
     cli::Format,
-    connect::connect,
+    connect::{Broker, connect},
     failure::Failure,
     limits::{CANCEL_WITHIN, CANCELS},
     output,
@@ -112,7 +112,7 @@ struct Cpu {
 }
 
 impl Args {
-    pub(crate) async fn run(self, broker: &str) -> Result<(), Failure> {
+    pub(crate) async fn run(self, broker: &Broker) -> Result<(), Failure> {
         let client = connect(broker, None).await?.client;
         // Fails early, and on what is there to fail.
         let cpu_before = self.cpu()?;

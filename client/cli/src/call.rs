@@ -7,7 +7,7 @@ use tokio::signal::ctrl_c;
 use crate::{
     arguments,
     cli::Format,
-    connect::connect,
+    connect::{Broker, connect},
     failure::Failure,
     options::TaskOptions,
     report,
@@ -39,7 +39,7 @@ Examples:
   jq -c .job big.json | asynq call resize - --series photos --niceness -5";
 
 impl Args {
-    pub(crate) async fn run(self, broker: &str) -> Result<(), Failure> {
+    pub(crate) async fn run(self, broker: &Broker) -> Result<(), Failure> {
         let payload = arguments::read(self.json.as_deref())?;
         let connected = connect(broker, self.options.wait).await?;
         let client = &connected.client;

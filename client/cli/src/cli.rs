@@ -2,21 +2,14 @@
 
 use clap::{Parser, Subcommand, ValueEnum, error::ErrorKind};
 
-use crate::{bench, call, demo, enqueue, failure::Failure, iterate, map, output, queue, task, worker};
+use crate::{bench, call, connect::Broker, demo, enqueue, failure::Failure, iterate, map, output, queue, task, worker};
 
 /// Runs tasks on an asynq broker and looks after them.
 #[derive(Debug, Parser)]
 #[command(name = "asynq", version, propagate_version = true, after_help = EXAMPLES)]
 pub(crate) struct Cli {
-    /// The broker.
-    #[arg(
-        long,
-        global = true,
-        env = "ASYNQ_BROKER",
-        value_name = "URL",
-        default_value = "http://127.0.0.1:7740"
-    )]
-    broker: String,
+    #[command(flatten)]
+    broker: Broker,
     #[command(subcommand)]
     command: Command,
 }
@@ -130,7 +123,6 @@ mod tests {
             "asynq enqueue echo 1 --jsonl -",
             "asynq iterate count --window 0",
             "asynq iterate count --window 65537",
-            "asynq call echo --key k",
             "asynq queue",
             "asynq bench --mode dream",
             "asynq bench --tasks 0",

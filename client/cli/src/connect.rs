@@ -1,11 +1,47 @@
 //! Reaching the broker within the time the user has, and keeping count of it.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use asynq_client::Client;
+use asynq_client::{Client, Credentials, Token};
 use tokio::time::timeout;
 
 use crate::failure::Failure;
+
+/// Which broker, and what to show it. Every command takes these flags.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Broker {
+    /// The broker; https:// where it speaks TLS.
+    #[arg(
+        long = "broker",
+        global = true,
+        env = "ASYNQ_BROKER",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7740"
+    )]
+    url: String,
+    /// The token to show, or @FILE that holds it.
+    #[arg(
+        long,
+        global = true,
+        env = "ASYNQ_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN",
+        help_heading = SECURITY
+    )]
+    token: Option<Token>,
+    /// Trust the CAs of this PEM file [default: those of the system].
+    #[arg(long, global = true, env = "ASYNQ_CA", value_name = "FILE", help_heading = SECURITY)]
+    ca: Option<PathBuf>,
+    /// The certificate to show, PEM; wants --key.
+    #[arg(long, global = true, env = "ASYNQ_CERT", value_name = "FILE", help_heading = SECURITY)]
+    cert: Option<PathBuf>,
+    /// The key of the certificate, PEM.
+    #[arg(long, global = true, env = "ASYNQ_KEY", value_name = "FILE", help_heading = SECURITY)]
+    key: Option<PathBuf>,
+}
+
+const SECURITY: &str = "Security";
 
 /// A connected client and what is left of `--wait`.
 pub(crate) struct Connected {
@@ -15,9 +51,15 @@ pub(crate) struct Connected {
 }
 
 /// Connects; `wait` counts from now.
-pub(crate) async fn connect(broker: &str, wait: Option<Duration>) -> Result<Connected, Failure> {
+pub(crate) async fn connect(broker: &Broker, wait: Option<Duration>) -> Result<Connected, Failure> {
     let begun = Instant::now();
-    let connecting = Client::connect(broker);
+    let credentials = Credentials {
+        ca: broker.ca.clone(),
+        cert: broker.cert.clone(),
+        key: broker.key.clone(),
+        token: broker.token.clone(),
+    };
+    let connecting = Client::builder(&broker.url).credentials(credentials).connect();
     let client = match wait {
         None => connecting.await?,
         Some(wait) => match timeout(wait, connecting).await {
@@ -26,7 +68,7 @@ pub(crate) async fn connect(broker: &str, wait: Option<Duration>) -> Result<Conn
                 return Err(Failure::new(
                     3,
                     "NO_BROKER",
-                    format!("no broker at {broker} in the time to wait"),
+                    format!("no broker at {} in the time to wait", broker.url),
                 ));
             }
         },

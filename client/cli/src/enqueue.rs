@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     arguments,
-    connect::{Connected, connect},
+    connect::{Broker, Connected, connect},
     failure::Failure,
     jsonl,
     limits::{ENQUEUE_BYTES_IN_FLIGHT, ENQUEUES_IN_FLIGHT},
@@ -42,7 +42,7 @@ Examples:
   asynq enqueue resize --jsonl jobs.jsonl --series photos > ids";
 
 impl Args {
-    pub(crate) async fn run(self, broker: &str) -> Result<(), Failure> {
+    pub(crate) async fn run(self, broker: &Broker) -> Result<(), Failure> {
         if let Some(source) = &self.jsonl {
             return self.run_many(source, broker).await;
         }
@@ -62,7 +62,7 @@ impl Args {
     }
 
     /// Enqueues a task for each line, many at a time, as they are read.
-    async fn run_many(&self, source: &str, broker: &str) -> Result<(), Failure> {
+    async fn run_many(&self, source: &str, broker: &Broker) -> Result<(), Failure> {
         let mut inputs = jsonl::open(source)?;
         let connected = connect(broker, self.options.wait).await?;
         let enqueues = bounded(inputs.lines).map(|(payload, room)| {

@@ -83,9 +83,10 @@ impl From<Error> for Failure {
                 ..
             }
             | Error::Address(_)
+            | Error::Credentials { .. }
             | Error::PayloadTooLarge { .. }
             | Error::Codec { .. } => 2,
-            Error::NoBroker { .. } | Error::StreamBroken { .. } => 3,
+            Error::NoBroker { .. } | Error::StreamBroken { .. } | Error::Tls { .. } => 3,
             Error::Cancelled { .. } | Error::Expired { .. } => 5,
             Error::Refused { .. } => 6,
             // Dead for any other reason.

@@ -7,7 +7,7 @@ use tokio::{signal::ctrl_c, time::timeout};
 
 use crate::{
     arguments,
-    connect::connect,
+    connect::{Broker, connect},
     failure::Failure,
     limits::CANCEL_WITHIN,
     options::TaskOptions,
@@ -43,7 +43,7 @@ Examples:
   asynq iterate rows @query.json --window 16 --series reports";
 
 impl Args {
-    pub(crate) async fn run(self, broker: &str) -> Result<(), Failure> {
+    pub(crate) async fn run(self, broker: &Broker) -> Result<(), Failure> {
         let payload = arguments::read(self.json.as_deref())?;
         let connected = connect(broker, self.options.wait).await?;
         let client = &connected.client;

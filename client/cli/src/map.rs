@@ -7,7 +7,7 @@ use tokio::{
 };
 
 use crate::{
-    connect::connect,
+    connect::{Broker, connect},
     failure::Failure,
     json, jsonl,
     limits::{CANCEL_WITHIN, NO_WORKER_AFTER},
@@ -51,7 +51,7 @@ Examples:
   asynq map fetch --jsonl urls.jsonl --keep-going --retries 2 --series crawl";
 
 impl Args {
-    pub(crate) async fn run(self, broker: &str) -> Result<(), Failure> {
+    pub(crate) async fn run(self, broker: &Broker) -> Result<(), Failure> {
         let mut inputs = jsonl::open(&self.jsonl)?;
         let connected = connect(broker, self.options.wait).await?;
         let client = &connected.client;

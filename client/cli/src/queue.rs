@@ -1,6 +1,12 @@
 //! `asynq queue ls`.
 
-use crate::{cli::Format, connect::connect, failure::Failure, json, output, time::brief};
+use crate::{
+    cli::Format,
+    connect::{Broker, connect},
+    failure::Failure,
+    json, output,
+    time::brief,
+};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -17,7 +23,7 @@ pub(crate) struct Ls {
 }
 
 impl Command {
-    pub(crate) async fn run(self, broker: &str) -> Result<(), Failure> {
+    pub(crate) async fn run(self, broker: &Broker) -> Result<(), Failure> {
         let Self::Ls(args) = self;
         let queues = connect(broker, None).await?.client.queues().await?;
         if args.output == Format::Json {

@@ -1,6 +1,12 @@
 //! `asynq worker ls`.
 
-use crate::{cli::Format, connect::connect, failure::Failure, json, output, time::rfc3339};
+use crate::{
+    cli::Format,
+    connect::{Broker, connect},
+    failure::Failure,
+    json, output,
+    time::rfc3339,
+};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -17,7 +23,7 @@ pub(crate) struct Ls {
 }
 
 impl Command {
-    pub(crate) async fn run(self, broker: &str) -> Result<(), Failure> {
+    pub(crate) async fn run(self, broker: &Broker) -> Result<(), Failure> {
         let Self::Ls(args) = self;
         let workers = connect(broker, None).await?.client.workers().await?;
         if args.output == Format::Json {

@@ -1,7 +1,7 @@
 //! One stream to the broker, from hello and welcome to its loss.
 
 use asynq_proto::{
-    Backoff, Connector,
+    Backoff, ConnectError, Connector,
     limits::MAX_MESSAGE_BYTES,
     v1::{SessionHello, SessionReply, SessionRequest, SessionWelcome, tasks_client::TasksClient},
 };
@@ -33,6 +33,15 @@ pub(super) enum OpenError {
     Refused(Error),
 }
 
+impl From<ConnectError> for OpenError {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Unreachable { .. } => Self::NoBroker(error.to_string()),
+            ConnectError::Tls { .. } => Self::Refused(error.into()),
+        }
+    }
+}
+
 impl Link {
     /// The first one of a client: tries for [`FIRST_CONNECT`].
     pub(super) async fn first(connector: &Connector) -> Result<Self, Error> {
@@ -62,10 +71,7 @@ impl Link {
 
     /// Connects and says hello. Tries once.
     pub(super) async fn open(connector: &Connector) -> Result<Self, OpenError> {
-        let channel = connector
-            .control()
-            .await
-            .map_err(|error| OpenError::NoBroker(error.to_string()))?;
+        let channel = connector.control().await?;
         let mut tasks = TasksClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -97,7 +103,10 @@ impl Link {
         };
         match timeout(HANDSHAKE, welcoming).await {
             Ok(Ok(link)) => Ok(link),
-            Ok(Err(status)) => Err(from_status(connector, status)),
+            Ok(Err(status)) => Err(match connector.trouble() {
+                Some(trouble) => trouble.into(),
+                None => from_status(connector, status),
+            }),
             Err(_) => Err(OpenError::NoBroker(silent(connector))),
         }
     }

@@ -6,6 +6,7 @@ use asynq_proto::{reasons, v1};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::auth::Denied;
 use crate::broker::{End, Error};
 
 /// The code and the reason of an error.
@@ -46,6 +47,19 @@ impl From<Error> for Status {
 impl From<End> for Status {
     fn from(end: End) -> Self {
         Error::from(end).into()
+    }
+}
+
+/// Refused before any handler.
+impl From<Denied> for Status {
+    fn from(denied: Denied) -> Self {
+        let (code, reason) = match &denied {
+            Denied::Missing => (Code::Unauthenticated, reasons::TOKEN_MISSING),
+            Denied::Unknown | Denied::Revoked => (Code::Unauthenticated, reasons::TOKEN_UNKNOWN),
+            Denied::Role { .. } | Denied::NoPolicy(_) => (Code::PermissionDenied, reasons::ROLE_MISSING),
+        };
+        let details = ErrorDetails::with_error_info(reason, reasons::DOMAIN, []);
+        Self::with_error_details(code, denied.to_string(), details)
     }
 }
 

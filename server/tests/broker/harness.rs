@@ -15,7 +15,7 @@ use asynq_proto::v1::workers_client::WorkersClient;
 use asynq_proto::v1::{self, answer::Of};
 use asynqd::clock::{Clock, SystemClock};
 use asynqd::limits::DRAIN_TIMEOUT;
-use asynqd::{Backing, Server, ServerError, TcpIncoming};
+use asynqd::{Access, Backing, Server, ServerError, TcpIncoming};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
@@ -52,9 +52,18 @@ impl Broker {
     }
 
     pub(crate) async fn with(backing: Backing, clock: Arc<dyn Clock>, drain: Duration) -> Self {
+        Self::serving(Server::open(backing, clock).await.unwrap().drain_timeout(drain)).await
+    }
+
+    /// One that does not let everybody in.
+    pub(crate) async fn secured(access: Access) -> Self {
+        let server = Server::open(Backing::memory(), Arc::new(SystemClock::new())).await;
+        Self::serving(server.unwrap().access(access).drain_timeout(DRAIN_TIMEOUT)).await
+    }
+
+    async fn serving(server: Server) -> Self {
         let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = incoming.address().unwrap();
-        let server = Server::open(backing, clock).await.unwrap().drain_timeout(drain);
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(server.serve(incoming.connections(), shutdown.clone()));
         Self {
@@ -62,6 +71,10 @@ impl Broker {
             shutdown,
             serving,
         }
+    }
+
+    pub(crate) fn https(&self) -> String {
+        format!("https://{}", self.address)
     }
 
     pub(crate) async fn channel(&self) -> Channel {

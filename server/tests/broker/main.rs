@@ -1,6 +1,7 @@
 //! A whole broker in this process, driven by plain gRPC clients over TCP.
 
 mod callers;
+mod certs;
 mod harness;
 mod hostile;
 mod listing;
@@ -13,4 +14,6 @@ mod stores;
 mod streaming;
 mod streams;
 mod streams_bad;
+mod tls;
+mod tokens;
 mod workers;

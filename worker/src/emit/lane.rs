@@ -1,6 +1,7 @@
 //! The way of one stream to the broker: frames up, credit and the last word
 //! down, by `Workers.Emit` on the thread of the data connection.
 
+use asynq_proto::Wire;
 use asynq_proto::v1::workers_client::WorkersClient;
 use asynq_proto::v1::{Credit, EmitControl, EmitFrame};
 use futures_util::StreamExt;
@@ -8,7 +9,6 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
-use tonic::transport::Channel;
 
 use super::{Reader, raise};
 use crate::context::Context;
@@ -47,7 +47,7 @@ impl Lane {
 }
 
 async fn talk(
-    mut client: WorkersClient<Channel>,
+    mut client: WorkersClient<Wire>,
     context: Context,
     hello: EmitFrame,
     outgoing: mpsc::Receiver<EmitFrame>,

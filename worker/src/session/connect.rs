@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use asynq_proto::ConnectError;
 use asynq_proto::v1::{WorkHello, WorkReply, WorkRequest, WorkWelcome};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -13,6 +14,7 @@ use tonic::{Code, Status, Streaming};
 use super::transfer::Transfer;
 use super::{Ended, Session};
 use crate::data;
+use crate::error::RunError;
 use crate::lease::{Lease, since_boot};
 use crate::limits::WELCOME;
 
@@ -57,7 +59,7 @@ impl BrokerClock {
 pub(super) enum NoLink {
     Ended(Ended),
     /// For good.
-    Refused(String),
+    Refused(RunError),
     /// Perhaps next time.
     Failed(String),
 }
@@ -73,7 +75,7 @@ impl Session {
     pub(super) async fn connect(&mut self) -> Result<Link, NoLink> {
         let connector = self.config.connector.clone();
         let channel = self.meanwhile(async move { connector.control().await }).await?;
-        let channel = channel.map_err(|error| NoLink::Failed(error.to_string()))?;
+        let channel = channel.map_err(|error| self.no_connection(&error))?;
 
         let fences = self.fences;
         let hello_sent = since_boot();
@@ -95,7 +97,10 @@ impl Session {
         };
         let greeted: Result<Result<_, Status>, _> = self.meanwhile(timeout(WELCOME, greeting)).await?;
         let greeted = greeted.map_err(|_| NoLink::Failed(format!("no welcome within {WELCOME:?}")))?;
-        let (requests, replies, mut first) = greeted.map_err(|status| self.no_welcome(&status))?;
+        let (requests, replies, mut first) = greeted.map_err(|status| match self.config.connector.trouble() {
+            Some(trouble) => self.no_connection(&trouble),
+            None => self.no_welcome(&status),
+        })?;
         let welcome = first
             .welcome
             .take()
@@ -144,6 +149,21 @@ impl Session {
         }
     }
 
+    /// What is wrong with certificates has to be set right by somebody, unless
+    /// it was right before: then that is under way.
+    fn no_connection(&self, error: &ConnectError) -> NoLink {
+        match error {
+            ConnectError::Tls { problem, .. } if self.ready.is_some() => {
+                let message = error.to_string();
+                NoLink::Refused(match problem.is_by_broker() {
+                    true => RunError::Refused { message },
+                    false => RunError::Tls { message },
+                })
+            }
+            _ => NoLink::Failed(error.to_string()),
+        }
+    }
+
     /// A worker that was welcome once is so again: then only a broker in
     /// trouble says otherwise.
     fn no_welcome(&self, status: &Status) -> NoLink {
@@ -151,7 +171,9 @@ impl Session {
             Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented
                 if self.ready.is_some() =>
             {
-                NoLink::Refused(status.message().into())
+                NoLink::Refused(RunError::Refused {
+                    message: status.message().into(),
+                })
             }
             _ => NoLink::Failed(format!("{:?}: {}", status.code(), status.message())),
         }

@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use asynq_proto::limits::MAX_BATCH_OPS;
 use asynq_proto::v1::workers_client::WorkersClient;
-use asynq_proto::{Backoff, Connector, v1};
+use asynq_proto::{Backoff, Connector, Wire, v1};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
-use tonic::transport::Channel;
 
 use crate::error::RunError;
 use crate::lease::{Lease, since_boot};
@@ -37,7 +36,7 @@ pub(crate) enum Mode {
 pub(crate) struct SessionConfig {
     pub(crate) connector: Connector,
     /// For values too large for the session.
-    pub(crate) data: WorkersClient<Channel>,
+    pub(crate) data: WorkersClient<Wire>,
     pub(crate) name: String,
     pub(crate) slots: u32,
     pub(crate) tasks: Vec<v1::TaskDeclaration>,
@@ -134,7 +133,7 @@ impl Session {
                     }
                 }
                 Err(NoLink::Ended(Ended)) => break,
-                Err(NoLink::Refused(message)) => return Err(RunError::Refused { message }),
+                Err(NoLink::Refused(error)) => return Err(error),
                 Err(NoLink::Failed(why)) => why,
             };
             if std::mem::take(&mut reachable) {

@@ -2,8 +2,7 @@
 
 use asynq_proto::v1::workers_client::WorkersClient;
 use asynq_proto::v1::{Completion, FetchPayloadRequest, RunAck};
-use asynq_proto::{Backoff, Payload};
-use tonic::transport::Channel;
+use asynq_proto::{Backoff, Payload, Wire};
 use tonic::{Code, Status};
 
 use crate::context::LeaseToken;
@@ -21,7 +20,7 @@ pub(crate) enum Transfer {
     Refused(LeaseToken, Status),
 }
 
-pub(crate) async fn fetch(mut client: WorkersClient<Channel>, token: LeaseToken) -> Transfer {
+pub(crate) async fn fetch(mut client: WorkersClient<Wire>, token: LeaseToken) -> Transfer {
     let mut backoff = Backoff::reconnect();
     loop {
         let request = FetchPayloadRequest {
@@ -35,7 +34,7 @@ pub(crate) async fn fetch(mut client: WorkersClient<Channel>, token: LeaseToken)
     }
 }
 
-pub(crate) async fn deliver(mut client: WorkersClient<Channel>, token: LeaseToken, result: Payload) -> Transfer {
+pub(crate) async fn deliver(mut client: WorkersClient<Wire>, token: LeaseToken, result: Payload) -> Transfer {
     let mut backoff = Backoff::reconnect();
     loop {
         let completion = Completion {

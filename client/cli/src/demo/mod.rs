@@ -2,7 +2,7 @@
 
 mod mandelbrot;
 
-use crate::failure::Failure;
+use crate::{connect::Broker, failure::Failure};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -10,7 +10,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    pub(crate) async fn run(self, broker: &str) -> Result<(), Failure> {
+    pub(crate) async fn run(self, broker: &Broker) -> Result<(), Failure> {
         let Self::Mandelbrot(args) = self;
         args.run(broker).await
     }

@@ -2,7 +2,12 @@
 
 use asynq_client::{CancelOutcome, TaskId};
 
-use crate::{cli::Format, connect::connect, failure::Failure, json, output};
+use crate::{
+    cli::Format,
+    connect::{Broker, connect},
+    failure::Failure,
+    json, output,
+};
 
 /// Cancel tasks: those that wait will not start, those that run are stopped.
 #[derive(Debug, clap::Args)]
@@ -18,7 +23,7 @@ pub(crate) struct Args {
 
 impl Args {
     /// Goes through all of them; the first that cannot be cancelled gives the exit code.
-    pub(crate) async fn run(self, broker: &str) -> Result<(), Failure> {
+    pub(crate) async fn run(self, broker: &Broker) -> Result<(), Failure> {
         let client = connect(broker, None).await?.client;
         let mut first_failure = None;
         for id in self.ids {

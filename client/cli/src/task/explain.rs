@@ -2,7 +2,12 @@
 
 use asynq_client::TaskId;
 
-use crate::{cli::Format, connect::connect, failure::Failure, json, output};
+use crate::{
+    cli::Format,
+    connect::{Broker, connect},
+    failure::Failure,
+    json, output,
+};
 
 /// Say why a task is where it is, and what it waits for.
 #[derive(Debug, clap::Args)]
@@ -16,7 +21,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    pub(crate) async fn run(self, broker: &str) -> Result<(), Failure> {
+    pub(crate) async fn run(self, broker: &Broker) -> Result<(), Failure> {
         let explanation = connect(broker, None).await?.client.explain(self.id).await?;
         if self.output == Format::Json {
             return output::json(&json::Explanation::from(explanation));

@@ -10,7 +10,7 @@ use asynq_proto::{
 
 use crate::{
     cli::Format,
-    connect::connect,
+    connect::{Broker, connect},
     failure::{Failure, note},
     json, output,
     time::{brief, instant},
@@ -74,7 +74,7 @@ fn since(text: &str) -> Result<Since, &'static str> {
 }
 
 impl Args {
-    pub(crate) async fn run(self, broker: &str) -> Result<(), Failure> {
+    pub(crate) async fn run(self, broker: &Broker) -> Result<(), Failure> {
         let format = self.output;
         let client = connect(broker, None).await?.client;
         let page = self.listing(&client).await?;

@@ -6,7 +6,7 @@ mod ls;
 mod show;
 mod wait;
 
-use crate::failure::Failure;
+use crate::{connect::Broker, failure::Failure};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -18,7 +18,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    pub(crate) async fn run(self, broker: &str) -> Result<(), Failure> {
+    pub(crate) async fn run(self, broker: &Broker) -> Result<(), Failure> {
         match self {
             Self::Ls(args) => args.run(broker).await,
             Self::Show(args) => args.run(broker).await,

@@ -2,7 +2,13 @@
 
 use asynq_client::{TaskId, TaskInfo};
 
-use crate::{cli::Format, connect::connect, failure::Failure, json, output, time::rfc3339};
+use crate::{
+    cli::Format,
+    connect::{Broker, connect},
+    failure::Failure,
+    json, output,
+    time::rfc3339,
+};
 
 /// Print everything about a task but its values.
 #[derive(Debug, clap::Args)]
@@ -18,7 +24,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    pub(crate) async fn run(self, broker: &str) -> Result<(), Failure> {
+    pub(crate) async fn run(self, broker: &Broker) -> Result<(), Failure> {
         let task = connect(broker, None).await?.client.show(self.id).await?;
         match self.output {
             Format::Json => output::json(&json::Task::from(task)),

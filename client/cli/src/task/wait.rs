@@ -6,7 +6,12 @@ use asynq_client::TaskId;
 use asynq_proto::duration;
 use tokio::signal::ctrl_c;
 
-use crate::{cli::Format, connect::connect, failure::Failure, report};
+use crate::{
+    cli::Format,
+    connect::{Broker, connect},
+    failure::Failure,
+    report,
+};
 
 /// Wait for a task to end; print and exit as `asynq call` does.
 ///
@@ -25,7 +30,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    pub(crate) async fn run(self, broker: &str) -> Result<(), Failure> {
+    pub(crate) async fn run(self, broker: &Broker) -> Result<(), Failure> {
         let connected = connect(broker, self.wait).await?;
         let handle = connected.client.handle_raw(self.id);
         let waiting = async {

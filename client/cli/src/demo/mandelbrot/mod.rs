@@ -14,7 +14,7 @@ use self::{
     view::{View, center, zoom},
 };
 use crate::{
-    connect::connect,
+    connect::{Broker, connect},
     failure::Failure,
     output,
     progress::Progress,
@@ -56,7 +56,7 @@ Examples:
   asynq demo mandelbrot -o elephants.png --center 0.2925,0.0149 --zoom 600 --size 3000";
 
 impl Args {
-    pub(crate) async fn run(self, broker: &str) -> Result<(), Failure> {
+    pub(crate) async fn run(self, broker: &Broker) -> Result<(), Failure> {
         let view = View::new(self.size, self.center, self.zoom, self.max_iter);
         // A file that cannot be written is worth knowing before the work.
         let mut picture = Picture::create(&self.output, &view)?;
