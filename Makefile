@@ -22,8 +22,9 @@ test: tools ## Run every test, then lint
 	@$(MAKE) --no-print-directory lint
 
 # Prints what it did and what became of it.
-torture: tools ## Kill the broker with 100,000 tasks queued, five times, and count what is lost
+torture: tools ## Kill the broker with 100,000 tasks queued, five times; run 100,000 seeds of the simulator
 	cargo build --locked --workspace --bins
+	ASYNQ_SIM_SEEDS=100000 cargo test --locked -p asynq-tests --test sim tiers::seeds_are_clean -- --exact --nocapture
 	ASYNQ_TORTURE=1 cargo test --locked -p asynq-tests --test it kill:: -- --nocapture --test-threads 1
 
 bench: tools ## Measure throughput, latency and CPU beside a plain gRPC call (ROUNDS=7)
