@@ -1,10 +1,12 @@
-//! A cluster of real processes to test asynq with: the harness of `it/`.
+//! A cluster of real processes to test asynq with, the harness of `it/`; and the
+//! checker of what was seen to happen, for `it/` and `sim/`.
 //!
 //! Nothing here builds anything: the programs must be there already. `make test`
 //! sees to that; by hand it is `cargo build --workspace --bins`.
 
 mod broker;
 mod cluster;
+pub mod history;
 mod process;
 mod programs;
 mod proxy;

@@ -47,6 +47,9 @@ pub struct Core {
     pub(crate) timers: Timers,
     /// Grants that get a durable claim if they still run by then.
     pub(crate) claims: VecDeque<(Timestamp, TaskKey, LeaseToken)>,
+    /// Tasks before this place were there before a restart, and may be run by
+    /// somebody who has yet to come back; 0 once nobody is waited for.
+    pub(crate) recovering_below: Seq,
     /// Tasks held back after a restart; some may have moved on since.
     pub(crate) recovering: Vec<TaskKey>,
     /// Runs found at a restart, before their sessions are.
@@ -83,6 +86,7 @@ impl Core {
             sched: Scheduler::new(),
             timers: Timers::default(),
             claims: VecDeque::new(),
+            recovering_below: Seq(0),
             recovering: Vec::new(),
             restored_runs: Vec::new(),
             orphaned: Vec::new(),
@@ -136,10 +140,8 @@ impl Core {
                 Timer::ResumeGrace => self.end_recovery(),
                 Timer::Lease(session) => self.on_lease_timer(now, session, out),
                 Timer::ResetGrace(session) => self.on_reset_grace(now, session, out),
-                Timer::Due(key) => {
-                    // `change` disarms the timer that has just gone off: no harm.
-                    self.change(key, Trigger::Due, |task| task.state = Live::Ready);
-                }
+                // `change` disarms the timer that has just gone off: no harm.
+                Timer::Due(key) => self.come_due(key),
                 Timer::Expire(key) => self.on_expire(now, key, out),
                 Timer::Timeout(key) => self.on_timeout(key, out),
             }

@@ -113,6 +113,7 @@ impl Core {
         self.epoch = epoch;
         self.previous = previous;
         self.next_seq = next_seq.max(Seq(1));
+        self.recovering_below = self.next_seq;
         for ((queue, state), count) in finished {
             *self.queue_mut(&queue).entry(state).or_default() += count;
         }
@@ -150,8 +151,20 @@ impl Core {
         self.dispatch(now, out);
     }
 
+    /// A scheduled task's time has come. Before a restart it may have come already
+    /// and the task have been granted, unwritten: then it is held back like any that
+    /// was ready.
+    pub(crate) fn come_due(&mut self, key: TaskKey) {
+        let task = self.live(key);
+        let held_back = task.seq < self.recovering_below && task.grant.epoch < self.epoch;
+        self.change(key, Trigger::Due, |task| {
+            task.state = if held_back { Live::Recovering } else { Live::Ready };
+        });
+    }
+
     /// Recovered tasks wait no longer.
     pub(crate) fn end_recovery(&mut self) {
+        self.recovering_below = Seq(0);
         for key in std::mem::take(&mut self.recovering) {
             let recovering = |task: &Task| matches!(task.state, Live::Recovering);
             if self.tasks.get(key.index()).is_some_and(recovering) {

@@ -60,7 +60,8 @@ pub struct Opened {
     pub sessions: Vec<SessionRecord>,
     /// Terminal tasks still kept, by queue and state.
     pub finished: BTreeMap<(Name, StateName), u64>,
-    /// The latest time in any record, so that a clock set back is noticed.
+    /// The latest time in any record or at which the shard was opened before, so
+    /// that a clock set back is noticed.
     pub latest: Timestamp,
 }
 

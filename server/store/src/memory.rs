@@ -75,7 +75,7 @@ impl Store for MemoryStore {
             next_seq: shard.next_seq.max(Seq(1)),
             sessions: shard.sessions.values().cloned().collect(),
             finished,
-            latest: shard.latest,
+            latest: shard.latest.max(Timestamp::from_micros(previous.0)),
         })
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use asynq_core::{Reason, StateName, StopCause, Verdict, limits};
 
-use crate::shard::{Shard, session, spec};
+use crate::shard::{Shard, Spec, session, spec};
 
 #[test]
 fn waiting_tasks_survive_in_their_order() {
@@ -45,6 +45,35 @@ fn an_unclaimed_run_resumed_in_the_grace_goes_on_too() {
     assert_eq!(shard.durable.state(id), StateName::Ready, "a short run is not written");
     shard.restart();
     shard.connect(2, 1, &["short"]);
+    shard.quiet(); // Worker 1 may still hold it.
+    shard.resume(1, 1, &["short"], &[token]);
+    shard.quiet();
+    assert_eq!(shard.complete(1, token), Verdict::Accepted(StateName::Succeeded));
+    shard.finished();
+}
+
+/// The store knows it as scheduled still: that its time came is not written.
+#[test]
+fn nor_is_a_run_whose_task_was_scheduled_granted_again_in_the_grace() {
+    let mut shard = Shard::new();
+    shard.connect(1, 1, &["short"]);
+    let delayed = Spec {
+        start_at: Some(shard.now + Duration::from_secs(1)),
+        ..spec("short")
+    };
+    let id = shard.enqueue(&delayed);
+    shard.advance(Duration::from_secs(1));
+    let token = shard.assigned().token;
+    assert_eq!(
+        shard.durable.state(id),
+        StateName::Scheduled,
+        "a short run is not written"
+    );
+    // Its time comes a second time, by a clock that was set back meanwhile.
+    shard.now = shard.now - Duration::from_millis(500);
+    shard.restart();
+    shard.connect(2, 1, &["short"]);
+    shard.advance(Duration::from_secs(1));
     shard.quiet(); // Worker 1 may still hold it.
     shard.resume(1, 1, &["short"], &[token]);
     shard.quiet();

@@ -39,6 +39,7 @@ macro_rules! conformance {
             records::large_values_come_back records::dead_tasks_keep_their_arguments
             records::a_task_may_pass_in_one_batch records::a_second_life_forgets_the_end
             owners::a_fresh_shard_is_empty owners::a_newer_owner_deposes owners::epochs_rise_whatever_the_clock_says
+            owners::a_clock_set_back_is_noticed
             owners::a_batch_is_all_or_nothing owners::batches_follow_one_another owners::an_open_finds_all
             owners::places_are_never_given_twice owners::sessions_are_kept_until_closed
             owners::readers_see_what_was_committed

@@ -58,6 +58,15 @@ pub fn epochs_rise_whatever_the_clock_says(fresh: Fresh<'_>) {
     assert_eq!(Owner::open(shard.as_ref(), later).epoch(), Epoch(later.as_micros()));
 }
 
+/// A clock set back is noticed even where nothing was written since: what is
+/// written by it would be past its time once the clock is right again.
+pub fn a_clock_set_back_is_noticed(fresh: Fresh<'_>) {
+    let shard = fresh();
+    let first = Owner::open(shard.as_ref(), START);
+    let second = Owner::open(shard.as_ref(), START - Duration::from_hours(24));
+    assert_eq!(second.opened.latest.as_micros(), first.epoch().0);
+}
+
 /// A batch that cannot be applied leaves nothing.
 pub fn a_batch_is_all_or_nothing(fresh: Fresh<'_>) {
     let shard = fresh();

@@ -170,7 +170,7 @@ pub(super) fn scan(
         next_seq: meta.next_seq,
         sessions,
         finished: name_counts(&snapshot, &finished)?,
-        latest: meta.latest,
+        latest: meta.latest.max(Timestamp::from_micros(previous.0)),
     };
     Ok((opened, index))
 }

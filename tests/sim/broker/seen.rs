@@ -1,0 +1,68 @@
+//! What the broker's side puts on record.
+
+use asynq_core::{Change, Finished, LeaseToken, State};
+use asynq_tests::history::{Asker, End, Record};
+
+use super::process::Process;
+use crate::dice::fingerprint;
+use crate::env::Env;
+use crate::net::ConnId;
+
+impl Process {
+    /// What is left where nothing should be in the end.
+    pub(super) fn record_leftovers(&self, env: &mut Env) {
+        let busy: u32 = self.core.workers().iter().map(|worker| worker.busy).sum();
+        let places = [
+            ("slots taken", u64::from(busy)),
+            ("requests without an answer", self.requests.len() as u64),
+            ("lookups", self.resolving.len() as u64),
+            ("streams", self.streams.len() as u64),
+            ("runs whose arguments are read", self.sessions.reading.len() as u64),
+            ("verdicts waited for", self.sessions.expected.len() as u64),
+            ("waits", self.waiters.len() as u64),
+            ("arguments in memory", self.arguments.len() as u64),
+        ];
+        for (place, count) in places {
+            env.record(Record::Left { place, count });
+        }
+    }
+}
+
+/// Puts on record what durable changes say of sessions, and of who holds which run.
+pub(super) fn record_claims(changes: Vec<Change>, env: &mut Env) {
+    for change in changes {
+        let record = match change {
+            Change::Insert { record, .. } | Change::Update { record, .. } => record,
+            Change::SessionOpened(session) => {
+                env.record(Record::Known(session.id));
+                continue;
+            }
+            Change::SessionClosed(session) => {
+                env.record(Record::Forgotten(session));
+                continue;
+            }
+            Change::Finish { .. } => continue,
+        };
+        let token = LeaseToken {
+            task: record.id,
+            grant: record.grant,
+        };
+        env.record(match record.state {
+            State::Running(run) | State::Stopping(run, _) => Record::Claimed(token, run.session),
+            _ => Record::GivenUp(record.id),
+        });
+    }
+}
+
+/// Who asks over a connection.
+pub(super) fn asker(id: ConnId) -> Asker {
+    Asker(id.0)
+}
+
+/// The end as histories have it.
+pub(crate) fn end_of(finished: &Finished) -> End {
+    End {
+        state: finished.outcome.state_name(),
+        value: finished.result.as_ref().map(|result| fingerprint(&result.data)),
+    }
+}

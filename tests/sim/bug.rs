@@ -1,0 +1,48 @@
+//! Bugs that can be planted: each falsifies a wrapper around the core or the
+//! store, a worker or a caller, and each must be found.
+
+/// A bug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Bug {
+    /// Answers go out before what they say is durable.
+    AnswersBeforeCommit,
+    /// The disk says a batch is durable before it is.
+    DiskLies,
+    /// Claims are not written.
+    ClaimsNotWritten,
+    /// Sessions are forgotten at a restart.
+    SessionsForgotten,
+    /// Every incarnation has the same epoch.
+    EpochStands,
+    /// A wall clock that was set back is taken at its word.
+    ClockNotClamped,
+    /// Heartbeats are acknowledged, and the core does not hear of them.
+    HeartbeatsUnheard,
+    /// A completion is taken for the current run, whatever its token says.
+    TokenIgnored,
+    /// A worker goes on after its lease.
+    NoFence,
+    /// A worker forgets outcomes when its connection breaks.
+    OutcomesForgotten,
+    /// A worker that was told to stop says nothing when it has.
+    SilentStop,
+    /// A caller vouches for a first send each time it sends.
+    AlwaysFirstSend,
+    /// A first send is taken from a connection that its caller has given up: the
+    /// gap that docs/adr/0003 knows. The simulated network closes it otherwise.
+    LateFirstSend,
+    /// Credit counts twice.
+    CreditDoubled,
+    /// Items are handed on twice, now and then.
+    ItemsTwice,
+    /// A reader that has gone is not noticed.
+    ReaderForgotten,
+    /// One who waits is not told of an end that was looked up.
+    WaiterForgotten,
+    /// Everybody who waits is told twice.
+    ToldTwice,
+    /// A result is told to whoever waits for another task.
+    ResultsMixedUp,
+    /// Unknown ids are not looked up in the store.
+    NoLookup,
+}

@@ -1,0 +1,166 @@
+//! What travels between the broker and its peers: the wire's messages, without
+//! their bytes.
+
+use std::sync::Arc;
+
+use asynq_core::{
+    Assignment, ConsumerId, Credit, Failure, Finished, Hello, ItemBatch, LeaseToken, Payload, Refusal, SessionId,
+    StateName, StopCause, TaskId, TaskSpec, Timestamp, Verdict,
+};
+
+/// To the broker.
+#[derive(Debug, Clone)]
+pub(crate) enum Up {
+    /// A caller's session begins.
+    Greet,
+    /// Operations of a caller's session.
+    Asks(Vec<Ask>),
+    /// A stream is wanted; the only message of its connection.
+    Iterate(Box<TaskSpec>, Reading),
+    /// A worker's session begins, or is resumed.
+    Hello {
+        /// The session is the one to resume, if `resume`.
+        hello: Box<Hello>,
+        resume: bool,
+    },
+    /// One message of a worker's session.
+    Work(Work),
+    /// The first of an Emit connection.
+    EmitOpened(SessionId, LeaseToken),
+    /// The others.
+    Emit(Emission),
+    /// A result too large for the session.
+    CompleteLarge(LeaseToken, Payload),
+    /// Arguments too large for the session are wanted.
+    Fetch(LeaseToken),
+    /// Nothing more comes; `true` if the peer said so and still listens.
+    End(bool),
+}
+
+impl Up {
+    /// Whether a caller vouches in it for an id that was never sent before.
+    pub(crate) fn vouches(&self) -> bool {
+        let vouches = |ask: &Ask| matches!(ask.op, Op::Enqueue { first_send: true, .. });
+        matches!(self, Self::Asks(asks) if asks.iter().any(vouches))
+    }
+}
+
+/// What a worker's message says.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Work {
+    pub(crate) heartbeat: Option<u64>,
+    pub(crate) reports: Vec<(LeaseToken, Report)>,
+    pub(crate) draining: bool,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone)]
+pub(crate) enum Report {
+    Completed(Payload),
+    Failed(Failure),
+    Released,
+    Ended,
+}
+
+/// What a run says of its items.
+#[derive(Debug, Clone)]
+pub(crate) enum Emission {
+    Items(ItemBatch),
+    Blocked(Credit),
+    End(u64),
+    Failed(Failure),
+}
+
+/// How a stream is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reading {
+    pub(crate) consumer: ConsumerId,
+    pub(crate) credit: Credit,
+    pub(crate) auto_ack: bool,
+}
+
+/// An operation with the number its answer will carry.
+#[derive(Debug, Clone)]
+pub(crate) struct Ask {
+    pub(crate) call: u64,
+    pub(crate) op: Op,
+}
+
+/// What a caller asks.
+#[derive(Debug, Clone)]
+pub(crate) enum Op {
+    Enqueue {
+        spec: Box<TaskSpec>,
+        first_send: bool,
+        wait: bool,
+    },
+    Iterate(Box<TaskSpec>, Reading),
+    Wait(TaskId),
+    Cancel(TaskId),
+    Show(TaskId),
+    Forget(u64),
+    Flow(TaskId, ConsumerId, Credit),
+    Stop(TaskId, ConsumerId),
+}
+
+impl Op {
+    /// The task it is about, unless it is answered by nobody.
+    pub(crate) fn task(&self) -> Option<TaskId> {
+        match self {
+            Self::Enqueue { spec, .. } | Self::Iterate(spec, _) => Some(spec.id),
+            Self::Wait(id) | Self::Cancel(id) | Self::Show(id) | Self::Stop(id, _) => Some(*id),
+            Self::Forget(_) | Self::Flow(..) => None,
+        }
+    }
+}
+
+/// To a caller or a worker.
+#[derive(Debug, Clone)]
+pub(crate) enum Down {
+    /// A caller's session has begun; the broker's clock reads this.
+    Welcome(Timestamp),
+    /// An answer; `true` if nothing more follows.
+    Answer(u64, Answer, bool),
+    /// Items of a stream.
+    Items(ItemBatch),
+    /// Its end, after that many items.
+    StreamEnd(u64, Arc<Finished>),
+    /// A worker's session has begun.
+    WorkerWelcome(SessionId),
+    HeartbeatAck(u64),
+    /// Without arguments where they are to be fetched.
+    Assign(Box<Assignment>, Option<Payload>),
+    Stop(LeaseToken, StopCause),
+    Ack(LeaseToken, Verdict),
+    /// Credit, on an Emit connection.
+    Credit(Credit),
+    /// The last word on an Emit connection, or on a large result.
+    Verdict(Verdict),
+    /// Arguments, or none for a run that is not current.
+    Arguments(Option<Payload>),
+    /// Nothing more comes.
+    End,
+}
+
+/// An answer to a caller.
+#[derive(Debug, Clone)]
+pub(crate) enum Answer {
+    Enqueued(TaskId),
+    Finished(Arc<Finished>),
+    /// The state the task is in now.
+    Cancelled(TaskId, StateName),
+    Shown,
+    Refused(Refused),
+}
+
+/// Why something was not done.
+#[derive(Debug, Clone)]
+pub(crate) enum Refused {
+    ByCore(Refusal),
+    ResultExpired,
+    StreamOver,
+}
+
+/// Payloads of more bytes travel on connections of their own. Far fewer than the
+/// real limit, so that the simulator need not make large ones.
+pub(crate) const INLINE_BYTES: usize = 64;

@@ -1,0 +1,74 @@
+//! Bugs that are planted, one at a time: each must be found within the quick
+//! tier's seeds, and by a rule that names it.
+
+use std::time::Duration;
+
+use asynq_tests::history::Rule;
+
+use crate::bug::Bug;
+use crate::plan::{Fault, Plan};
+use crate::run::run;
+use crate::tiers::QUICK;
+
+/// What the seed makes of the world. A fence is missed only where a worker is away
+/// for a whole lease after a restart of the broker, which is seldom: its seeds have
+/// no other faults, and are calm enough for a lease to pass.
+fn plan(bug: Bug, seed: u64) -> Plan {
+    let plan = Plan::of(seed);
+    if bug != Bug::NoFence {
+        return plan;
+    }
+    Plan {
+        faults: vec![Fault::Partition, Fault::BrokerCrash],
+        trouble: Duration::from_secs(150),
+        calm: Duration::from_secs(25),
+        tasks: 6,
+        ..plan
+    }
+}
+
+/// Looks for the first seed that shows the bug; it must break one of the rules.
+#[track_caller]
+fn is_found(bug: Bug, by: &[Rule]) {
+    let shows = |seed| Some((seed, run(&plan(bug, seed), Some(bug), false).problem?));
+    let Some((seed, problem)) = (0..QUICK).find_map(shows) else {
+        panic!("{bug:?} was not found in {QUICK} seeds");
+    };
+    let named = problem.rule().is_some_and(|rule| by.contains(&rule));
+    assert!(named, "seed {seed} shows {bug:?} as another thing: {problem}");
+    println!("found by seed {seed}: {problem}");
+}
+
+/// One test for each bug, with the rules that may name it: most show in more than
+/// one way.
+macro_rules! planted {
+    ($($name:ident: $bug:ident breaks $($rule:ident)+;)*) => {
+        $(#[test]
+        fn $name() {
+            is_found(Bug::$bug, &[$(Rule::$rule),+]);
+        })*
+    };
+}
+
+planted! {
+    answers_before_commit: AnswersBeforeCommit breaks Lost SecondEnd GrantAfterEnd CancelLost;
+    a_disk_that_lies: DiskLies breaks Lost SecondEnd GrantAfterEnd CancelLost ClaimLost RunAgain;
+    claims_that_are_not_written: ClaimsNotWritten breaks ClaimLost Differs;
+    sessions_that_are_forgotten: SessionsForgotten breaks ClaimLost RunAgain Leak;
+    an_epoch_that_stands: EpochStands breaks TokensFall SecondEnd Stale;
+    a_clock_that_is_not_clamped: ClockNotClamped breaks Lost GrantAfterEnd Stuck;
+    heartbeats_nobody_hears: HeartbeatsUnheard breaks Overlap;
+    a_token_that_is_ignored: TokenIgnored breaks Stale SecondEnd WrongResult;
+    a_worker_without_a_fence: NoFence breaks Overlap;
+    outcomes_that_are_forgotten: OutcomesForgotten breaks Stuck;
+    a_silent_stop: SilentStop breaks Stuck;
+    every_send_a_first_send: AlwaysFirstSend breaks GrantAfterEnd SecondEnd TwoInOne;
+    a_first_send_that_comes_late: LateFirstSend breaks GrantAfterEnd SecondEnd;
+    credit_that_counts_twice: CreditDoubled breaks Overrun;
+    items_handed_on_twice: ItemsTwice breaks StreamOrder;
+    a_reader_that_is_forgotten: ReaderForgotten breaks Stuck Leak;
+    a_waiter_that_is_forgotten: WaiterForgotten breaks Answers;
+    an_end_told_twice: ToldTwice breaks Answers;
+    results_that_are_mixed_up: ResultsMixedUp breaks WrongResult SecondEnd CancelLost GrantAfterEnd;
+    ids_that_are_not_looked_up: NoLookup breaks GrantAfterEnd Lost TwoInOne;
+}

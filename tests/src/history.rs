@@ -1,0 +1,305 @@
+//! The one history checker: what was seen to happen, and the rules it must obey.
+//!
+//! A [`History`] is a plain list of what callers, workers and the broker saw, in
+//! order. [`History::check`] knows nothing of who wrote it: the simulator does,
+//! and process tests can. What was not seen is not judged, so a history that
+//! holds only what callers saw is checked for what callers may rely on.
+
+mod answers;
+mod leases;
+mod streams;
+mod tasks;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::time::Duration;
+
+use asynq_core::{Epoch, Grant, LeaseToken, SessionId, StateName, TaskId};
+
+/// One thing somebody saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// When, from the beginning of the history.
+    pub at: Duration,
+    /// What.
+    pub what: Record,
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// The terminal state.
+    pub state: StateName,
+    /// A fingerprint of the result, where there is one and it was seen.
+    pub value: Option<u64>,
+}
+
+/// What can be seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// A caller sends an enqueue: from now on the task may exist.
+    Asked(TaskId),
+    /// A caller was told that the task is accepted, which it asked for in these
+    /// words (their fingerprint).
+    Acknowledged(TaskId, u64),
+    /// A caller was told that the task, which runs, is being cancelled.
+    Cancelling(TaskId),
+    /// A caller was told how the task ended.
+    Told(TaskId, End),
+    /// A caller was told that there is no such task.
+    Missing(TaskId),
+    /// The broker serves, under this epoch.
+    Opened(Epoch),
+    /// The broker made a grant.
+    Granted(LeaseToken, SessionId),
+    /// The broker has a durable claim of the run.
+    Claimed(LeaseToken, SessionId),
+    /// The broker knows the session durably.
+    Known(SessionId),
+    /// It has durably forgotten it.
+    Forgotten(SessionId),
+    /// The broker durably remembers the task, and no run of it.
+    GivenUp(TaskId),
+    /// A worker resumed its session with these runs.
+    Resumed(SessionId, Vec<LeaseToken>),
+    /// The broker ended a session because its lease was over.
+    LeaseOver(SessionId),
+    /// The broker told a worker that its message about a run is accepted, and
+    /// what state the task is in now.
+    Accepted(LeaseToken, StateName),
+    /// The broker made the end of a task known: it is durable.
+    Ended(TaskId, End),
+    /// A worker began a run.
+    Began(LeaseToken, SessionId),
+    /// A run is no more, however it went.
+    Quit(LeaseToken),
+    /// A run returned a value with this fingerprint.
+    Returned(LeaseToken, u64),
+    /// A worker's process was stopped, or was slow, for longer than it can
+    /// notice: no lease can see that.
+    Stalled(SessionId),
+    /// A reader has room up to these totals.
+    Credit {
+        /// Of which task.
+        task: TaskId,
+        /// Items, from the beginning.
+        items: u64,
+        /// Bytes, from the beginning.
+        bytes: u64,
+    },
+    /// A worker sent an item.
+    Sent {
+        /// From which run.
+        token: LeaseToken,
+        /// Its index.
+        index: u64,
+        /// Where its last byte lies among all bytes.
+        end: u64,
+        /// A fingerprint of its content.
+        value: u64,
+    },
+    /// A reader got an item.
+    Received {
+        /// Of which task.
+        task: TaskId,
+        /// Its index.
+        index: u64,
+        /// A fingerprint of its content.
+        value: u64,
+    },
+    /// A reader was told that the stream is over, whole and without an error.
+    Whole {
+        /// Of which task.
+        task: TaskId,
+        /// Items in all.
+        count: u64,
+    },
+    /// Somebody asks something that is to be answered once.
+    Question(Asker, u64),
+    /// An answer; `true` if nothing more follows.
+    Answer(Asker, u64, bool),
+    /// Nobody waits for the answer any more; one may still come.
+    Withdrawn(Asker, u64),
+    /// Nobody listens there any more.
+    Gone(Asker),
+    /// All faults are over. What is asked from now on must be done.
+    Healed,
+    /// With nothing left to write, the store remembered another thing of a task than
+    /// the broker knew.
+    Differs(TaskId),
+    /// At the end: a task the broker knows, and how it ended, if it has.
+    Found(TaskId, Option<End>),
+    /// At the end: what is left somewhere that should be empty.
+    Left {
+        /// Where.
+        place: &'static str,
+        /// How many.
+        count: u64,
+    },
+}
+
+/// Names who asks: a connection, or a caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Asker(pub u64);
+
+/// What must hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rule {
+    /// What was acknowledged is known in the end, and whoever asks is told so.
+    Lost,
+    /// Nothing exists that nobody asked for.
+    Phantom,
+    /// One id is one task.
+    TwoInOne,
+    /// A task ends once, the same for all, and by one completion at most.
+    SecondEnd,
+    /// What is being cancelled does not succeed.
+    CancelLost,
+    /// After its end was told, a task is granted no more.
+    GrantAfterEnd,
+    /// Of one task, each grant is higher than the one before.
+    TokensFall,
+    /// A completion is accepted of the newest grant only.
+    Stale,
+    /// The result told is what the accepted run returned.
+    WrongResult,
+    /// Once a silent worker's lease is over, none of its runs goes on.
+    Overlap,
+    /// A claimed run is not granted again after a restart while its session has
+    /// neither come back nor used up a whole lease.
+    ClaimLost,
+    /// Nor is any run that goes on, while its session may come back in the grace
+    /// after a restart.
+    RunAgain,
+    /// A reader gets items 0, 1, 2 … once each, and all of them by the end.
+    StreamOrder,
+    /// An item is what its run sent.
+    StreamContent,
+    /// No item is sent beyond the credit its reader gave.
+    Overrun,
+    /// The store remembers what the broker knows.
+    Differs,
+    /// After the faults every task ends.
+    Stuck,
+    /// Every question is answered once.
+    Answers,
+    /// In the end nothing is left behind.
+    Leak,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lost => "what was acknowledged is not lost",
+            Self::Phantom => "nothing exists that nobody asked for",
+            Self::TwoInOne => "one id is one task",
+            Self::SecondEnd => "a task ends once",
+            Self::CancelLost => "what is being cancelled does not succeed",
+            Self::GrantAfterEnd => "no grant after the end",
+            Self::TokensFall => "grants rise",
+            Self::Stale => "only the newest grant completes",
+            Self::WrongResult => "the result is what the accepted run returned",
+            Self::Overlap => "no run outlives the lease of a silent worker",
+            Self::ClaimLost => "a claimed run is not granted again at a restart",
+            Self::RunAgain => "no run is granted again while its session may come back",
+            Self::StreamOrder => "items come once each, in order, and all by the end",
+            Self::StreamContent => "an item is what its run sent",
+            Self::Overrun => "no item beyond the credit",
+            Self::Differs => "the store remembers what the broker knows",
+            Self::Stuck => "after the faults every task ends",
+            Self::Answers => "every question is answered once",
+            Self::Leak => "nothing is left behind",
+        })
+    }
+}
+
+/// A rule that was broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which.
+    pub rule: Rule,
+    /// By which entry, counted from 0.
+    pub entry: usize,
+    /// What was wrong.
+    pub message: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule, self.message)
+    }
+}
+
+/// What was seen, in order.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct History {
+    entries: Vec<Entry>,
+}
+
+/// One side of the rules: it looks at each entry, in order.
+trait Judge {
+    /// Takes one entry in.
+    ///
+    /// # Errors
+    /// Names the rule it breaks, and how.
+    fn see(&mut self, entry: &Entry) -> Verdict;
+
+    /// After the last entry.
+    ///
+    /// # Errors
+    /// As [`Judge::see`].
+    fn close(&mut self) -> Verdict {
+        Ok(())
+    }
+}
+
+type Verdict = Result<(), (Rule, String)>;
+
+fn broken(rule: Rule, message: impl Into<String>) -> Verdict {
+    Err((rule, message.into()))
+}
+
+impl History {
+    /// Adds what was seen at `at`.
+    pub fn push(&mut self, at: Duration, what: Record) {
+        self.entries.push(Entry { at, what });
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Holds the history against every rule.
+    ///
+    /// # Errors
+    /// The first entry that breaks one.
+    pub fn check(&self) -> Result<(), Violation> {
+        let mut judges: [Box<dyn Judge>; 4] = [
+            Box::<tasks::Tasks>::default(),
+            Box::<leases::Leases>::default(),
+            Box::<streams::Streams>::default(),
+            Box::<answers::Answers>::default(),
+        ];
+        let violation = |entry, (rule, message)| Violation { rule, entry, message };
+        for (n, entry) in self.entries.iter().enumerate() {
+            for judge in &mut judges {
+                judge.see(entry).map_err(|broken| violation(n, broken))?;
+            }
+        }
+        let last = self.entries.len().saturating_sub(1);
+        for judge in &mut judges {
+            judge.close().map_err(|broken| violation(last, broken))?;
+        }
+        Ok(())
+    }
+}
+
+/// A token, short enough to read.
+fn show(token: LeaseToken) -> String {
+    let LeaseToken { task, grant } = token;
+    let Grant { epoch, attempt } = grant;
+    format!("attempt {attempt} (epoch {}) of task {task}", epoch.0)
+}

@@ -1,0 +1,351 @@
+//! Planted histories: for each rule one that breaks it, and one that is as close
+//! to that as may be and does not.
+
+use std::time::Duration;
+
+use asynq_core::{Epoch, Grant, LeaseToken, SessionId, StateName, TaskId};
+
+use super::{Asker, End, History, Record, Rule};
+
+const TASK: TaskId = TaskId([1; 16]);
+const SESSION: SessionId = SessionId([2; 16]);
+const CALLER: Asker = Asker(3);
+
+fn token(epoch: u64, attempt: u32) -> LeaseToken {
+    let grant = Grant {
+        epoch: Epoch(epoch),
+        attempt,
+    };
+    LeaseToken { task: TASK, grant }
+}
+
+fn end(state: StateName, value: u64) -> End {
+    End {
+        state,
+        value: Some(value),
+    }
+}
+
+/// Checks entries a second apart.
+fn check(records: &[Record]) -> Option<Rule> {
+    let mut history = History::default();
+    for (second, record) in (0..).zip(records) {
+        history.push(Duration::from_secs(second), record.clone());
+    }
+    history.check().err().map(|violation| violation.rule)
+}
+
+/// What every life of [`TASK`] begins with.
+fn accepted(rest: &[Record]) -> Vec<Record> {
+    let mut records = vec![
+        Record::Opened(Epoch(5)),
+        Record::Asked(TASK),
+        Record::Acknowledged(TASK, 0),
+        Record::Granted(token(5, 1), SESSION),
+    ];
+    records.extend_from_slice(rest);
+    records
+}
+
+fn sent(index: u64, end: u64, value: u64) -> Record {
+    Record::Sent {
+        token: token(5, 1),
+        index,
+        end,
+        value,
+    }
+}
+
+fn received(index: u64, value: u64) -> Record {
+    Record::Received {
+        task: TASK,
+        index,
+        value,
+    }
+}
+
+#[test]
+fn a_good_life_breaks_no_rule() {
+    let succeeded = end(StateName::Succeeded, 7);
+    let life = accepted(&[
+        Record::Question(CALLER, 1),
+        Record::Began(token(5, 1), SESSION),
+        Record::Claimed(token(5, 1), SESSION),
+        Record::Returned(token(5, 1), 7),
+        Record::Quit(token(5, 1)),
+        Record::Accepted(token(5, 1), StateName::Succeeded),
+        Record::Ended(TASK, succeeded),
+        Record::Told(TASK, succeeded),
+        Record::Answer(CALLER, 1, false),
+        Record::Answer(CALLER, 1, true),
+        Record::Healed,
+        Record::Found(TASK, Some(succeeded)),
+        Record::Left {
+            place: "slots",
+            count: 0,
+        },
+    ]);
+    assert_eq!(check(&life), None);
+}
+
+#[test]
+fn what_was_acknowledged_and_is_not_known_is_lost() {
+    let other = TaskId([9; 16]);
+    let found_other = [Record::Asked(other), Record::Found(other, None)];
+    assert_eq!(check(&accepted(&found_other)), Some(Rule::Lost));
+    assert_eq!(check(&accepted(&[Record::Missing(TASK)])), Some(Rule::Lost));
+    // Nobody promised anything.
+    assert_eq!(check(&[Record::Asked(TASK), Record::Missing(TASK)]), None);
+    // Nobody asked the broker in the end.
+    assert_eq!(check(&accepted(&[])), None);
+}
+
+#[test]
+fn what_nobody_asked_for_is_a_phantom() {
+    for phantom in [
+        Record::Acknowledged(TASK, 0),
+        Record::Granted(token(5, 1), SESSION),
+        Record::Found(TASK, None),
+        Record::Told(TASK, end(StateName::Dead, 0)),
+    ] {
+        assert_eq!(
+            check(std::slice::from_ref(&phantom)),
+            Some(Rule::Phantom),
+            "{phantom:?}"
+        );
+    }
+}
+
+#[test]
+fn a_task_ends_once() {
+    let (succeeded, cancelled) = (end(StateName::Succeeded, 7), end(StateName::Cancelled, 7));
+    let told = |second| accepted(&[Record::Ended(TASK, succeeded), Record::Told(TASK, second)]);
+    assert_eq!(check(&told(succeeded)), None);
+    assert_eq!(
+        check(&told(End {
+            value: None,
+            ..succeeded
+        })),
+        None
+    );
+    assert_eq!(check(&told(cancelled)), Some(Rule::SecondEnd));
+    assert_eq!(check(&told(end(StateName::Succeeded, 8))), Some(Rule::SecondEnd));
+    let lives = [Record::Ended(TASK, succeeded), Record::Found(TASK, None)];
+    assert_eq!(check(&accepted(&lives)), Some(Rule::SecondEnd));
+    let twice = [
+        Record::Accepted(token(5, 1), StateName::Succeeded),
+        Record::Granted(token(5, 2), SESSION),
+        Record::Accepted(token(5, 2), StateName::Succeeded),
+    ];
+    assert_eq!(check(&accepted(&twice)), Some(Rule::SecondEnd));
+    // The acknowledgement of a completion that was sent again.
+    assert_eq!(check(&accepted(&[twice[0].clone(), twice[0].clone()])), None);
+}
+
+#[test]
+fn no_grant_follows_the_end() {
+    let again = [
+        Record::Told(TASK, end(StateName::Cancelled, 0)),
+        Record::Granted(token(5, 2), SESSION),
+    ];
+    assert_eq!(check(&accepted(&again)), Some(Rule::GrantAfterEnd));
+}
+
+#[test]
+fn grants_rise() {
+    let then = |next| check(&accepted(&[Record::Granted(next, SESSION)]));
+    assert_eq!(then(token(5, 2)), None);
+    assert_eq!(then(token(6, 1)), None);
+    assert_eq!(then(token(5, 1)), Some(Rule::TokensFall));
+    assert_eq!(then(token(4, 9)), Some(Rule::TokensFall));
+}
+
+#[test]
+fn only_the_newest_grant_completes() {
+    let completes = |middle: &[Record]| {
+        let mut rest = vec![Record::Granted(token(5, 2), SESSION)];
+        rest.extend_from_slice(middle);
+        rest.push(Record::Accepted(token(5, 1), StateName::Succeeded));
+        check(&accepted(&rest))
+    };
+    assert_eq!(completes(&[]), Some(Rule::Stale));
+    // A restart forgot that it had granted again, and took the first up.
+    assert_eq!(completes(&[Record::Opened(Epoch(6))]), None);
+    // A later incarnation does not.
+    let granted_between = [
+        Record::Opened(Epoch(6)),
+        Record::Granted(token(6, 3), SESSION),
+        Record::Opened(Epoch(7)),
+    ];
+    assert_eq!(completes(&granted_between), Some(Rule::Stale));
+    let granted_since = [Record::Opened(Epoch(6)), Record::Granted(token(6, 3), SESSION)];
+    assert_eq!(completes(&granted_since), Some(Rule::Stale));
+}
+
+#[test]
+fn the_result_is_what_the_accepted_run_returned() {
+    let told = |value, by| {
+        check(&accepted(&[
+            Record::Returned(token(5, 1), 7),
+            Record::Granted(token(5, 2), SESSION),
+            Record::Returned(token(5, 2), 8),
+            Record::Accepted(token(5, by), StateName::Succeeded),
+            Record::Told(TASK, end(StateName::Succeeded, value)),
+        ]))
+    };
+    assert_eq!(told(8, 2), None);
+    assert_eq!(told(9, 2), Some(Rule::WrongResult));
+    assert_eq!(told(7, 2), Some(Rule::WrongResult));
+}
+
+#[test]
+fn no_run_outlives_the_lease_of_a_silent_worker() {
+    let over = |before: &[Record]| {
+        let mut rest = vec![Record::Began(token(5, 1), SESSION)];
+        rest.extend_from_slice(before);
+        rest.push(Record::LeaseOver(SESSION));
+        check(&accepted(&rest))
+    };
+    assert_eq!(over(&[]), Some(Rule::Overlap));
+    assert_eq!(over(&[Record::Quit(token(5, 1))]), None);
+    // What stands still does not know how late it is.
+    assert_eq!(over(&[Record::Stalled(SESSION)]), None);
+}
+
+#[test]
+fn a_claimed_run_is_not_granted_again_at_a_restart() {
+    let regranted = |middle: &[Record]| {
+        let mut rest = vec![Record::Claimed(token(5, 1), SESSION), Record::Opened(Epoch(6))];
+        rest.extend_from_slice(middle);
+        rest.push(Record::Granted(token(6, 2), SESSION));
+        check(&accepted(&rest))
+    };
+    assert_eq!(regranted(&[]), Some(Rule::ClaimLost));
+    assert_eq!(regranted(&[Record::Resumed(SESSION, vec![])]), None);
+    assert_eq!(regranted(&[Record::LeaseOver(SESSION)]), None);
+    assert_eq!(regranted(&[Record::GivenUp(TASK)]), None);
+    assert_eq!(regranted(&vec![Record::Healed; 40]), None, "a lease has passed");
+}
+
+#[test]
+fn a_run_is_not_granted_again_while_its_session_may_come_back() {
+    let regranted = |middle: &[Record]| {
+        let mut rest = vec![
+            Record::GivenUp(TASK),
+            Record::Known(SESSION),
+            Record::Began(token(5, 1), SESSION),
+        ];
+        rest.extend_from_slice(middle);
+        rest.push(Record::Granted(token(6, 2), SESSION));
+        check(&accepted(&rest))
+    };
+    let opened = || Record::Opened(Epoch(6));
+    assert_eq!(regranted(&[opened()]), Some(Rule::RunAgain));
+    assert_eq!(regranted(&[]), None, "the broker is what it was");
+    assert_eq!(regranted(&[opened(), Record::Resumed(SESSION, vec![])]), None);
+    assert_eq!(regranted(&[opened(), Record::Healed]), None, "the grace is over");
+    assert_eq!(regranted(&[Record::Quit(token(5, 1)), opened()]), None);
+    assert_eq!(regranted(&[Record::Forgotten(SESSION), opened()]), None);
+}
+
+#[test]
+fn the_store_remembers_what_the_broker_knows() {
+    assert_eq!(check(&accepted(&[Record::Differs(TASK)])), Some(Rule::Differs));
+}
+
+#[test]
+fn one_id_is_one_task() {
+    assert_eq!(check(&accepted(&[Record::Acknowledged(TASK, 0)])), None);
+    assert_eq!(check(&accepted(&[Record::Acknowledged(TASK, 1)])), Some(Rule::TwoInOne));
+}
+
+#[test]
+fn what_is_being_cancelled_does_not_succeed() {
+    let ends = |state| {
+        check(&accepted(&[
+            Record::Cancelling(TASK),
+            Record::Ended(TASK, end(state, 7)),
+        ]))
+    };
+    assert_eq!(ends(StateName::Cancelled), None);
+    assert_eq!(ends(StateName::Succeeded), Some(Rule::CancelLost));
+}
+
+#[test]
+fn items_come_once_each_and_in_order() {
+    let stream = |rest: &[Record]| {
+        let mut records = vec![sent(0, 1, 70), sent(1, 2, 71), sent(2, 3, 72)];
+        records.extend_from_slice(rest);
+        check(&accepted(&records))
+    };
+    let whole = Record::Whole { task: TASK, count: 2 };
+    assert_eq!(stream(&[received(0, 70), received(1, 71), whole.clone()]), None);
+    assert_eq!(stream(&[received(0, 70), received(0, 70)]), Some(Rule::StreamOrder));
+    assert_eq!(stream(&[received(0, 70), received(2, 72)]), Some(Rule::StreamOrder));
+    assert_eq!(stream(&[received(0, 70), whole]), Some(Rule::StreamOrder));
+    assert_eq!(stream(&[received(0, 71)]), Some(Rule::StreamContent));
+}
+
+#[test]
+fn no_item_is_sent_beyond_the_credit() {
+    let credit = Record::Credit {
+        task: TASK,
+        items: 2,
+        bytes: 10,
+    };
+    let sends = |last| check(&accepted(&[credit.clone(), sent(0, 5, 0), last]));
+    assert_eq!(sends(sent(1, 10, 0)), None);
+    assert_eq!(sends(sent(1, 11, 0)), Some(Rule::Overrun));
+    assert_eq!(sends(sent(2, 6, 0)), Some(Rule::Overrun));
+}
+
+#[test]
+fn after_the_faults_every_task_ends() {
+    let lives = Record::Found(TASK, None);
+    assert_eq!(check(&accepted(std::slice::from_ref(&lives))), None);
+    assert_eq!(check(&accepted(&[Record::Healed, lives])), Some(Rule::Stuck));
+}
+
+#[test]
+fn every_question_is_answered_once() {
+    let question = Record::Question(CALLER, 1);
+    let answer = |last| Record::Answer(CALLER, 1, last);
+    assert_eq!(
+        check(&[question.clone(), answer(true), answer(true)]),
+        Some(Rule::Answers)
+    );
+    assert_eq!(check(&[question.clone(), Record::Healed]), Some(Rule::Answers));
+    assert_eq!(
+        check(&[question.clone(), answer(false), Record::Healed]),
+        Some(Rule::Answers)
+    );
+    assert_eq!(check(&[question.clone(), question.clone()]), Some(Rule::Answers));
+    let crossing = [question.clone(), Record::Withdrawn(CALLER, 1), answer(false)];
+    assert_eq!(check(&crossing), None);
+    for excuse in [Record::Withdrawn(CALLER, 1), Record::Gone(CALLER)] {
+        assert_eq!(check(&[question.clone(), excuse, Record::Healed]), None);
+    }
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    let left = |count| Record::Left {
+        place: "streams",
+        count,
+    };
+    assert_eq!(check(&[left(0)]), None);
+    assert_eq!(check(&[left(1)]), Some(Rule::Leak));
+}
+
+#[test]
+fn a_violation_names_the_entry_and_the_rule() {
+    let mut history = History::default();
+    history.push(Duration::ZERO, Record::Healed);
+    history.push(Duration::ZERO, Record::Acknowledged(TASK, 0));
+    let violation = history.check().expect_err("nobody asked");
+    assert_eq!((violation.entry, violation.rule), (1, Rule::Phantom));
+    assert!(
+        violation.to_string().contains("nobody asked for task 01010101"),
+        "{violation}"
+    );
+}
