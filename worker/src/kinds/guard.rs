@@ -7,7 +7,7 @@
 //! was told; and a process that has left the group of the program it began in.
 
 use std::collections::BTreeSet;
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -16,12 +16,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use super::limits::GUARD_BEGINS;
 use crate::signals;
 
 /// What the guard is called, to itself and in `ps`.
 const NAME: &str = "asynq-worker-guard";
 /// The daemon's own program, also after it was replaced by a newer one.
 const OURSELVES: &str = "/proc/self/exe";
+/// What the guard says first, and only once: from here on signals do not end it.
+const READY: &[u8; 1] = b"!";
 
 /// Whether this process is to be a guard.
 pub(crate) fn is_guard() -> bool {
@@ -32,6 +35,7 @@ pub(crate) fn is_guard() -> bool {
 pub(crate) fn guard_programs() -> io::Result<()> {
     // Whoever stops the daemon with all its processes must not stop us first.
     let _deaf = signals::ignore()?;
+    rustix::io::write(io::stdin(), READY)?;
     let mut groups = BTreeSet::new();
     for line in io::stdin().lock().lines().map_while(Result::ok) {
         let (begun, group) = match line.split_at_checked(1) {
@@ -50,6 +54,14 @@ pub(crate) fn guard_programs() -> io::Result<()> {
         let _ = kill_process_group(group, Signal::KILL);
     }
     Ok(())
+}
+
+/// Waits until the guard at the other end has begun.
+fn begun(line: &mut UnixStream) -> io::Result<()> {
+    line.set_read_timeout(Some(GUARD_BEGINS))?;
+    line.read_exact(&mut [0; READY.len()])?;
+    // From now on it reads at once. If it does not, nobody is to wait for it.
+    line.set_nonblocking(true)
 }
 
 /// The daemon's end of it.
@@ -129,10 +141,8 @@ impl State {
 
 impl Process {
     fn start() -> io::Result<Self> {
-        let (line, theirs) = UnixStream::pair()?;
-        // It reads at once. If it does not, nobody is to wait for it.
-        line.set_nonblocking(true)?;
-        let child = Command::new(OURSELVES)
+        let (mut line, theirs) = UnixStream::pair()?;
+        let mut child = Command::new(OURSELVES)
             .arg0(NAME)
             .env_clear()
             .stdin(OwnedFd::from(theirs))
@@ -141,6 +151,11 @@ impl Process {
             // Ctrl-C is for the daemon.
             .process_group(0)
             .spawn()?;
+        if let Err(error) = begun(&mut line) {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(error);
+        }
         Ok(Self { child, line })
     }
 

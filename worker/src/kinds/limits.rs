@@ -29,3 +29,6 @@ pub(super) const GROUP_LOOK: Duration = Duration::from_millis(5);
 /// The broker ends runs whose time is up. If nothing is heard of it for this
 /// long, the worker does.
 pub(super) const BROKER_SLACK: Duration = Duration::from_secs(1);
+/// How long a new guard may take to say that it has begun: milliseconds, on a
+/// machine that is not overrun.
+pub(super) const GUARD_BEGINS: Duration = Duration::from_secs(10);
