@@ -7,7 +7,7 @@ SHELL := /bin/bash
 help: ## List these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: tools ## Build, start a broker and two workers, compute a picture, kill both sorts, lose nothing
+demo: tools ## Build, start a broker and two workers, compute pictures, kill a worker and the broker, lose nothing
 	@deploy/demo.sh
 
 # Lint comes last, so that a change that works and is badly formatted says both.

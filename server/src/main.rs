@@ -14,7 +14,7 @@ use mimalloc::MiMalloc;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// A fifth less processor time for a task than with the system's (docs/benchmarks.md).
+/// A sixth less processor time for a task than with the system's (docs/benchmarks.md).
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

@@ -19,7 +19,7 @@ use tracing_subscriber::EnvFilter;
 /// Bad flags, a bad worker.toml: nothing was tried.
 const USAGE: u8 = 2;
 
-/// A fifth less processor time for a task than with the system's (docs/benchmarks.md).
+/// A sixth less processor time for a task than with the system's (docs/benchmarks.md).
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
