@@ -9,6 +9,7 @@
 mod cpu;
 mod floor;
 mod load;
+mod redis;
 mod relay;
 mod setup;
 
@@ -29,6 +30,7 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     match args.first().map(String::as_str) {
         Some(floor::SERVE) => return floor::serve(),
+        Some(redis::WORK) => return redis::work(&args[1]),
         Some(relay::SERVE) => return relay::serve(),
         Some(relay::PRODUCE) => return relay::produce(&args[1], args[2].parse().expect("a number")),
         _ => {}
@@ -45,6 +47,13 @@ async fn run(rounds: usize) {
     let relay = relay::Relay::start().await;
     let durable = Setup::start(Kind::Durable).await;
     let memory = Setup::start(Kind::Memory).await;
+    let mut peers = Vec::new();
+    for kind in [redis::Kind::Always, redis::Kind::Memory] {
+        match redis::Redis::start(kind).await {
+            Ok(peer) => peers.push(peer),
+            Err(why) => eprintln!("not measured: {} ({why}; install redis-server)", kind.name()),
+        }
+    }
     let mut figures = Figures::default();
     for round in 0..=rounds {
         // The first warms up.
@@ -59,6 +68,9 @@ async fn run(rounds: usize) {
         for setup in [&durable, &memory] {
             figures.add(setup.name(), setup.load(Load::many(60_000, 1_024), &payload).await);
             figures.add_latency(setup.name(), setup.load(Load::one_by_one(1_000), &payload).await);
+        }
+        for peer in &mut peers {
+            figures.add(peer.name(), peer.load(200_000, 1_000, payload.data()));
         }
         figures.add_items(durable.name(), durable.items(1_000_000).await);
         figures.add_items(relay::NAME, relay.items(1_000_000).await);

@@ -77,7 +77,7 @@ impl Writer {
                 let state = state::code(record.state.name());
                 statements
                     .insert
-                    .execute(params![seq, state, queue, self.encoder.task(record), inline])?;
+                    .execute(params![seq, state, queue, self.encoder.new_task(record), inline])?;
                 Ok(())
             }
             Change::Update { seq, record } => {
