@@ -218,8 +218,9 @@ impl Ledger {
         );
         if (over || stale)
             && let Some(control) = self.forget(token)
+            && !over
         {
-            control.stop(StopCause::LeaseLost); // a no-op on what is over
+            control.stop(StopCause::LeaseLost);
         }
     }
 

@@ -8,7 +8,7 @@ mod signals;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use asynq_worker::{BuildError, Ready, RunError, Worker};
 use clap::Parser;
 use config::{Config, Flags, LogFormat};
@@ -46,7 +46,9 @@ fn run(config: Config) -> anyhow::Result<()> {
     signals::watch(shutdown.clone()).map_err(|error| anyhow!("failed to watch for signals: {error}"))?;
     let runtime = handlers_runtime().map_err(|error| anyhow!("failed to start the runtime: {error}"))?;
     let worker = worker(config)?;
-    let result = runtime.block_on(worker.run_until(shutdown.cancelled()));
+    // On the thread the handlers run on: to hand each run to another one costs more than many a run.
+    let running = runtime.spawn(worker.run_until(shutdown.cancelled_owned()));
+    let result = runtime.block_on(running).context("the worker died")?;
     // A handler that blocks its thread must not hold up the exit.
     runtime.shutdown_background();
     match result {

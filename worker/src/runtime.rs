@@ -124,19 +124,35 @@ impl Runner {
             payload,
             reader,
         } = start;
+        let wanted = !context.is_stopped() && !self.draining.is_cancelled();
         // The broker keeps to the slots; but a run it has given up may still hold one.
-        let slot = tokio::select! {
-            biased;
-            cause = context.stopped() => return Some(stopped(cause)),
-            () = self.draining.cancelled() => return Some(Outcome::Released),
-            slot = self.slots.clone().acquire_owned() => slot.ok(),
+        let slot = if wanted && let Ok(slot) = self.slots.clone().try_acquire_owned() {
+            Some(slot)
+        } else {
+            tokio::select! {
+                biased;
+                cause = context.stopped() => return Some(stopped(cause)),
+                () = self.draining.cancelled() => return Some(Outcome::Released),
+                slot = self.slots.clone().acquire_owned() => slot.ok(),
+            }
         };
         let Some(handler) = self.registry.handler(context.name()) else {
             let message = format!("this worker has not registered the task {:?}", context.name());
             return Some(Outcome::Failed(TaskError::retryable(message)));
         };
         match reader {
-            Some(reader) => emit::run(handler, context, payload, reader, slot, (&self.data, &self.threads)).await,
+            // Boxed, as all that few runs need: what it takes would be moved about with every run.
+            Some(reader) => {
+                Box::pin(emit::run(
+                    handler,
+                    context,
+                    payload,
+                    reader,
+                    slot,
+                    (&self.data, &self.threads),
+                ))
+                .await
+            }
             None => Some(self.call(handler, context, payload, slot).await),
         }
     }
@@ -149,16 +165,16 @@ impl Runner {
             }
             Handler::Iter(handler) => {
                 let items = async { collect(handler(context.clone(), payload)?).await };
-                run_async(&context, items).await
+                run_async(&context, Box::pin(items)).await
             }
             Handler::Blocking(handler) => {
                 let (handler, run) = (handler.clone(), context.clone());
-                self.run_blocking(&context, slot, move || handler(run, payload)).await
+                Box::pin(self.run_blocking(&context, slot, move || handler(run, payload))).await
             }
             Handler::BlockingIter(handler) => {
                 let (handler, run) = (handler.clone(), context.clone());
                 let items = move || collect_blocking(handler(run.clone(), payload)?, || run.is_stopped());
-                self.run_blocking(&context, slot, items).await
+                Box::pin(self.run_blocking(&context, slot, items)).await
             }
         }
     }
@@ -188,8 +204,8 @@ impl Runner {
     }
 }
 
-async fn run_async(context: &Context, handler: impl Future<Output = RunResult>) -> Outcome {
-    let mut run = Box::pin(AssertUnwindSafe(handler).catch_unwind());
+async fn run_async(context: &Context, handler: impl Future<Output = RunResult> + Unpin) -> Outcome {
+    let mut run = AssertUnwindSafe(handler).catch_unwind();
     let outcome = tokio::select! {
         biased;
         result = &mut run => result.unwrap_or_else(|panic| Err(panicked(&*panic))).into(),

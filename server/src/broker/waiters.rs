@@ -4,13 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use asynq_core::TaskId;
+use smallvec::SmallVec;
 
 use super::caller::{Caller, CallerId};
+
+/// Most often one.
+type Waiting = SmallVec<[(Arc<Caller>, u64); 1]>;
 
 /// See the module. A wait is named by its caller and the caller's call number.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
-    by_task: HashMap<TaskId, Vec<(Arc<Caller>, u64)>>,
+    by_task: HashMap<TaskId, Waiting>,
     by_caller: HashMap<CallerId, HashMap<u64, TaskId>>,
 }
 
@@ -45,7 +49,7 @@ impl Waiters {
     }
 
     /// The task has ended: all who waited for it, who wait no more.
-    pub(crate) fn take(&mut self, task: TaskId) -> Vec<(Arc<Caller>, u64)> {
+    pub(crate) fn take(&mut self, task: TaskId) -> Waiting {
         let waiting = self.by_task.remove(&task).unwrap_or_default();
         for (caller, call) in &waiting {
             if let Some(calls) = self.by_caller.get_mut(&caller.id()) {
@@ -59,7 +63,7 @@ impl Waiters {
     }
 }
 
-fn remove_from(by_task: &mut HashMap<TaskId, Vec<(Arc<Caller>, u64)>>, task: TaskId, caller: CallerId, call: u64) {
+fn remove_from(by_task: &mut HashMap<TaskId, Waiting>, task: TaskId, caller: CallerId, call: u64) {
     if let Some(waiting) = by_task.get_mut(&task) {
         waiting.retain(|(other, other_call)| (other.id(), *other_call) != (caller, call));
         if waiting.is_empty() {

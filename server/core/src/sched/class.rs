@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use slab::Slab;
+use smallvec::SmallVec;
 
 use crate::ids::SessionId;
 use crate::names::NameId;
@@ -82,11 +83,12 @@ impl Classes {
             return;
         }
         let free = &mut self.classes[id.0 as usize].free;
-        if before > 0 {
-            free.remove(&(Reverse(before), session));
-        }
+        // In this order the set of a single session keeps its memory.
         if now > 0 {
             free.insert((Reverse(now), session));
+        }
+        if before > 0 {
+            free.remove(&(Reverse(before), session));
         }
         if free.is_empty() {
             self.idle.remove(&id);
@@ -124,13 +126,16 @@ impl Classes {
     }
 }
 
+/// Most often one: the workers of a cluster tend to be alike.
+pub(crate) type Few<T> = SmallVec<[T; 1]>;
+
 /// A value per class. There are few classes, so a sorted vector.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PerClass<T>(Vec<(ClassId, T)>);
+pub(crate) struct PerClass<T>(Few<(ClassId, T)>);
 
 impl<T> Default for PerClass<T> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self(Few::new())
     }
 }
 
@@ -180,7 +185,7 @@ impl<T> PerClass<T> {
 impl<T> FromIterator<(ClassId, T)> for PerClass<T> {
     /// From pairs in the order of their classes.
     fn from_iter<I: IntoIterator<Item = (ClassId, T)>>(pairs: I) -> Self {
-        let mut pairs: Vec<_> = pairs.into_iter().collect();
+        let mut pairs: Few<_> = pairs.into_iter().collect();
         pairs.sort_by_key(|&(class, _)| class);
         Self(pairs)
     }

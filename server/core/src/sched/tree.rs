@@ -22,7 +22,7 @@ use slab::Slab;
 use crate::ids::{Niceness, Seq};
 use crate::names::NameId;
 use crate::sched::TaskKey;
-use crate::sched::class::{ClassId, Classes, PerClass};
+use crate::sched::class::{ClassId, Classes, Few, PerClass};
 use crate::sched::fifo::Fifo;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -382,11 +382,14 @@ impl Tree {
                 return;
             }
             let level = self.level_mut(parent);
-            for (class, rank) in old.iter() {
-                level.index.entry(class).remove(rank);
-            }
+            // The new ones first: a set that never runs empty keeps its memory.
             for (class, &rank) in ranks.iter() {
                 level.index.entry(class).insert(rank);
+            }
+            for (class, rank) in old.iter() {
+                if ranks.get(class) != Some(rank) {
+                    level.index.entry(class).remove(rank);
+                }
             }
             at = parent;
         }
@@ -395,9 +398,9 @@ impl Tree {
     /// The ranks `id` is due in its parent; sets its base if it becomes runnable.
     fn ranks(&mut self, id: NodeId, parent: NodeId, classes: &Classes) -> PerClass<Rank> {
         let node = self.node(id);
-        let heads: Vec<(ClassId, Niceness, Seq)> = match &node.kind {
+        let heads: Few<(ClassId, Niceness, Seq)> = match &node.kind {
             Kind::Level(level) => level.heads().collect(),
-            Kind::Lane { route, niceness, fifo } => fifo.front().map_or_else(Vec::new, |(seq, _)| {
+            Kind::Lane { route, niceness, fifo } => fifo.front().map_or_else(Few::new, |(seq, _)| {
                 classes
                     .serving(*route)
                     .iter()
