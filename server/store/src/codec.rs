@@ -135,7 +135,13 @@ impl Encoder {
     /// room where the task stands.
     pub(crate) fn new_task(&mut self, task: &TaskRecord) -> &[u8] {
         self.task.fill(task);
-        frame(&mut self.record, task.id.0, task.enqueued_at, &self.task, &[0; END_ROOM])
+        frame(
+            &mut self.record,
+            task.id.0,
+            task.enqueued_at,
+            &self.task,
+            &[0; END_ROOM],
+        )
     }
 
     pub(crate) fn session(&mut self, session: &SessionRecord) -> &[u8] {

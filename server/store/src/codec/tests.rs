@@ -110,6 +110,32 @@ fn a_field_out_of_range_is_named() {
     }
 }
 
+/// Or pages would be split in every commit.
+#[test]
+fn an_end_finds_room() {
+    let mut record = task(id(START, 1), START, &value(1));
+    let mut encoder = Encoder::default();
+    let new = encoder.new_task(&record).to_vec();
+    assert_eq!(Decoder::default().task(&new), Ok(record.clone()));
+    record.grant = asynq_core::Grant {
+        epoch: asynq_core::Epoch(START.as_micros()),
+        attempt: 1,
+    };
+    record.state = State::Finished(asynq_core::Finish {
+        outcome: asynq_core::Outcome::Succeeded,
+        at: START,
+        started_at: Some(START),
+        result: Some(asynq_core::ResultInfo {
+            bytes: record.payload_bytes,
+            content_type: "".into(),
+            until: START,
+        }),
+    });
+    // Beside the record, two times get a value.
+    let grown = encoder.task(&record).len() + 16;
+    assert!(grown <= new.len(), "{grown} bytes do not fit into {}", new.len());
+}
+
 /// These bytes are on disks.
 #[test]
 fn the_format_stands() {

@@ -40,7 +40,7 @@ CREATE TABLE tasks (
     queue          INTEGER NOT NULL,     -- queues.id
     drop_result_at INTEGER,              -- there is a result, until then
     forget_at      INTEGER,              -- ended, and remembered until then
-    record         BLOB NOT NULL,        -- see codec
+    record         BLOB NOT NULL,        -- see codec; of a new task longer than need be, so that its end fits
     payload        BLOB,                 -- arguments; NULL: dropped, or in blobs
     result         BLOB                  -- NULL with drop_result_at: in blobs
 );
