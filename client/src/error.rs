@@ -331,3 +331,30 @@ fn refused(code: Code, reason: String, message: String, retry_after: Option<Dura
         retry_after,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_tells_how_long_to_wait_if_the_broker_did() {
+        let delay = Duration::from_secs(1);
+        let mut details = ErrorDetails::with_error_info("LIMIT_REACHED", "asynq", []);
+        details.set_retry_info(Some(delay));
+        let status = Status::with_error_details(Code::ResourceExhausted, "full", details);
+        let operation = v1::OperationError {
+            code: Code::ResourceExhausted as i32,
+            reason: "LIMIT_REACHED".to_owned(),
+            retry_after_ms: 1_000,
+            ..v1::OperationError::default()
+        };
+        for error in [Error::from(status), Error::from(operation)] {
+            assert_eq!((error.reason(), error.retry_after()), ("LIMIT_REACHED", Some(delay)));
+            assert!(error.is_retryable());
+        }
+        assert_eq!(Error::from(Status::not_found("no")).retry_after(), None);
+        assert_eq!(Error::from(v1::OperationError::default()).retry_after(), None);
+    }
+}
