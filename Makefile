@@ -60,11 +60,20 @@ tools:
 
 # Programs that tests start besides our own, as program:package.
 TEST_PROGRAMS := python3:python3
+# Modules of Python that tests use, and their packages. The tests, too, take the
+# Python that is found first if it has them, else the system's.
+TEST_MODULES := grpc, google.protobuf
+TEST_MODULE_PACKAGES := python3-grpcio python3-protobuf
 
 test-tools: tools
 	@packages=; for pair in $(TEST_PROGRAMS); do \
 	  command -v "$${pair%%:*}" >/dev/null || packages="$$packages $${pair##*:}"; \
 	done; \
+	has_modules() { \
+	  for python in python3 /usr/bin/python3; do "$$python" -c 'import $(TEST_MODULES)' 2>/dev/null && return; done; \
+	  return 1; \
+	}; \
+	has_modules || packages="$$packages $(TEST_MODULE_PACKAGES)"; \
 	if [ -n "$$packages" ]; then \
 	  install="apt-get update && apt-get install -y --no-install-recommends$$packages"; \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

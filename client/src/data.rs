@@ -9,6 +9,7 @@ use asynq_proto::{
 };
 use tokio::time::Instant;
 use tonic::{Code, Response, Status, Streaming};
+use tonic_types::StatusExt;
 
 use crate::{Error, PATIENCE, QueueInfo, Refusal, TaskId, WorkerInfo};
 
@@ -140,15 +141,19 @@ impl Data {
     {
         let (begun, mut backoff) = (Instant::now(), Backoff::reconnect());
         loop {
-            match attempt().await {
+            let status = match attempt().await {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) if !is_transient(&status) => return Err(status.into()),
                 Err(status) if begun.elapsed() >= PATIENCE => {
                     return Err(give_up(no_broker(&self.broker, status.message())));
                 }
-                Err(status) => tracing::debug!(%status, "no answer; asking again"),
-            }
-            tokio::time::sleep(backoff.pause()).await;
+                Err(status) => status,
+            };
+            tracing::debug!(%status, "no answer; asking again");
+            let told = status.get_details_retry_info().and_then(|info| info.retry_delay);
+            // Not all callers at the same moment.
+            let pause = told.unwrap_or_default().min(PATIENCE) + backoff.pause();
+            tokio::time::sleep(pause).await;
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What can go wrong for a caller, and the one place where the broker's words become it.
 
+use std::time::Duration;
+
 use asynq_proto::{
     ConnectError, CredentialsError, DecodeError, EncodeError, TokenError, connect::EndpointError,
     limits::MAX_PAYLOAD_BYTES, v1,
@@ -44,6 +46,8 @@ pub enum Error {
         reason: String,
         /// What is wrong and what to do.
         message: String,
+        /// Where waiting helps, how long the broker says to wait.
+        retry_after: Option<Duration>,
     },
     /// There is no broker to be reached, and there was none for too long.
     #[error("{message}")]
@@ -141,6 +145,15 @@ impl Error {
         )
     }
 
+    /// How long the broker says to wait before the same is asked again. `None`:
+    /// it says nothing of it, or waiting does not help.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
     /// What was asked may have happened all the same. An enqueue that ended
     /// so is safe to send again under its id: see [`crate::Enqueue::id_again`].
     pub const fn is_indefinite(&self) -> bool {
@@ -194,6 +207,7 @@ impl Error {
             kind: Refusal::Unexpected,
             reason: "UNEXPECTED".to_owned(),
             message: format!("the broker sent {what}; is it of another version?"),
+            retry_after: None,
         }
     }
 
@@ -230,6 +244,7 @@ impl From<ConnectError> for Error {
                 kind: Refusal::PermissionDenied,
                 reason: "CERTIFICATE_REFUSED".to_owned(),
                 message,
+                retry_after: None,
             },
             ConnectError::Tls { .. } => Self::Tls { message },
             ConnectError::Unreachable { .. } => Self::NoBroker {
@@ -268,19 +283,32 @@ impl From<DecodeError> for Error {
 /// A refusal inside a session.
 impl From<v1::OperationError> for Error {
     fn from(error: v1::OperationError) -> Self {
-        refused(Code::from_i32(error.code), error.reason, error.message)
+        let retry_after = retry_after(&error);
+        refused(Code::from_i32(error.code), error.reason, error.message, retry_after)
     }
 }
 
 /// A refusal of a unary call.
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
-        let reason = status.get_details_error_info().map(|info| info.reason);
-        refused(status.code(), reason.unwrap_or_default(), status.message().to_owned())
+        let details = status.get_error_details();
+        let reason = details.error_info().map(|info| info.reason.clone());
+        let retry_after = details.retry_info().and_then(|info| info.retry_delay);
+        refused(
+            status.code(),
+            reason.unwrap_or_default(),
+            status.message().to_owned(),
+            retry_after,
+        )
     }
 }
 
-fn refused(code: Code, reason: String, message: String) -> Error {
+/// What a refusal inside a session says of waiting.
+pub(crate) fn retry_after(error: &v1::OperationError) -> Option<Duration> {
+    (error.retry_after_ms > 0).then(|| Duration::from_millis(error.retry_after_ms))
+}
+
+fn refused(code: Code, reason: String, message: String, retry_after: Option<Duration>) -> Error {
     let (kind, default_reason) = match code {
         Code::InvalidArgument | Code::OutOfRange => (Refusal::InvalidArgument, "INVALID_ARGUMENT"),
         Code::NotFound => (Refusal::NotFound, "NOT_FOUND"),
@@ -296,5 +324,37 @@ fn refused(code: Code, reason: String, message: String) -> Error {
     } else {
         reason
     };
-    Error::Refused { kind, reason, message }
+    Error::Refused {
+        kind,
+        reason,
+        message,
+        retry_after,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_tells_how_long_to_wait_if_the_broker_did() {
+        let delay = Duration::from_secs(1);
+        let mut details = ErrorDetails::with_error_info("LIMIT_REACHED", "asynq", []);
+        details.set_retry_info(Some(delay));
+        let status = Status::with_error_details(Code::ResourceExhausted, "full", details);
+        let operation = v1::OperationError {
+            code: Code::ResourceExhausted as i32,
+            reason: "LIMIT_REACHED".to_owned(),
+            retry_after_ms: 1_000,
+            ..v1::OperationError::default()
+        };
+        for error in [Error::from(status), Error::from(operation)] {
+            assert_eq!((error.reason(), error.retry_after()), ("LIMIT_REACHED", Some(delay)));
+            assert!(error.is_retryable());
+        }
+        assert_eq!(Error::from(Status::not_found("no")).retry_after(), None);
+        assert_eq!(Error::from(v1::OperationError::default()).retry_after(), None);
+    }
 }

@@ -11,7 +11,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a broker may take to welcome a session.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(2);
 
-/// Pause before an operation goes again to a broker that said "not now".
+/// Pause before an operation goes again to a broker that said "not now" and not
+/// for how long.
 pub(crate) const RESEND_PAUSE: Duration = Duration::from_millis(500);
 
 /// Operations handed over by callers and not yet taken up by the session.

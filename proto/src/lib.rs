@@ -26,6 +26,10 @@ pub use task::{Iter, NameError, Task, check_name};
 pub use tls::TlsError;
 pub use token::{Token, TokenError};
 
+/// A `google.protobuf.FileDescriptorSet` of `asynq/v1/*.proto`, for reflection.
+/// A constant, so that only programs that use it carry it.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 /// Messages and services generated from `asynq/v1/*.proto`.
 #[expect(
     missing_docs,

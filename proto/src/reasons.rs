@@ -40,6 +40,20 @@ pub const SESSION_SUPERSEDED: &str = "SESSION_SUPERSEDED";
 pub const LEASE_OVER: &str = "LEASE_OVER";
 /// The broker has no service of this name.
 pub const UNKNOWN_SERVICE: &str = "UNKNOWN_SERVICE";
+/// The service has no method of this name.
+pub const UNKNOWN_METHOD: &str = "UNKNOWN_METHOD";
+/// The request is not marked as gRPC, or as a kind of it that is not spoken here.
+pub const NOT_GRPC: &str = "NOT_GRPC";
+/// A message exceeds [`MAX_MESSAGE_BYTES`](crate::limits::MAX_MESSAGE_BYTES).
+pub const MESSAGE_TOO_LARGE: &str = "MESSAGE_TOO_LARGE";
+/// A message is not what the call's definition says, or cut short, or missing.
+pub const MALFORMED_MESSAGE: &str = "MALFORMED_MESSAGE";
+/// A message is compressed in a way the broker does not know.
+pub const COMPRESSION_UNKNOWN: &str = "COMPRESSION_UNKNOWN";
+/// Reflection knows no file or symbol of this name.
+pub const SYMBOL_NOT_FOUND: &str = "SYMBOL_NOT_FOUND";
+/// The broker failed in a way that should not be.
+pub const INTERNAL: &str = "INTERNAL";
 /// The call carries no token, and the broker wants one.
 pub const TOKEN_MISSING: &str = "TOKEN_MISSING";
 /// The token is not, or no longer, one the broker knows.

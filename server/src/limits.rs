@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use asynq_proto::limits::{MAX_BATCH_OPS, MAX_PAYLOAD_BYTES};
+use asynq_proto::limits::{BACKOFF_CAP, MAX_BATCH_OPS, MAX_PAYLOAD_BYTES};
 
 /// Connections open at a time. Further ones wait in the listen backlog.
 pub const MAX_CONNECTIONS: usize = 20_000;
@@ -25,10 +25,20 @@ pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Silence on a TCP connection before the kernel probes the peer.
 pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
-/// From the wish to stop to the moment open connections are cut.
+/// From the wish to stop to the end, whoever is silent.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// The share of that after which open connections are cut; the rest is for
+/// what comes after them.
+pub const DRAIN_SHARE: f32 = 0.95;
 /// The same after the store has failed: nothing good can come any more.
 pub const FAILED_DRAIN_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// What callers are told to wait where a limit is reached: the pruning of an
+/// idle store makes room that often.
+pub const RETRY_EXHAUSTED: Duration = PRUNE_INTERVAL;
+/// The same where the broker goes: the longest pause between two attempts of
+/// our own SDK to reach the next one.
+pub const RETRY_UNAVAILABLE: Duration = BACKOFF_CAP;
 
 /// Operations a caller's session may have unanswered.
 pub const MAX_OUTSTANDING: u32 = 16_384;

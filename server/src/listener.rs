@@ -21,10 +21,10 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::api::Api;
+use crate::api::{Api, Conventions};
 use crate::auth::{Access, Guard};
 use crate::handshake::{self, Transport};
-use crate::limits::{ACCEPT_PAUSE, HANDSHAKE_TIMEOUT, MAX_CONNECTIONS, TCP_KEEPALIVE};
+use crate::limits::{ACCEPT_PAUSE, DRAIN_SHARE, HANDSHAKE_TIMEOUT, MAX_CONNECTIONS, TCP_KEEPALIVE};
 
 /// A bound TCP address.
 #[derive(Debug)]
@@ -89,8 +89,8 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))
 }
 
-/// Serves connections until `stop`, then lets them end until `deadline` has
-/// passed since, then cuts them.
+/// Serves connections until `stop`, then lets them end until nearly `deadline`
+/// has passed since, then cuts them.
 pub(crate) async fn serve<T: Transport>(
     incoming: impl Stream<Item = T>,
     api: Api,
@@ -101,7 +101,7 @@ pub(crate) async fn serve<T: Transport>(
     let mut connections = JoinSet::new();
     accept_until(&stop, incoming, (&api, &access), &mut connections).await;
     info!(connections = connections.len(), "shutting down");
-    let until = Instant::now() + deadline();
+    let until = Instant::now() + deadline().mul_f32(DRAIN_SHARE);
     while let Ok(Some(_)) = timeout_at(until, connections.join_next()).await {}
     if !connections.is_empty() {
         warn!(
@@ -144,7 +144,7 @@ async fn connection<T: Transport>(io: T, api: Api, access: Access, stop: Cancell
     };
     match handshake {
         // On the heap: what waits for its handshake should be small.
-        Ok(Ok(io)) => Box::pin(converse(io, Guard::new(api, access, peer), stop)).await,
+        Ok(Ok(io)) => Box::pin(converse(io, Conventions::new(Guard::new(api, access, peer)), stop)).await,
         Ok(Err(error)) if error.is_telling() => access.complain(peer, &error),
         Ok(Err(error)) => debug!(?peer, %error, "no connection came about"),
         Err(_) => debug!(?peer, "a connection without a handshake"),
@@ -152,7 +152,7 @@ async fn connection<T: Transport>(io: T, api: Api, access: Access, stop: Cancell
 }
 
 /// Speaks HTTP/2 until the connection ends.
-async fn converse(io: impl Transport, guard: Guard, stop: CancellationToken) {
+async fn converse(io: impl Transport, service: Conventions<Guard>, stop: CancellationToken) {
     let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
     builder
         .http2()
@@ -162,7 +162,7 @@ async fn converse(io: impl Transport, guard: Guard, stop: CancellationToken) {
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT);
-    let mut serving = pin!(builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(guard)));
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(service)));
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
         () = stop.cancelled() => {

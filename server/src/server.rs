@@ -183,7 +183,7 @@ impl Server {
                 drain_timeout
             }
         };
-        let serving = listener::serve(incoming, Api::new(&broker), access, stop.clone(), drain);
+        let serving = listener::serve(incoming, Api::new(&broker, &stop), access, stop.clone(), drain);
         let (result, ()) = tokio::join!(watch, serving);
         result
     }

@@ -151,7 +151,7 @@ async fn each_bad_end_is_told_and_the_worker_goes_on() {
         (
             &["call", "exit", r#""\u0000""#],
             1,
-            "REJECTED: rejected: the arguments hold a NUL",
+            "asynq: REJECTED: the arguments hold a NUL",
         ),
         (&["call", "crash"], 1, "ERROR: crash: sh was killed by signal 9"),
         (&["call", "hang"], 4, "TIMEOUT: "),

@@ -8,6 +8,7 @@ mod kill;
 mod link;
 mod listing;
 mod path;
+mod python;
 mod secure;
 mod speed;
 mod streams;

@@ -41,17 +41,25 @@ impl Broker {
         let process = start(free, folder.path(), more)
             .await
             .unwrap_or_else(|said| panic!("asynqd: {said}"));
-        let address = process
-            .ready()
-            .strip_prefix("listening on ")
-            .and_then(|rest| rest.split(' ').next());
-        let address = address.and_then(|address| address.parse().ok());
         Self {
-            address: address.unwrap_or_else(|| panic!("not a ready line: {:?}", process.ready())),
+            address: Self::address_in(process.ready()),
             process,
             folder,
             more: more.to_vec(),
         }
+    }
+
+    /// The address in the ready line of a broker.
+    ///
+    /// # Panics
+    /// When it is none.
+    #[must_use]
+    pub fn address_in(ready: &str) -> SocketAddr {
+        let address = ready
+            .strip_prefix("listening on ")
+            .and_then(|rest| rest.split(' ').next());
+        let address = address.and_then(|address| address.parse().ok());
+        address.unwrap_or_else(|| panic!("not a ready line: {ready:?}"))
     }
 
     /// Where it listens.

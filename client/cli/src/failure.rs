@@ -92,6 +92,13 @@ impl From<Error> for Failure {
             // Dead for any other reason.
             _ => 1,
         };
-        Self::new(code, error.reason(), error.to_string())
+        let message = match &error {
+            // Its kind is the reason again.
+            Error::Dead { id, failure, .. } if failure.kind.eq_ignore_ascii_case(error.reason()) => {
+                format!("{} (task {id})", failure.message)
+            }
+            _ => error.to_string(),
+        };
+        Self::new(code, error.reason(), message)
     }
 }

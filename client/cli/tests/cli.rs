@@ -143,7 +143,7 @@ async fn exit_codes_and_their_words() {
             "asynq: INVALID_ADDRESS: \"nonsense\"",
         ),
         (&["task", "show", "42"], 2, "asynq: USAGE: invalid value '42'"),
-        (&["call", "dead.timeout"], 4, "asynq: TIMEOUT: timeout: it broke"),
+        (&["call", "dead.timeout"], 4, "asynq: TIMEOUT: it broke"),
         (
             &["call", "slow", "--wait", "100ms"],
             4,

@@ -115,5 +115,6 @@ fn bad_window(items: u32) -> Error {
         kind: Refusal::InvalidArgument,
         reason: INVALID_FIELD.to_owned(),
         message: format!("a window of {items} items; it must have 1 to {MAX_WINDOW}"),
+        retry_after: None,
     }
 }

@@ -13,7 +13,7 @@ use tokio::{sync::oneshot, time::Instant};
 use tonic::Code;
 
 use super::op::Op;
-use crate::{Error, PATIENCE, TaskId, data::no_broker, limits::RESEND_PAUSE};
+use crate::{Error, PATIENCE, TaskId, data::no_broker, error::retry_after, limits::RESEND_PAUSE};
 
 /// An operation on its way from a caller to the driver.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(super) struct Pending {
     outgoing: VecDeque<u64>,
     /// Withdrawn; to be told before anything takes their room.
     forgets: Vec<u64>,
-    /// The broker said "not now"; to be sent again then.
+    /// The broker said "not now"; to be sent again then, soonest first.
     later: VecDeque<(Instant, u64)>,
     /// Sent on this stream and not answered.
     unanswered: usize,
@@ -211,7 +211,9 @@ impl Pending {
                     entry.sent = Sent::Before;
                     entry.dark_since.get_or_insert(now);
                     self.unanswered -= 1;
-                    self.later.push_back((now + RESEND_PAUSE, call));
+                    let pause = retry_after(&error).unwrap_or(RESEND_PAUSE).min(PATIENCE);
+                    let at = self.later.partition_point(|(time, _)| *time <= now + pause);
+                    self.later.insert(at, (now + pause, call));
                     self.cause = error.message;
                     self.darken(now);
                 }

@@ -239,6 +239,7 @@ fn not_now_is_sent_again_later_but_not_for_ever() {
             code: Code::Unavailable as i32,
             reason: "STORE_FAILED".to_owned(),
             message: "the store failed".to_owned(),
+            retry_after_ms: 0,
         })
     };
     for _ in 0..PATIENCE.as_millis() / RESEND_PAUSE.as_millis() {
@@ -255,4 +256,27 @@ fn not_now_is_sent_again_later_but_not_for_ever() {
         })) => assert!(message.ends_with("the store failed")),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn the_broker_says_how_long_to_wait() {
+    let mut asker = Asker::new(100);
+    let mut not_now = |ms| {
+        let (call, answered) = asker.ask(enqueue(false, 1));
+        assert_eq!(asker.sent().len(), 1);
+        let error = v1::OperationError {
+            code: Code::Unavailable as i32,
+            retry_after_ms: ms,
+            ..Default::default()
+        };
+        asker.answer(call, Of::Error(error));
+        answered
+    };
+    let _unanswered = (not_now(3_000), not_now(200));
+    asker.pass(Duration::from_millis(200));
+    assert_eq!(asker.sent(), [2]);
+    asker.pass(Duration::from_millis(2_799));
+    assert!(asker.sent().is_empty());
+    asker.pass(Duration::from_millis(1));
+    assert_eq!(asker.sent(), [1]);
 }

@@ -176,5 +176,6 @@ fn refusal(code: i32, reason: &str, message: &str) -> Of {
         code,
         reason: reason.to_owned(),
         message: message.to_owned(),
+        retry_after_ms: 0,
     })
 }

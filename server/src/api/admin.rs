@@ -4,7 +4,7 @@ use asynq_proto::v1;
 use asynq_proto::v1::admin_server::Admin;
 use tonic::{Request, Response, Status};
 
-use super::{deadline, listing, render};
+use super::{listing, render};
 use crate::broker::Broker;
 
 /// See the module.
@@ -21,11 +21,8 @@ impl AdminApi {
 
 #[tonic::async_trait]
 impl Admin for AdminApi {
-    async fn list_queues(
-        &self,
-        request: Request<v1::ListQueuesRequest>,
-    ) -> Result<Response<v1::ListQueuesReply>, Status> {
-        let queues = deadline::within(request.metadata(), self.broker.queues()).await?;
+    async fn list_queues(&self, _: Request<v1::ListQueuesRequest>) -> Result<Response<v1::ListQueuesReply>, Status> {
+        let queues = self.broker.queues().await?;
         let durability = self.broker.durability();
         let queues = queues
             .into_iter()
@@ -34,20 +31,16 @@ impl Admin for AdminApi {
         Ok(Response::new(v1::ListQueuesReply { queues }))
     }
 
-    async fn list_workers(
-        &self,
-        request: Request<v1::ListWorkersRequest>,
-    ) -> Result<Response<v1::ListWorkersReply>, Status> {
-        let workers = deadline::within(request.metadata(), self.broker.workers()).await?;
+    async fn list_workers(&self, _: Request<v1::ListWorkersRequest>) -> Result<Response<v1::ListWorkersReply>, Status> {
+        let workers = self.broker.workers().await?;
         Ok(Response::new(v1::ListWorkersReply {
             workers: workers.into_iter().map(render::worker).collect(),
         }))
     }
 
     async fn list_tasks(&self, request: Request<v1::ListTasksRequest>) -> Result<Response<v1::ListTasksReply>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        let asked = listing::asked(request)?;
-        let page = deadline::within(&metadata, self.broker.tasks(asked)).await?;
+        let asked = listing::asked(request.into_inner())?;
+        let page = self.broker.tasks(asked).await?;
         Ok(Response::new(listing::reply(page)))
     }
 }

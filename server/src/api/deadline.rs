@@ -1,28 +1,19 @@
-//! The caller's own deadline, which HTTP/2 carries and tonic's server does not
-//! enforce for us.
+//! The caller's own deadline, which HTTP/2 carries.
 
 use std::time::Duration;
 
-use tonic::metadata::MetadataMap;
+use http::HeaderMap;
+use tokio::time::Instant;
 
-use crate::broker::Error;
-
-/// Runs a call for as long as its caller gives it.
-pub(super) async fn within<T>(
-    metadata: &MetadataMap,
-    call: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    match timeout(metadata) {
-        Some(limit) => tokio::time::timeout(limit, call)
-            .await
-            .unwrap_or(Err(Error::DeadlineExceeded)),
-        None => call.await,
-    }
+/// When a call that begins now is to end. `None`: never; a deadline that is
+/// malformed, or beyond all clocks, is passed over.
+pub(super) fn of(headers: &HeaderMap) -> Option<Instant> {
+    let value = headers.get("grpc-timeout")?.to_str().ok()?;
+    Instant::now().checked_add(parse(value)?)
 }
 
-/// `grpc-timeout`: up to 8 digits and a unit. A malformed one is passed over.
-fn timeout(metadata: &MetadataMap) -> Option<Duration> {
-    let value = metadata.get("grpc-timeout")?.to_str().ok()?;
+/// Up to 8 digits and a unit.
+fn parse(value: &str) -> Option<Duration> {
     let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
@@ -45,11 +36,6 @@ mod tests {
 
     #[test]
     fn units_are_told_apart_and_nonsense_is_no_deadline() {
-        let parse = |value: &'static str| {
-            let mut metadata = MetadataMap::new();
-            metadata.insert("grpc-timeout", value.parse().unwrap());
-            timeout(&metadata)
-        };
         assert_eq!(parse("2H"), Some(Duration::from_hours(2)));
         assert_eq!(parse("3M"), Some(Duration::from_mins(3)));
         assert_eq!(parse("4S"), Some(Duration::from_secs(4)));
@@ -59,5 +45,12 @@ mod tests {
         for nonsense in ["", "S", "1", "1s", "+1S", "123456789S", "1.5S"] {
             assert_eq!(parse(nonsense), None, "{nonsense}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_counts_from_now() {
+        let headers = HeaderMap::from_iter([("grpc-timeout".parse().unwrap(), "3S".parse().unwrap())]);
+        assert_eq!(of(&headers), Some(Instant::now() + Duration::from_secs(3)));
+        assert_eq!(of(&HeaderMap::new()), None);
     }
 }

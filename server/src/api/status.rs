@@ -1,13 +1,17 @@
 //! The one place where errors become gRPC statuses and session errors.
 //! docs/errors.md explains each reason.
 
+use std::time::Duration;
+
 use asynq_core::Refusal;
 use asynq_proto::{reasons, v1};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use super::render;
 use crate::auth::Denied;
 use crate::broker::{End, Error};
+use crate::limits::{RETRY_EXHAUSTED, RETRY_UNAVAILABLE};
 
 /// The code and the reason of an error.
 fn classify(error: &Error) -> (Code, &'static str) {
@@ -27,7 +31,7 @@ fn classify(error: &Error) -> (Code, &'static str) {
         Error::ResultExpired(_) => (Code::NotFound, reasons::RESULT_EXPIRED),
         Error::ExpectedHello(_) => (Code::InvalidArgument, reasons::SESSION_EXPECTED_HELLO),
         Error::StaleLease(_) => (Code::FailedPrecondition, reasons::STALE_LEASE),
-        Error::DeadlineExceeded => (Code::DeadlineExceeded, reasons::DEADLINE_EXCEEDED),
+        Error::DeadlineExceeded | Error::StreamDeadline => (Code::DeadlineExceeded, reasons::DEADLINE_EXCEEDED),
         // Nobody listens to the first two.
         Error::Ended(End::Done | End::Gone | End::ShuttingDown) => (Code::Unavailable, reasons::SHUTTING_DOWN),
         Error::Ended(End::StoreFailed) => (Code::Unavailable, reasons::STORE_FAILED),
@@ -36,11 +40,28 @@ fn classify(error: &Error) -> (Code, &'static str) {
     }
 }
 
+/// How long to wait before the same is worth asking again, where that helps.
+const fn retry_after(code: Code) -> Option<Duration> {
+    match code {
+        Code::ResourceExhausted => Some(RETRY_EXHAUSTED),
+        Code::Unavailable => Some(RETRY_UNAVAILABLE),
+        _ => None,
+    }
+}
+
+/// A status as every one of ours is: with its reason, and when to try again.
+pub(super) fn status(code: Code, reason: &str, message: impl Into<String>) -> Status {
+    let mut details = ErrorDetails::with_error_info(reason, reasons::DOMAIN, []);
+    if let Some(delay) = retry_after(code) {
+        details.set_retry_info(Some(delay));
+    }
+    Status::with_error_details(code, message, details)
+}
+
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let (code, reason) = classify(&error);
-        let details = ErrorDetails::with_error_info(reason, reasons::DOMAIN, []);
-        Self::with_error_details(code, error.to_string(), details)
+        status(code, reason, error.to_string())
     }
 }
 
@@ -58,8 +79,7 @@ impl From<Denied> for Status {
             Denied::Unknown | Denied::Revoked => (Code::Unauthenticated, reasons::TOKEN_UNKNOWN),
             Denied::Role { .. } | Denied::NoPolicy(_) => (Code::PermissionDenied, reasons::ROLE_MISSING),
         };
-        let details = ErrorDetails::with_error_info(reason, reasons::DOMAIN, []);
-        Self::with_error_details(code, denied.to_string(), details)
+        status(code, reason, denied.to_string())
     }
 }
 
@@ -70,6 +90,7 @@ pub(super) fn operation_error(error: &Error) -> v1::OperationError {
         code: code as i32,
         reason: reason.into(),
         message: error.to_string(),
+        retry_after_ms: retry_after(code).map_or(0, render::millis),
     }
 }
 
@@ -98,7 +119,22 @@ mod tests {
             (operation.reason, operation.message),
             (info.reason, "niceness is 21".to_owned())
         );
+        assert!(status.get_details_retry_info().is_none());
+        assert_eq!(operation.retry_after_ms, 0);
         let status = Status::from(Error::ResultExpired(TaskId([0; 16])));
         assert_eq!(status.get_details_error_info().unwrap().reason, "RESULT_EXPIRED");
+    }
+    #[test]
+    fn where_waiting_helps_it_says_how_long() {
+        for (error, delay) in [
+            (Error::TooManyListings, RETRY_EXHAUSTED),
+            (Error::Ended(End::ShuttingDown), RETRY_UNAVAILABLE),
+            (Error::Ended(End::StoreFailed), RETRY_UNAVAILABLE),
+        ] {
+            assert_eq!(operation_error(&error).retry_after_ms, render::millis(delay));
+            let status = Status::from(error);
+            let told = status.get_details_retry_info().and_then(|info| info.retry_delay);
+            assert_eq!(told, Some(delay), "{status:?}");
+        }
     }
 }

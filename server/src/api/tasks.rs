@@ -4,11 +4,10 @@
 use asynq_core::TaskId;
 use asynq_proto::v1;
 use asynq_proto::v1::tasks_server::Tasks;
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::error;
 
-use super::{Replies, convert, deadline, items, iterate, render, session};
+use super::{Replies, convert, items, iterate, render, session};
 use crate::broker::{Answer, Broker, Command, End, Error, Op};
 
 /// See the module.
@@ -22,12 +21,8 @@ impl TasksApi {
         Self { broker }
     }
 
-    async fn call(&self, metadata: &MetadataMap, op: Op) -> Result<Answer, Error> {
-        deadline::within(metadata, self.broker.call(op)).await
-    }
-
-    async fn on_task(&self, metadata: &MetadataMap, id: &[u8], op: fn(TaskId) -> Op) -> Result<Answer, Error> {
-        self.call(metadata, op(convert::task_id("id", id)?)).await
+    async fn on_task(&self, id: &[u8], op: fn(TaskId) -> Op) -> Result<Answer, Error> {
+        self.broker.call(op(convert::task_id("id", id)?)).await
     }
 }
 
@@ -53,11 +48,10 @@ impl Tasks for TasksApi {
     }
 
     async fn enqueue(&self, request: Request<v1::EnqueueRequest>) -> Result<Response<v1::Enqueued>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        let mut enqueue = convert::enqueue(request, self.broker.clock().now())?;
+        let mut enqueue = convert::enqueue(request.into_inner(), self.broker.clock().now())?;
         // It has one answer: the acceptance.
         enqueue.wait = false;
-        match self.call(&metadata, Op::Enqueue(enqueue)).await? {
+        match self.broker.call(Op::Enqueue(enqueue)).await? {
             Answer::Enqueued {
                 task,
                 existed,
@@ -68,20 +62,14 @@ impl Tasks for TasksApi {
     }
 
     async fn wait(&self, request: Request<v1::WaitRequest>) -> Result<Response<v1::Finished>, Status> {
-        match self
-            .on_task(request.metadata(), &request.get_ref().id, Op::Wait)
-            .await?
-        {
+        match self.on_task(&request.get_ref().id, Op::Wait).await? {
             Answer::Finished { end, deferred } => Ok(Response::new(render::finished(&end, deferred))),
             other => Err(mismatch(&other)),
         }
     }
 
     async fn cancel(&self, request: Request<v1::CancelRequest>) -> Result<Response<v1::Cancelled>, Status> {
-        match self
-            .on_task(request.metadata(), &request.get_ref().id, Op::Cancel)
-            .await?
-        {
+        match self.on_task(&request.get_ref().id, Op::Cancel).await? {
             Answer::Cancelled { task, outcome, state } => Ok(Response::new(render::cancelled(task, outcome, state))),
             other => Err(mismatch(&other)),
         }
@@ -89,7 +77,6 @@ impl Tasks for TasksApi {
 
     async fn iterate(&self, request: Request<v1::IterateRequest>) -> Result<Response<Self::IterateStream>, Status> {
         let iterate = items::iterate(request.into_inner(), self.broker.clock().now())?;
-        // A caller whose time is up resets the stream, which stops the task.
         match self.broker.iterate(iterate).await? {
             (
                 Answer::Enqueued {
@@ -107,39 +94,29 @@ impl Tasks for TasksApi {
     }
 
     async fn flow(&self, request: Request<v1::FlowRequest>) -> Result<Response<v1::FlowReply>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        let (task, consumer, credit) = items::flow(request)?;
-        let flow = async {
-            let told = self.broker.send(Command::Flow { task, consumer, credit }).await;
-            Ok(told?)
-        };
-        deadline::within(&metadata, flow).await?;
+        let (task, consumer, credit) = items::flow(request.into_inner())?;
+        let told = self.broker.send(Command::Flow { task, consumer, credit }).await;
+        told.map_err(Status::from)?;
         Ok(Response::new(v1::FlowReply {}))
     }
 
     async fn stop(&self, request: Request<v1::StopRequest>) -> Result<Response<v1::Cancelled>, Status> {
         let (task, consumer) = items::stop(request.get_ref())?;
-        match self.call(request.metadata(), Op::Stop(task, consumer)).await? {
+        match self.broker.call(Op::Stop(task, consumer)).await? {
             Answer::Cancelled { task, outcome, state } => Ok(Response::new(render::cancelled(task, outcome, state))),
             other => Err(mismatch(&other)),
         }
     }
 
     async fn show(&self, request: Request<v1::ShowRequest>) -> Result<Response<v1::TaskInfo>, Status> {
-        match self
-            .on_task(request.metadata(), &request.get_ref().id, Op::Show)
-            .await?
-        {
+        match self.on_task(&request.get_ref().id, Op::Show).await? {
             Answer::Shown(view) => Ok(Response::new(render::task_info(*view))),
             other => Err(mismatch(&other)),
         }
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::Explanation>, Status> {
-        match self
-            .on_task(request.metadata(), &request.get_ref().id, Op::Explain)
-            .await?
-        {
+        match self.on_task(&request.get_ref().id, Op::Explain).await? {
             Answer::Explained(why) => Ok(Response::new(render::explanation(*why))),
             other => Err(mismatch(&other)),
         }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
 
-use super::{Replies, convert, deadline, emit, render};
+use super::{Replies, convert, emit, render};
 use crate::broker::{Broker, Command, End, Error, ToWorker, WorkerConn, WorkerHello};
 use crate::limits::{HELLO_TIMEOUT, WORKER_BACKLOG};
 
@@ -50,16 +50,14 @@ impl Workers for WorkersApi {
     }
 
     async fn fetch_payload(&self, request: Request<v1::FetchPayloadRequest>) -> Result<Response<v1::Payload>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        let token = convert::token(request.token)?;
-        let payload = deadline::within(&metadata, self.broker.fetch_payload(token)).await?;
+        let token = convert::token(request.into_inner().token)?;
+        let payload = self.broker.fetch_payload(token).await?;
         Ok(Response::new(render::payload(payload)))
     }
 
     async fn complete_large(&self, request: Request<v1::Completion>) -> Result<Response<v1::RunAck>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        let (token, result) = convert::completion(request)?;
-        let verdict = deadline::within(&metadata, self.broker.complete_large(token, result)).await?;
+        let (token, result) = convert::completion(request.into_inner())?;
+        let verdict = self.broker.complete_large(token, result).await?;
         Ok(Response::new(render::run_ack(token, verdict)))
     }
 }

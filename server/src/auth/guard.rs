@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Request, Response};
 use tokio_util::sync::CancellationToken;
@@ -13,10 +14,10 @@ use tonic::body::Body;
 use tonic::codegen::{Body as HttpBody, BoxFuture, StdError};
 use tower::Service;
 
-use super::revocable::Revocable;
+use super::Access;
+use super::policy::{self, Allowed};
 use super::role::Roles;
-use super::{Access, policy};
-use crate::api::Api;
+use crate::api::{Api, cut, descriptors};
 
 /// Why a call is refused. Never repeats a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,18 +57,27 @@ impl Access {
         let Some(tokens) = self.tokens() else {
             return Ok(None);
         };
+        let allowed = policy::allowed(path);
+        if let Some(Allowed::Anyone) = allowed {
+            return Ok(None);
+        }
         let secret = bearer(headers).ok_or(Denied::Missing)?;
         let holder = tokens.find(secret).ok_or(Denied::Unknown)?;
-        let wanted = policy::allowed(path).ok_or_else(|| Denied::NoPolicy(path.to_owned()))?;
-        if !holder.roles.meets(wanted) {
-            return Err(Denied::Role {
+        match allowed {
+            None => Err(Denied::NoPolicy(path.to_owned())),
+            Some(Allowed::Roles(wanted)) if !holder.roles.meets(wanted) => Err(Denied::Role {
                 name: holder.name.clone(),
                 path: path.to_owned(),
                 wanted,
-            });
+            }),
+            Some(_) => Ok(Some(holder.revoked.clone())),
         }
-        Ok(Some(holder.revoked.clone()))
     }
+}
+
+async fn ended(revoked: CancellationToken) -> Status {
+    revoked.cancelled_owned().await;
+    Denied::Revoked.into()
 }
 
 /// `authorization: Bearer SECRET`; the first word in any case.
@@ -79,7 +89,7 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
 
 impl<B> Service<Request<B>> for Guard
 where
-    B: HttpBody + Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<StdError> + Send + 'static,
 {
     type Response = Response<Body>;
@@ -94,6 +104,7 @@ where
         match self.access.admit(request.uri().path(), request.headers()) {
             Ok(None) => self.api.call(request),
             Ok(Some(revoked)) => {
+                let streams = descriptors::shape(request.uri().path()).is_some_and(|call| call.streams);
                 let answering = self.api.call(request);
                 Box::pin(async move {
                     let answer = tokio::select! {
@@ -101,7 +112,11 @@ where
                         answer = answering => answer?,
                         () = revoked.cancelled() => return Ok(Status::from(Denied::Revoked).into_http()),
                     };
-                    Ok(answer.map(|body| Body::new(Revocable::new(body, revoked))))
+                    // A single answer is whole by now.
+                    Ok(match streams {
+                        true => answer.map(|body| cut(body, ended(revoked))),
+                        false => answer,
+                    })
                 })
             }
             Err(denied) => {

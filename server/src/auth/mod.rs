@@ -5,7 +5,6 @@ mod access;
 mod complaints;
 mod guard;
 mod policy;
-mod revocable;
 mod role;
 mod tls;
 mod tokens;

@@ -1,13 +1,37 @@
 //! Which role may call what: the one table. A call that is not in it is refused
 //! wherever tokens are asked for, and a test finds it.
 
+use std::fmt;
+
 use super::role::{Role, Roles};
 
-const CALLERS: Roles = Roles::of(&[Role::Caller, Role::Admin]);
-const WORKERS: Roles = Roles::of(&[Role::Worker]);
+/// Who may make a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Allowed {
+    /// Whoever got a connection, where that takes a certificate with one.
+    Anyone,
+    /// Whoever has a token that is known, with whatever roles.
+    Holders,
+    /// Who has one of these roles.
+    Roles(Roles),
+}
+
+/// As docs/guides/security.md says it.
+impl fmt::Display for Allowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anyone => f.write_str("anyone, without a token"),
+            Self::Holders => f.write_str("any"),
+            Self::Roles(roles) => roles.fmt(f),
+        }
+    }
+}
+
+const CALLERS: Allowed = Allowed::Roles(Roles::of(&[Role::Caller, Role::Admin]));
+const WORKERS: Allowed = Allowed::Roles(Roles::of(&[Role::Worker]));
 
 /// Path of the call, and who may make it. docs/guides/security.md says the same.
-const POLICY: &[(&str, Roles)] = &[
+const POLICY: &[(&str, Allowed)] = &[
     ("/asynq.v1.Tasks/Session", CALLERS),
     ("/asynq.v1.Tasks/Enqueue", CALLERS),
     ("/asynq.v1.Tasks/Wait", CALLERS),
@@ -25,12 +49,25 @@ const POLICY: &[(&str, Roles)] = &[
     ("/asynq.v1.Admin/ListQueues", CALLERS),
     ("/asynq.v1.Admin/ListWorkers", CALLERS),
     ("/asynq.v1.Admin/ListTasks", CALLERS),
+    // Load balancers and supervisors have no tokens, and learn no more than
+    // that a broker is there.
+    ("/grpc.health.v1.Health/Check", Allowed::Anyone),
+    ("/grpc.health.v1.Health/Watch", Allowed::Anyone),
+    // What is on the wire is no secret, but only for those who belong here.
+    (
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        Allowed::Holders,
+    ),
+    (
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        Allowed::Holders,
+    ),
 ];
 
 /// Who may call `path`; `None` for what nobody has thought of.
-pub(super) fn allowed(path: &str) -> Option<Roles> {
+pub(super) fn allowed(path: &str) -> Option<Allowed> {
     let row = POLICY.iter().find(|(known, _)| *known == path);
-    row.map(|(_, roles)| *roles)
+    row.map(|(_, allowed)| *allowed)
 }
 
 #[cfg(test)]
@@ -38,28 +75,13 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-
-    /// Every call of every `.proto` there is, as `/package.Service/Method`.
-    fn calls() -> BTreeSet<String> {
-        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../proto");
-        let files = std::fs::read_dir(format!("{root}/asynq/v1")).unwrap();
-        let files = files.map(|file| format!("asynq/v1/{}", file.unwrap().file_name().to_str().unwrap()));
-        let set = protox::compile(files, [root]).unwrap();
-        let mut calls = BTreeSet::new();
-        for file in &set.file {
-            for service in &file.service {
-                for method in &service.method {
-                    calls.insert(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
-                }
-            }
-        }
-        calls
-    }
+    use crate::api::descriptors;
 
     #[test]
     fn every_call_has_a_policy_and_every_policy_a_call() {
-        let planned: BTreeSet<String> = POLICY.iter().map(|(path, _)| (*path).to_owned()).collect();
-        assert_eq!(planned, calls());
+        let planned: BTreeSet<&str> = POLICY.iter().map(|(path, _)| *path).collect();
+        // All that is served: `Api` refuses other paths before it looks for a service.
+        assert_eq!(planned, descriptors::paths().collect());
         assert_eq!(planned.len(), POLICY.len(), "a call is there twice");
         assert_eq!(allowed("/asynq.v1.Tasks/Drop"), None);
     }
@@ -67,8 +89,9 @@ mod tests {
     #[test]
     fn the_guide_tells_the_same() {
         let guide = include_str!("../../../docs/guides/security.md");
-        for (path, roles) in POLICY {
-            let row = format!("| `{}` | {roles} |", path.trim_start_matches("/asynq.v1."));
+        for (path, allowed) in POLICY {
+            let call = path.trim_start_matches("/asynq.v1.").trim_start_matches('/');
+            let row = format!("| `{call}` | {allowed} |");
             assert!(guide.contains(&row), "docs/guides/security.md lacks {row}");
         }
     }

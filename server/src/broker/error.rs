@@ -46,6 +46,9 @@ pub(crate) enum Error {
     /// The caller's own deadline.
     #[error("the deadline of the call passed; the task goes on")]
     DeadlineExceeded,
+    /// The same, of a stream.
+    #[error("the deadline of the call passed, so its stream ends as if the connection had broken")]
+    StreamDeadline,
     /// A message of a stream that cannot be read.
     #[error("a message of the stream cannot be read: {0}")]
     BadMessage(String),

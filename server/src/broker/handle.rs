@@ -167,6 +167,11 @@ impl Broker {
         self.shared.ended.cancel();
     }
 
+    /// Whether the loop has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.shared.ended.is_cancelled()
+    }
+
     /// Until the loop has ended; says why.
     pub(crate) async fn ended(&self) -> End {
         self.shared.ended.cancelled().await;

@@ -2,10 +2,15 @@
 
 mod callers;
 mod certs;
+mod conventions;
+mod deadlines;
 mod harness;
+mod health;
 mod hostile;
 mod listing;
 mod listing_meanwhile;
+mod raw;
+mod reflection;
 mod refusals;
 mod restart;
 mod results;

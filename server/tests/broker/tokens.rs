@@ -8,6 +8,8 @@ use asynq_proto::{Connector, Credentials, Token, Wire};
 use asynqd::Access;
 use asynqd::config::Security;
 use http::uri::PathAndQuery;
+use prost::Message;
+use prost_types::FileDescriptorSet;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -71,16 +73,18 @@ async fn wire(broker: &Broker, secret: Option<&str>) -> Wire {
     soon(connector.control()).await.unwrap()
 }
 
-/// The name of every call of every `.proto`.
-fn calls() -> Vec<PathAndQuery> {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../proto");
-    let files = std::fs::read_dir(format!("{root}/asynq/v1")).unwrap();
-    let files = files.map(|file| format!("asynq/v1/{}", file.unwrap().file_name().to_str().unwrap()));
-    let set = protox::compile(files, [root]).unwrap();
-    let services = set
-        .file
+/// The name of every call that is served.
+pub(crate) fn calls() -> Vec<PathAndQuery> {
+    let sets = [
+        asynq_proto::FILE_DESCRIPTOR_SET,
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+    ];
+    let files = sets.map(|set| FileDescriptorSet::decode(set).unwrap().file).concat();
+    let services = files
         .iter()
-        .flat_map(|file| file.service.iter().map(move |s| (file, s)));
+        .flat_map(|file| file.service.iter().map(move |service| (file, service)));
     let calls = services.flat_map(|(file, service)| {
         let path = format!("/{}.{}", file.package(), service.name());
         let methods = service.method.iter();
@@ -109,13 +113,20 @@ fn reason(status: &Status) -> (Code, String) {
 async fn every_call_takes_the_right_role_and_no_other() {
     let broker = Broker::secured(Tokens::new().access()).await;
     let calls = calls();
-    assert!(calls.len() >= 15, "{calls:?}");
+    assert!(calls.len() >= 20, "{calls:?}");
     let (none, wrong) = (wire(&broker, None).await, wire(&broker, Some("another-secret")).await);
     let mut of_roles = Vec::new();
     for role in ROLES {
         of_roles.push((role, wire(&broker, Some(&secret(role))).await));
     }
     for path in &calls {
+        if path.path().starts_with("/grpc.health.") {
+            // For those who have no token, and for those who have a wrong one.
+            for wire in [&none, &wrong] {
+                soon(call(wire.clone(), path)).await.unwrap();
+            }
+            continue;
+        }
         let refused = call(none.clone(), path).await.unwrap_err();
         assert_eq!(
             reason(&refused),
@@ -131,6 +142,7 @@ async fn every_call_takes_the_right_role_and_no_other() {
         let right: &[&str] = match path.path().split('/').nth(1).unwrap() {
             "asynq.v1.Tasks" | "asynq.v1.Admin" => &["caller", "admin"],
             "asynq.v1.Workers" => &["worker"],
+            "grpc.reflection.v1.ServerReflection" | "grpc.reflection.v1alpha.ServerReflection" => &ROLES,
             other => panic!("{other}: say here who may call it"),
         };
         for (role, wire) in &of_roles {

@@ -6,10 +6,14 @@ mod refused;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use asynq_client::{Client, Error, Refusal};
 use asynq_tests::{Ended, PATIENCE, Process, Signal, eventually, run};
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 /// A broker that asks for certificates and tokens, on all addresses.
 struct Secured {
@@ -230,4 +234,24 @@ async fn a_hangup_reads_tokens_and_certificates_again() {
     })
     .await;
     assert_eq!(call().await.code, Some(3), "the old CA does not do any more");
+}
+
+#[tokio::test]
+async fn peers_that_stopped_in_the_middle_of_tls_do_not_hold_up_the_drain() {
+    let mut secured = Secured::start().await;
+    let mut silent = Vec::new();
+    // Nothing; the beginning of a record; a whole record with half a hello.
+    for beginning in [&b""[..], b"\x16\x03\x01", b"\x16\x03\x01\x00\x04\x01\x00\x02\x00"] {
+        let mut peer = TcpStream::connect(("127.0.0.1", secured.port)).await.unwrap();
+        peer.write_all(beginning).await.unwrap();
+        silent.push(peer);
+    }
+    // After those above were accepted.
+    let listed = secured.asynq(&secured.flags("caller"), &["queue", "ls"]).await;
+    assert_eq!(listed.code, Some(0), "{}", listed.err);
+    let asked = Instant::now();
+    secured.broker.stop(PATIENCE).await;
+    let took = asked.elapsed();
+    println!("with 3 peers silent in the middle of TLS: drained in {took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
 }
