@@ -59,7 +59,7 @@ tools:
 	  fi; }
 
 # Programs that tests start besides our own, as program:package.
-TEST_PROGRAMS := python3:python3
+TEST_PROGRAMS := python3:python3 systemd-analyze:systemd curl:curl
 
 test-tools: tools
 	@packages=; for pair in $(TEST_PROGRAMS); do \

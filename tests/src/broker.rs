@@ -18,6 +18,7 @@ const DRAIN: Duration = Duration::from_secs(15);
 pub struct Broker {
     process: Process,
     address: SocketAddr,
+    http: Option<SocketAddr>,
     folder: TempDir,
     more: Vec<&'static str>,
 }
@@ -46,8 +47,14 @@ impl Broker {
             .strip_prefix("listening on ")
             .and_then(|rest| rest.split(' ').next());
         let address = address.and_then(|address| address.parse().ok());
+        let http = process
+            .ready()
+            .split_once("(http ")
+            .and_then(|(_, rest)| rest.strip_suffix(')'));
+        let http = http.and_then(|http| http.parse().ok());
         Self {
             address: address.unwrap_or_else(|| panic!("not a ready line: {:?}", process.ready())),
+            http,
             process,
             folder,
             more: more.to_vec(),
@@ -58,6 +65,16 @@ impl Broker {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it answers HTTP, as it was started first.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[must_use]
+    pub fn http(&self) -> SocketAddr {
+        self.http
+            .unwrap_or_else(|| panic!("no HTTP in {:?}", self.process.ready()))
     }
 
     /// The same as an URL.
@@ -128,6 +145,8 @@ async fn start(address: SocketAddr, folder: &Path, more: &[&str]) -> Result<Proc
     let args = [
         "--listen".as_ref(),
         address.as_ref(),
+        "--http".as_ref(),
+        "127.0.0.1:0".as_ref(),
         "--data-dir".as_ref(),
         data.as_os_str(),
     ];

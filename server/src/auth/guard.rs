@@ -58,6 +58,7 @@ impl Access {
         };
         let secret = bearer(headers).ok_or(Denied::Missing)?;
         let holder = tokens.find(secret).ok_or(Denied::Unknown)?;
+        tracing::Span::current().record("token", holder.name.as_str());
         let wanted = policy::allowed(path).ok_or_else(|| Denied::NoPolicy(path.to_owned()))?;
         if !holder.roles.meets(wanted) {
             return Err(Denied::Role {
