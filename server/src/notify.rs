@@ -1,7 +1,7 @@
 //! What the service manager is told (`sd_notify`): nothing, where none asked by
 //! `NOTIFY_SOCKET`. The broker starts no processes that could inherit that.
 
-use sd_notify::NotifyState::{self, MonotonicUsec, Ready, Reloading, Status, Stopping, Watchdog};
+use sd_notify::NotifyState::{self, Ready, Reloading, Status, Stopping, Watchdog};
 use tracing::{debug, warn};
 
 use crate::health::Health;
@@ -22,8 +22,8 @@ pub fn ready(status: &str) {
 /// The broker reads certificates and tokens again; [`reloaded`] comes next.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now @ MonotonicUsec(_)) => tell(&[Reloading, now, Status("reading certificates and tokens again")]),
-        Ok(_) | Err(_) => tell(&[Reloading]),
+        Ok(now) => tell(&[Reloading, now, Status("reading certificates and tokens again")]),
+        Err(_) => tell(&[Reloading]),
     }
 }
 

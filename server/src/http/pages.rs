@@ -66,3 +66,33 @@ fn page(status: StatusCode, text: impl Into<String>) -> Response<String> {
     page.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PLAIN));
     page
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::Access;
+    use crate::config::StoreKind;
+
+    #[tokio::test]
+    async fn before_the_store_is_open_it_lives_and_is_not_ready() {
+        let pages = Pages {
+            health: Health::new(CancellationToken::new()),
+            metrics: Metrics::new(StoreKind::Memory, None, &Access::anyone()),
+        };
+        for (path, status, text) in [
+            ("/healthz", 200, "ok\n"),
+            ("/readyz", 503, "the store is being opened\n"),
+            ("/metrics", 503, "the store is being opened\n"),
+        ] {
+            let page = pages.answer(&Method::GET, path).await;
+            assert_eq!((page.status().as_u16(), page.body().as_str()), (status, text), "{path}");
+        }
+        let refused = pages.answer(&Method::POST, "/healthz").await;
+        assert_eq!(
+            (refused.status().as_u16(), &refused.headers()[ALLOW]),
+            (405, &HeaderValue::from_static("GET, HEAD"))
+        );
+    }
+}

@@ -1,9 +1,8 @@
 //! The HTTP port: its pages, what it refuses, how it ends.
 
-use std::io::Write;
 use std::net::TcpStream;
 
-use asynq_tests::{Cluster, PATIENCE, Signal, eventually, get, run};
+use asynq_tests::{Cluster, get, run};
 
 #[tokio::test]
 async fn probes_are_answered_and_nothing_else() {
@@ -23,32 +22,6 @@ async fn probes_are_answered_and_nothing_else() {
     assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
     cluster.broker.stop().await;
     assert!(TcpStream::connect(http).is_err());
-}
-
-#[tokio::test]
-async fn while_the_broker_drains_it_lives_and_is_not_ready() {
-    let mut cluster = Cluster::start().await;
-    let http = cluster.broker.http();
-    // A peer that says nothing holds the drain up.
-    let _silent = TcpStream::connect(cluster.broker.address()).unwrap();
-    let mut half = TcpStream::connect(cluster.broker.address()).unwrap();
-    half.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
-    cluster.broker.signal(Signal::STOP);
-    cluster.broker.signal(Signal::TERM);
-    cluster.broker.signal(Signal::CONT);
-    // Its end may come before a probe does, and is as good.
-    let draining = eventually("the drain, or the end", PATIENCE, || async move {
-        if TcpStream::connect(http).is_err() {
-            return Some(None);
-        }
-        let (status, _, text) = get(http, "/readyz").await;
-        (status != 200).then_some(Some((status, text)))
-    });
-    if let Some(seen) = draining.await {
-        assert_eq!(seen, (503, "the broker is shutting down\n".to_owned()));
-    }
-    let status = cluster.broker.process().end(PATIENCE).await;
-    assert!(status.success(), "{status}");
 }
 
 #[tokio::test]

@@ -8,6 +8,14 @@ use tonic::{Code, Request};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
+/// Asks for a task that never was.
+fn unknown() -> ShowRequest {
+    let mut id = vec![1; 16];
+    // A UUIDv7, as every id of a task.
+    (id[6], id[8]) = (0x71, 0x81);
+    ShowRequest { id }
+}
+
 fn lines(log: &str) -> Vec<Value> {
     let read = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
     log.lines().map(read).collect()
@@ -17,14 +25,14 @@ fn lines(log: &str) -> Vec<Value> {
 async fn a_call_that_fails_is_found_in_the_log_by_its_trace_id() {
     let mut broker = Broker::start_with(&["--log", "json"]).await;
     let mut tasks = TasksClient::connect(broker.url()).await.unwrap();
-    let mut request = Request::new(ShowRequest { id: vec![1; 16] });
+    let mut request = Request::new(unknown());
     let parent = format!("00-{TRACE}-00f067aa0ba902b7-01");
     request.metadata_mut().insert("traceparent", parent.parse().unwrap());
     let status = tasks.show(request).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);
     assert_eq!(status.metadata().get("trace-id").unwrap(), TRACE);
     // Another one has an id of its own.
-    let other = tasks.show(ShowRequest { id: vec![1; 16] }).await.unwrap_err();
+    let other = tasks.show(unknown()).await.unwrap_err();
     let other = other.metadata().get("trace-id").unwrap().to_str().unwrap().to_owned();
     assert!(other.len() == 32 && other != TRACE, "{other}");
     broker.stop().await;
@@ -56,7 +64,7 @@ async fn a_flood_of_failures_does_not_flood_the_log() {
     let mut broker = Broker::start_with(&["--log", "json"]).await;
     let mut tasks = TasksClient::connect(broker.url()).await.unwrap();
     for _ in 0..200 {
-        tasks.show(ShowRequest { id: vec![1; 16] }).await.unwrap_err();
+        tasks.show(unknown()).await.unwrap_err();
     }
     broker.stop().await;
     let log = lines(&broker.process().log());

@@ -169,9 +169,9 @@ async fn sessions_come_and_go() {
 
 /// Rows of the guide's table: `| `name` | type | unit | … |`.
 fn documented(guide: &str) -> BTreeMap<String, String> {
-    let rows = guide.lines().filter_map(|line| line.strip_prefix("| `"));
+    let (_, table) = guide.split_once("\n## The metrics\n").expect("the guide has the table");
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
     let rows = rows.filter_map(|row| row.split_once('`'));
-    let rows = rows.filter(|(name, _)| name.starts_with("asynq") || name.starts_with("process_"));
     rows.map(|(name, rest)| {
         let kind = rest.split('|').nth(1).unwrap_or_default().trim();
         (name.split('{').next().unwrap_or_default().to_owned(), kind.to_owned())
