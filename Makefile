@@ -59,7 +59,7 @@ tools:
 	  fi; }
 
 # Programs that tests start besides our own, as program:package.
-TEST_PROGRAMS := python3:python3
+TEST_PROGRAMS := python3:python3 systemd-analyze:systemd curl:curl
 # Modules of Python that tests use, and their packages. The tests, too, take the
 # Python that is found first if it has them, else the system's.
 TEST_MODULES := grpc, google.protobuf

@@ -63,7 +63,7 @@ ready() {
 
 start_broker() { # ADDRESS
     : >"$work/broker.out"
-    "$bin/asynqd" --listen "$1" --store sqlite --data-dir "$work/data" >"$work/broker.out" 2>>"$work/broker.log" &
+    "$bin/asynqd" --listen "$1" --http 127.0.0.1:0 --store sqlite --data-dir "$work/data" >"$work/broker.out" 2>>"$work/broker.log" &
     broker=$!
     pids+=("$broker")
     ready "$work/broker.out" '^listening on ' "$broker"

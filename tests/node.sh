@@ -34,7 +34,7 @@ if [ "${1:-}" = inside ]; then
     die "an open broker listens on 10.77.0.1"
   fi
   grep -q 'refusing to listen on 10.77.0.1:7740' "$dir/refused" || die "$(cat "$dir/refused")"
-  "$bin/asynqd" --listen 10.77.0.1:7740 --data-dir "$dir/data" "${secured[@]}" 2>"$dir/asynqd.log" &
+  "$bin/asynqd" --listen 10.77.0.1:7740 --http none --data-dir "$dir/data" "${secured[@]}" 2>"$dir/asynqd.log" &
 
   as() { echo --broker https://10.77.0.1:7740 --ca "$dir/certs/ca.pem" \
          --cert "$dir/certs/$1.pem" --key "$dir/certs/$1.key" --token "@$dir/$1"; }

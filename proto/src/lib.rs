@@ -11,6 +11,7 @@ pub mod ids;
 pub mod limits;
 mod payload;
 pub mod reasons;
+pub mod settings;
 mod task;
 mod tls;
 mod token;

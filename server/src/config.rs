@@ -1,15 +1,18 @@
 //! What the broker is told: flag over environment over TOML file over default.
 
+mod http;
+mod print;
 mod security;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
 use crate::commands::Command;
+pub use http::HttpAddress;
 pub use security::{Security, TlsFiles};
 
 /// Where the configuration is looked for when nobody names a file.
@@ -26,6 +29,17 @@ pub enum StoreKind {
     Memory,
 }
 
+impl StoreKind {
+    /// The word users see.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Memory => "memory",
+        }
+    }
+}
+
 /// The shape of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -36,12 +50,40 @@ pub enum LogFormat {
     Json,
 }
 
+impl LogFormat {
+    /// The word users see.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
 /// The asynq broker: keeps tasks, hands them to workers, brings results back.
 #[derive(Debug, Parser)]
 #[command(name = "asynqd", version, args_conflicts_with_subcommands = true)]
 struct Flags {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<Verb>,
+    #[command(flatten)]
+    sources: Sources,
+}
+
+/// All that can be asked of `asynqd`.
+#[derive(Debug, Subcommand)]
+enum Verb {
+    #[command(flatten)]
+    Other(Command),
+    /// Show what the broker would go by
+    #[command(subcommand)]
+    Config(print::Verb),
+}
+
+/// What a broker goes by.
+#[derive(Debug, Default, clap::Args)]
+struct Sources {
     /// TOML file with these flags as keys (`_` for `-`) [default: /etc/asynq/asynqd.toml if present]
     #[arg(long, env = "ASYNQ_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -56,6 +98,9 @@ struct Settings {
     /// Address for callers and workers (gRPC); port 0 takes a free one [default: 127.0.0.1:7740]
     #[arg(long, env = "ASYNQ_LISTEN", value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
+    /// Address for probes and Prometheus (HTTP: /healthz, /readyz, /metrics); `none` for none [default: 127.0.0.1:7741]
+    #[arg(long, env = "ASYNQ_HTTP", value_name = "ADDR:PORT")]
+    http: Option<HttpAddress>,
     /// Where tasks are kept; one broker at a time [default: $XDG_STATE_HOME/asynq]
     #[arg(long, env = "ASYNQ_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -89,6 +134,8 @@ pub enum Run {
     Serve(Config),
     /// Do one thing and end.
     Command(Command),
+    /// Print this and end.
+    Print(String),
 }
 
 /// What the broker runs with.
@@ -96,6 +143,8 @@ pub enum Run {
 pub struct Config {
     /// Address for callers and workers.
     pub listen: SocketAddr,
+    /// Address for probes and Prometheus.
+    pub http: HttpAddress,
     /// Where tasks are kept; not used by [`StoreKind::Memory`].
     pub data_dir: PathBuf,
     /// How tasks are kept.
@@ -104,6 +153,8 @@ pub struct Config {
     pub log: LogFormat,
     /// Who gets in.
     pub security: Security,
+    /// Strangers may reach the ports.
+    pub insecure: bool,
 }
 
 /// Why there is no configuration.
@@ -146,6 +197,13 @@ pub enum ConfigError {
          or --insecure where the network keeps strangers out"
     )]
     Exposed(SocketAddr),
+    /// Everybody could read the metrics.
+    #[error(
+        "refusing to serve HTTP on {0}, which others can reach: that port has neither TLS nor tokens; \
+         give --http an address of this machine alone, such as 127.0.0.1:7741, or `none`, \
+         or --insecure where the network keeps strangers out (it counts for --listen, too)"
+    )]
+    HttpExposed(SocketAddr),
 }
 
 impl Run {
@@ -154,21 +212,25 @@ impl Run {
     /// # Errors
     /// If one of them is wrong; the message names the flag or key.
     pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Self, ConfigError> {
-        let mut flags = Flags::try_parse_from(args)?;
-        match flags.command.take() {
-            Some(command) => Ok(Self::Command(command)),
-            None => Config::load(flags).map(Self::Serve),
+        let matches = Flags::command().try_get_matches_from(args)?;
+        let flags = Flags::from_arg_matches(&matches)?;
+        match flags.command {
+            Some(Verb::Other(command)) => Ok(Self::Command(command)),
+            Some(Verb::Config(print::Verb::Print(args))) => args.run(&matches).map(Self::Print),
+            None => Config::load(flags.sources).map(|(config, _)| Self::Serve(config)),
         }
     }
 }
 
 impl Config {
-    fn load(flags: Flags) -> Result<Self, ConfigError> {
-        let file = match flags.config {
-            Some(path) => read(&path)?,
-            None if Path::new(DEFAULT_FILE).exists() => read(Path::new(DEFAULT_FILE))?,
-            None => Settings::default(),
-        };
+    /// What takes effect, and the file that had a part in it.
+    fn load(sources: Sources) -> Result<(Self, Option<ConfigFile>), ConfigError> {
+        let default = Path::new(DEFAULT_FILE);
+        let path = sources.config.or_else(|| default.exists().then(|| default.into()));
+        let file = path.map(ConfigFile::read).transpose()?;
+        let below = file
+            .as_ref()
+            .map_or_else(|| Ok(Settings::default()), ConfigFile::settings)?;
         let state_home = || {
             let set = |name| {
                 std::env::var_os(name)
@@ -177,7 +239,8 @@ impl Config {
             };
             set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")))
         };
-        flags.settings.or(file).complete(state_home)
+        let config = sources.settings.or(below).complete(state_home)?;
+        Ok((config, file))
     }
 }
 
@@ -185,6 +248,7 @@ impl Settings {
     fn or(self, below: Self) -> Self {
         Self {
             listen: self.listen.or(below.listen),
+            http: self.http.or(below.http),
             data_dir: self.data_dir.or(below.data_dir),
             store: self.store.or(below.store),
             log: self.log.or(below.log),
@@ -205,26 +269,42 @@ impl Settings {
         };
         let listen = self.listen.unwrap_or(DEFAULT_LISTEN);
         let security = Security::of(&mut self)?;
-        security.check(listen, self.insecure.unwrap_or(false))?;
+        let (http, insecure) = (self.http.unwrap_or_default(), self.insecure.unwrap_or(false));
+        security.check(listen, insecure)?;
+        http.check(insecure)?;
         Ok(Config {
             listen,
+            http,
             data_dir,
             store,
             log: self.log.unwrap_or(LogFormat::Text),
             security,
+            insecure,
         })
     }
 }
 
-fn read(path: &Path) -> Result<Settings, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
-        path: path.to_owned(),
-        source,
-    })?;
-    toml::from_str(&text).map_err(|source| ConfigError::Malformed {
-        path: path.to_owned(),
-        source: Box::new(source),
-    })
+/// A TOML file, and what it says.
+#[derive(Debug)]
+struct ConfigFile {
+    path: PathBuf,
+    text: String,
+}
+
+impl ConfigFile {
+    fn read(path: PathBuf) -> Result<Self, ConfigError> {
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Self { path, text }),
+            Err(source) => Err(ConfigError::Unreadable { path, source }),
+        }
+    }
+
+    fn settings(&self) -> Result<Settings, ConfigError> {
+        toml::from_str(&self.text).map_err(|source| ConfigError::Malformed {
+            path: self.path.clone(),
+            source: Box::new(source),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -234,7 +314,8 @@ mod tests {
     use super::*;
 
     fn load(args: &[&str]) -> Result<Config, ConfigError> {
-        Config::load(Flags::try_parse_from(["asynqd"].iter().chain(args))?)
+        let flags = Flags::try_parse_from(["asynqd"].iter().chain(args))?;
+        Config::load(flags.sources).map(|(config, _)| config)
     }
 
     fn file(text: &str) -> tempfile::NamedTempFile {
@@ -259,7 +340,7 @@ mod tests {
             ("lisen = 1", "lisen"),
             ("store = \"tape\"", "tape"),
             ("listen = \"here\"", "listen"),
-            ("http = \"127.0.0.1:7741\"", "http"),
+            ("http = \"7741\"", "7741"),
         ] {
             let file = file(text);
             let error = load(&["--config", file.path().to_str().unwrap()])
@@ -329,6 +410,22 @@ mod tests {
                 assert!(at(open, &[&tls[..], enough].concat()).unwrap().is_enough());
             }
         }
+        for (http, so) in [
+            ("0.0.0.0:1", false),
+            ("[::]:1", false),
+            ("127.0.0.1:0", true),
+            ("none", true),
+        ] {
+            let asked = at("127.0.0.1:1", &["--http", http]);
+            assert_eq!(asked.is_ok(), so, "{http}");
+            assert!(
+                asked.is_ok()
+                    || asked
+                        .unwrap_err()
+                        .contains(&format!("refusing to serve HTTP on {http}"))
+            );
+            assert!(at("127.0.0.1:1", &["--http", http, "--insecure"]).is_ok());
+        }
         for near in ["127.0.0.1:1", "[::1]:1"] {
             assert!(!at(near, &tokens).unwrap().is_enough());
         }
@@ -336,7 +433,6 @@ mod tests {
 
     #[test]
     fn flags_are_well_formed() {
-        use clap::CommandFactory;
         Flags::command().debug_assert();
     }
 }

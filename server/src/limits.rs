@@ -40,6 +40,21 @@ pub const RETRY_EXHAUSTED: Duration = PRUNE_INTERVAL;
 /// our own SDK to reach the next one.
 pub const RETRY_UNAVAILABLE: Duration = BACKOFF_CAP;
 
+/// HTTP connections open at a time. Further ones wait in the listen backlog.
+pub const MAX_HTTP_CONNECTIONS: usize = 64;
+/// How long an HTTP connection may last; it carries one request.
+pub const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the loop may take to answer whoever asks whether the broker is ready.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(2);
+/// The loop ends a turn at least once in `MAX_NAP`; silent for so long it hangs.
+pub const MAX_SILENCE: Duration = Duration::from_secs(5);
+/// Queues named one by one in the metrics, those with the most tasks first; the
+/// rest is told as one.
+pub const MAX_QUEUE_LABELS: usize = 100;
+/// Pairs of code and reason in the metrics of failed calls; the rest is told as
+/// one.
+pub const MAX_ERROR_LABELS: usize = 200;
+
 /// Operations a caller's session may have unanswered.
 pub const MAX_OUTSTANDING: u32 = 16_384;
 /// Operations that may queue behind the read of one id.

@@ -25,6 +25,7 @@ use crate::api::{Api, Conventions};
 use crate::auth::{Access, Guard};
 use crate::handshake::{self, Transport};
 use crate::limits::{ACCEPT_PAUSE, DRAIN_SHARE, HANDSHAKE_TIMEOUT, MAX_CONNECTIONS, TCP_KEEPALIVE};
+use crate::trace::Traced;
 
 /// A bound TCP address.
 #[derive(Debug)]
@@ -144,7 +145,11 @@ async fn connection<T: Transport>(io: T, api: Api, access: Access, stop: Cancell
     };
     match handshake {
         // On the heap: what waits for its handshake should be small.
-        Ok(Ok(io)) => Box::pin(converse(io, Conventions::new(Guard::new(api, access, peer)), stop)).await,
+        Ok(Ok(io)) => {
+            let calls = access.calls().clone();
+            let service = Conventions::new(Guard::new(api, access, peer));
+            Box::pin(converse(io, Traced::new(service, calls, peer), stop)).await;
+        }
         Ok(Err(error)) if error.is_telling() => access.complain(peer, &error),
         Ok(Err(error)) => debug!(?peer, %error, "no connection came about"),
         Err(_) => debug!(?peer, "a connection without a handshake"),
@@ -152,7 +157,7 @@ async fn connection<T: Transport>(io: T, api: Api, access: Access, stop: Cancell
 }
 
 /// Speaks HTTP/2 until the connection ends.
-async fn converse(io: impl Transport, service: Conventions<Guard>, stop: CancellationToken) {
+async fn converse(io: impl Transport, service: Traced<Conventions<Guard>>, stop: CancellationToken) {
     let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
     builder
         .http2()

@@ -16,6 +16,11 @@ pub fn start(format: LogFormat) {
     // A second subscriber is refused, which harms nobody.
     let _ = match format {
         LogFormat::Text => lines.with_ansi(stderr().is_terminal()).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(true)
+            .try_init(),
     };
 }

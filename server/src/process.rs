@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::Access;
+use crate::{Access, notify};
 
 /// On one or two cores a single thread measured 1.4 to 1.6 times the rate of
 /// the default: the broker loop and its connections need no wake-ups across
@@ -66,6 +66,7 @@ pub fn heed_signals(shutdown: CancellationToken, access: Access) -> io::Result<(
                 std::process::exit(1);
             }
             info!("a signal asks to stop; another one stops at once");
+            notify::stopping();
             shutdown.cancel();
         }
     });
@@ -74,9 +75,15 @@ pub fn heed_signals(shutdown: CancellationToken, access: Access) -> io::Result<(
 
 /// A few small files: no work for another thread.
 fn reload(access: &Access) {
-    match access.reload() {
-        Ok(()) if access.is_anyone() => info!("SIGHUP: there are no certificates or tokens to read again"),
-        Ok(()) => info!("SIGHUP: certificates and tokens were read again"),
-        Err(error) => error!(%error, "SIGHUP: everything stays as it was"),
-    }
+    notify::reloading();
+    let status = match access.reload() {
+        Ok(()) if access.is_anyone() => "there are no certificates or tokens to read again".to_owned(),
+        Ok(()) => "certificates and tokens were read again".to_owned(),
+        Err(error) => {
+            error!(%error, "SIGHUP: everything stays as it was");
+            return notify::reloaded(&format!("everything stays as it was: {error}"));
+        }
+    };
+    info!("SIGHUP: {status}");
+    notify::reloaded(&status);
 }

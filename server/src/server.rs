@@ -132,6 +132,10 @@ impl Server {
         Self { access, ..self }
     }
 
+    pub(crate) const fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
     /// Serves connections until `shutdown`; then finishes what was taken in,
     /// ends all streams and returns, within the drain timeout whatever the
     /// other ends and the disk do.

@@ -31,14 +31,21 @@ fn asynqd(args: &[&str]) -> Command {
 
 impl Asynqd {
     fn start(data_dir: &Path) -> Self {
-        let mut command = asynqd(&["--listen", "127.0.0.1:0", "--data-dir", data_dir.to_str().unwrap()]);
+        let mut command = asynqd(&[
+            "--listen",
+            "127.0.0.1:0",
+            "--http",
+            "127.0.0.1:0",
+            "--data-dir",
+            data_dir.to_str().unwrap(),
+        ]);
         let mut child = command.stderr(Stdio::inherit()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut ready = String::new();
         stdout.read_line(&mut ready).unwrap();
         let address = ready
-            .trim_end()
             .strip_prefix("listening on ")
+            .and_then(|rest| rest.split(' ').next())
             .unwrap_or_else(|| panic!("{ready:?}"));
         Self {
             child,
@@ -236,7 +243,16 @@ async fn running_out_of_descriptors_passes() {
 
 #[test]
 fn logs_go_to_standard_error_as_json_lines_if_asked() {
-    let mut command = asynqd(&["--store", "memory", "--listen", "127.0.0.1:0", "--log", "json"]);
+    let mut command = asynqd(&[
+        "--store",
+        "memory",
+        "--listen",
+        "127.0.0.1:0",
+        "--http",
+        "none",
+        "--log",
+        "json",
+    ]);
     let mut child = command.spawn().unwrap();
     let mut ready = String::new();
     BufReader::new(child.stdout.as_mut().unwrap())

@@ -7,6 +7,7 @@ mod exec;
 mod kill;
 mod link;
 mod listing;
+mod ops;
 mod path;
 mod python;
 mod secure;

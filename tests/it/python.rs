@@ -109,7 +109,16 @@ async fn a_caller_in_python_shows_its_token() {
         assert_eq!(made.code, Some(0), "{}", made.err);
         std::fs::write(at(role), made.out).expect("the folder can be written");
     }
-    let args = ["--listen", "127.0.0.1:0", "--store", "memory", "--tokens", &tokens];
+    let args = [
+        "--listen",
+        "127.0.0.1:0",
+        "--http",
+        "none",
+        "--store",
+        "memory",
+        "--tokens",
+        &tokens,
+    ];
     let broker = Process::start("asynqd", args, at("asynqd.log").into()).await;
     let broker = broker.unwrap_or_else(|said| panic!("{said}"));
     let address = Broker::address_in(broker.ready());

@@ -18,6 +18,7 @@ const DRAIN: Duration = Duration::from_secs(15);
 pub struct Broker {
     process: Process,
     address: SocketAddr,
+    http: Option<SocketAddr>,
     folder: TempDir,
     more: Vec<&'static str>,
 }
@@ -41,8 +42,14 @@ impl Broker {
         let process = start(free, folder.path(), more)
             .await
             .unwrap_or_else(|said| panic!("asynqd: {said}"));
+        let http = process
+            .ready()
+            .split_once("(http ")
+            .and_then(|(_, rest)| rest.strip_suffix(')'));
+        let http = http.and_then(|http| http.parse().ok());
         Self {
             address: Self::address_in(process.ready()),
+            http,
             process,
             folder,
             more: more.to_vec(),
@@ -66,6 +73,16 @@ impl Broker {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it answers HTTP, as it was started first.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[must_use]
+    pub fn http(&self) -> SocketAddr {
+        self.http
+            .unwrap_or_else(|| panic!("no HTTP in {:?}", self.process.ready()))
     }
 
     /// The same as an URL.
@@ -136,6 +153,8 @@ async fn start(address: SocketAddr, folder: &Path, more: &[&str]) -> Result<Proc
     let args = [
         "--listen".as_ref(),
         address.as_ref(),
+        "--http".as_ref(),
+        "127.0.0.1:0".as_ref(),
         "--data-dir".as_ref(),
         data.as_os_str(),
     ];

@@ -7,6 +7,7 @@
 mod broker;
 mod cluster;
 pub mod history;
+mod http;
 mod process;
 mod programs;
 mod proxy;
@@ -15,6 +16,7 @@ mod worker;
 
 pub use broker::Broker;
 pub use cluster::{Cluster, Ended, interrupt, run};
+pub use http::get;
 pub use process::Process;
 pub use programs::program;
 pub use proxy::Proxy;

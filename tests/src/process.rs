@@ -36,6 +36,19 @@ impl Process {
         Self::start_at(&program(name), args, log).await
     }
 
+    /// The same, with something in its environment.
+    ///
+    /// # Errors
+    /// What it logged, if it ends without that line.
+    pub async fn start_with_env(
+        name: &str,
+        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        env: &[(&str, &OsStr)],
+        log: PathBuf,
+    ) -> Result<Self, String> {
+        Self::begin(&program(name), args, env, log).await
+    }
+
     /// The same, for any program.
     ///
     /// # Errors
@@ -45,12 +58,22 @@ impl Process {
         args: impl IntoIterator<Item = impl AsRef<OsStr>>,
         log: PathBuf,
     ) -> Result<Self, String> {
+        Self::begin(program, args, &[], log).await
+    }
+
+    async fn begin(
+        program: &Path,
+        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        env: &[(&str, &OsStr)],
+        log: PathBuf,
+    ) -> Result<Self, String> {
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let file = File::options().append(true).create(true).open(&log);
         let mut child = Command::new(program)
             .args(args)
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(file.expect("the log can be written"))

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use asynq_proto::duration;
 use asynq_worker::{Credentials, Token};
-use clap::{Parser, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
 use serde::{Deserialize, Deserializer, de};
 
 use crate::kinds::Tasks;
+use crate::print::Command;
 use crate::security::SecurityArgs;
 
 /// Where worker.toml is looked for when nobody says.
@@ -23,8 +24,17 @@ const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// SIGTERM and SIGINT drain: nothing new is taken, what has not started is
 /// given back, the rest finishes within the drain timeout. A second signal
 /// exits at once. Logs go to stderr, RUST_LOG filters them.
-#[derive(Debug, Default, Parser)]
-#[command(name = "asynq-worker", version, after_help = EXAMPLES)]
+#[derive(Debug, Parser)]
+#[command(name = "asynq-worker", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) flags: Flags,
+}
+
+/// What a worker goes by.
+#[derive(Debug, Default, Args)]
 pub(crate) struct Flags {
     /// Where the broker is; https:// where it speaks TLS [default: http://127.0.0.1:7740]
     #[arg(long, value_name = "URL", env = "ASYNQ_BROKER")]
@@ -124,16 +134,20 @@ pub(crate) enum ConfigError {
 }
 
 impl Config {
-    /// Puts the sources together.
-    pub(crate) fn load(flags: Flags) -> Result<Self, ConfigError> {
+    /// Puts the sources together: what takes effect, and the file that had a part in it.
+    pub(crate) fn load(flags: Flags) -> Result<(Self, Option<ConfigFile>), ConfigError> {
         let default = Path::new(DEFAULT_FILE);
         let path = flags
             .config
             .clone()
             .or_else(|| default.exists().then(|| default.into()));
-        let file = path.as_deref().map_or_else(|| Ok(File::default()), read)?;
-        let folder = path.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
-        Ok(Self::merge(flags, file, folder))
+        let file = path.map(ConfigFile::read).transpose()?;
+        let below = file
+            .as_ref()
+            .map_or_else(|| Ok(File::default()), ConfigFile::settings)?;
+        let folder = file.as_ref().and_then(|file| file.path.parent());
+        let config = Self::merge(flags, below, folder.unwrap_or(Path::new("")));
+        Ok((config, file))
     }
 
     fn merge(flags: Flags, file: File, folder: &Path) -> Self {
@@ -160,15 +174,27 @@ impl Config {
     }
 }
 
-fn read(path: &Path) -> Result<File, ConfigError> {
-    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
-        path: path.into(),
-        source,
-    })?;
-    toml::from_str(&text).map_err(|source| ConfigError::Malformed {
-        path: path.into(),
-        source: Box::new(source),
-    })
+/// A TOML file, and what it says.
+#[derive(Debug)]
+pub(crate) struct ConfigFile {
+    pub(crate) path: PathBuf,
+    pub(crate) text: String,
+}
+
+impl ConfigFile {
+    fn read(path: PathBuf) -> Result<Self, ConfigError> {
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Self { path, text }),
+            Err(source) => Err(ConfigError::Read { path, source }),
+        }
+    }
+
+    fn settings(&self) -> Result<File, ConfigError> {
+        toml::from_str(&self.text).map_err(|source| ConfigError::Malformed {
+            path: self.path.clone(),
+            source: Box::new(source),
+        })
+    }
 }
 
 /// A duration as it is written on the command line, for a key that may be absent.
@@ -184,7 +210,7 @@ mod tests {
     use super::*;
 
     fn flags(args: &[&str]) -> Result<Flags, clap::Error> {
-        Flags::try_parse_from(["asynq-worker"].iter().chain(args))
+        Cli::try_parse_from(["asynq-worker"].iter().chain(args)).map(|cli| cli.flags)
     }
 
     #[test]

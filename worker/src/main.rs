@@ -2,6 +2,8 @@
 
 mod config;
 mod kinds;
+mod notify;
+mod print;
 mod security;
 mod signals;
 
@@ -10,8 +12,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use asynq_worker::{BuildError, Ready, RunError, Worker};
-use clap::Parser;
-use config::{Config, Flags, LogFormat};
+use clap::{CommandFactory, FromArgMatches};
+use config::{Cli, Config, LogFormat};
 use mimalloc::MiMalloc;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -29,8 +31,16 @@ fn main() -> ExitCode {
     if kinds::is_guard() {
         return kinds::guard_programs().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
-    let config = match Config::load(Flags::parse()) {
-        Ok(config) => config,
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if let Some(command) = cli.command {
+        return match command.run(&matches) {
+            Ok(text) => say(&text),
+            Err(error) => complain(&error.into(), USAGE),
+        };
+    }
+    let config = match Config::load(cli.flags) {
+        Ok((config, _)) => config,
         Err(error) => return complain(&error.into(), USAGE),
     };
     log_to_stderr(config.log);
@@ -43,6 +53,7 @@ fn main() -> ExitCode {
 
 fn run(config: Config) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
+    notify::status("connecting to the broker");
     signals::watch(shutdown.clone()).map_err(|error| anyhow!("failed to watch for signals: {error}"))?;
     let runtime = handlers_runtime().map_err(|error| anyhow!("failed to start the runtime: {error}"))?;
     let worker = worker(config)?;
@@ -78,8 +89,15 @@ fn worker(config: Config) -> anyhow::Result<asynq_worker::WorkerBuilder> {
 
 /// The line that scripts wait for. Nobody may be reading it.
 fn announce(ready: &Ready) {
+    let line = format!("registered {} tasks with {}", ready.tasks, ready.broker);
+    let _ = say(&format!("{line}\n"));
+    notify::ready(&line);
+}
+
+fn say(text: &str) -> ExitCode {
     let mut stdout = io::stdout().lock();
-    let _ = writeln!(stdout, "registered {} tasks with {}", ready.tasks, ready.broker).and_then(|()| stdout.flush());
+    let said = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    said.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
 }
 
 /// On one or two cores a single thread does more work than two that trade it
@@ -100,7 +118,12 @@ fn log_to_stderr(format: LogFormat) {
         .with_writer(io::stderr);
     match format {
         LogFormat::Text => logs.with_ansi(io::stderr().is_terminal()).init(),
-        LogFormat::Json => logs.json().init(),
+        LogFormat::Json => logs
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(true)
+            .init(),
     }
 }
 

@@ -12,6 +12,7 @@ use futures_util::FutureExt;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span, info_span};
 
 use crate::builder::{Ready, Worker};
 use crate::context::{Context, LeaseToken, StopCause};
@@ -84,7 +85,10 @@ pub(crate) async fn run(worker: Worker, shutdown: impl Future<Output = ()>) -> R
     let mut asked = false;
     loop {
         tokio::select! {
-            Some(start) = starts.recv() => { runs.spawn(runner.clone().run(start)); }
+            Some(start) = starts.recv() => {
+                let span = span_of(&start.context);
+                runs.spawn(runner.clone().run(start).instrument(span));
+            }
             Some(_) = runs.join_next() => {}
             () = &mut shutdown, if !asked => {
                 asked = true;
@@ -101,6 +105,12 @@ pub(crate) async fn run(worker: Worker, shutdown: impl Future<Output = ()>) -> R
     }
 }
 
+/// Every line a run logs says whose it is.
+fn span_of(run: &Context) -> Span {
+    let token = run.token();
+    info_span!("run", task = %run.task_id(), task_name = run.name(), attempt = token.attempt, epoch = token.epoch)
+}
+
 struct Runner {
     registry: Registry,
     slots: Arc<Semaphore>,
@@ -114,6 +124,10 @@ impl Runner {
     async fn run(self: Arc<Self>, start: Start) {
         let token = start.context.token();
         let outcome = self.outcome(start).await;
+        if let Some(Outcome::Failed(error)) = &outcome {
+            // The broker keeps it with the task; here it could be a flood.
+            tracing::debug!(kind = error.kind, error = error.message, "a run failed");
+        }
         // The wire is gone only when nobody waits for outcomes any more.
         let _ = self.reports.send(Report { token, outcome }).await;
     }
@@ -184,7 +198,9 @@ impl Runner {
         F: FnOnce() -> RunResult + Send + 'static,
     {
         let (returned, result) = oneshot::channel();
+        let span = Span::current();
         let work = Box::new(move || {
+            let _run = span.entered();
             let result = catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|panic| Err(panicked(&*panic)));
             drop(slot); // taken for as long as the thread is
             let _ = returned.send(result); // nobody may be waiting any more

@@ -20,6 +20,7 @@ pub(crate) fn watch(shutdown: CancellationToken) -> io::Result<()> {
         runtime.block_on(async {
             either(&mut term, &mut int).await;
             tracing::info!("draining; a second signal exits at once");
+            crate::notify::stopping();
             shutdown.cancel();
             either(&mut term, &mut int).await;
             process::exit(1);

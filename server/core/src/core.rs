@@ -18,7 +18,7 @@ use crate::live::{Held, Live, Task};
 use crate::names::{NameId, Names};
 use crate::sched::{Scheduler, TaskKey};
 use crate::sessions::Session;
-use crate::task::{Finish, Outcome, Payload, ResultInfo, State, StateName};
+use crate::task::{Finish, Outcome, Payload, ResultInfo, State, StateName, Tally};
 use crate::time::Timestamp;
 use crate::timers::{Timer, Timers};
 
@@ -58,6 +58,8 @@ pub struct Core {
     pub(crate) orphaned: Vec<TaskKey>,
     /// Sessions of before a restart that have not resumed yet.
     pub(crate) awaited: BTreeSet<SessionId>,
+    /// Decides nothing.
+    pub(crate) tally: Tally,
 }
 
 /// Tasks of a queue, by state.
@@ -91,6 +93,7 @@ impl Core {
             restored_runs: Vec::new(),
             orphaned: Vec::new(),
             awaited: BTreeSet::new(),
+            tally: Tally::default(),
         }
     }
 
@@ -126,6 +129,12 @@ impl Core {
     pub fn next_wakeup(&self) -> Option<Timestamp> {
         let claim = self.claims.front().map(|&(at, ..)| at);
         [self.timers.next(), claim].into_iter().flatten().min()
+    }
+
+    /// What has gone wrong with tasks so far.
+    #[must_use]
+    pub const fn tally(&self) -> Tally {
+        self.tally
     }
 
     /// Whether the task is known and has not ended.

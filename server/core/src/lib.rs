@@ -57,7 +57,7 @@ pub use recovery::Recovered;
 pub use streams::{Credit, ItemBatch, Reader};
 pub use task::{
     Counters, DeadReason, Failure, Finish, Options, Outcome, Payload, Placement, ResultInfo, Run, State, StateName,
-    StopIntent, TaskRecord, TaskSpec,
+    StopIntent, Tally, TaskRecord, TaskSpec,
 };
 pub use time::Timestamp;
 pub use view::{Explanation, QueueView, Reason, TaskView, WorkerState, WorkerView};

@@ -64,6 +64,7 @@ impl Core {
         let state = match self.stop_intent(key) {
             Some(intent) => self.conclude_stop(now, key, intent, out),
             None => {
+                self.tally.releases += 1;
                 let claimed = self.live(key).held().is_some_and(|held| held.claimed);
                 self.change(key, Trigger::Returned, |task| {
                     task.extra_mut().counters.releases += 1;
@@ -133,6 +134,7 @@ impl Core {
     }
 
     fn time_out(&mut self, now: Timestamp, key: TaskKey, out: &mut Output) -> StateName {
+        self.tally.timeouts += 1;
         let timeout = self.live(key).held().and_then(|held| held.timeout);
         let task = &mut self.tasks[key.index()];
         let attempt = task.grant.attempt;
@@ -167,6 +169,7 @@ impl Core {
             .held()
             .map_or(limits::DEFAULT_MAX_ATTEMPTS, |held| held.max_attempts);
         let (retryable, rejected) = (failure.retryable, failure.kind == Failure::REJECTED);
+        self.tally.failures += 1;
         let extra = self.tasks[key.index()].extra_mut();
         extra.counters.failures += 1;
         extra.failure = Some(Box::new(failure));
@@ -188,6 +191,7 @@ impl Core {
         if let Some(intent) = self.stop_intent(key) {
             return self.conclude_stop(now, key, intent, out);
         }
+        self.tally.losses += 1;
         let extra = self.tasks[key.index()].extra_mut();
         extra.counters.losses += 1;
         if extra.stream.is_some() {
@@ -229,6 +233,7 @@ impl Core {
     }
 
     fn retry(&mut self, now: Timestamp, key: TaskKey, spent: u32, out: &mut Output) -> StateName {
+        self.tally.retries += 1;
         let task = self.live(key);
         let at = now + backoff(task.id, task.grant.attempt, spent);
         self.change(key, Trigger::Retried, |task| task.state = Live::Scheduled(at));

@@ -86,6 +86,21 @@ pub struct Counters {
     pub releases: u32,
 }
 
+/// What has gone wrong with all tasks together since the broker started.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    /// Runs that failed.
+    pub failures: u64,
+    /// Runs that took longer than their timeout.
+    pub timeouts: u64,
+    /// Runs whose session ended under them.
+    pub losses: u64,
+    /// Grants given back before the start.
+    pub releases: u64,
+    /// Tasks put off to run again after a failure or a timeout.
+    pub retries: u64,
+}
+
 /// What a run that failed says of it.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -273,6 +288,15 @@ impl Outcome {
 }
 
 impl DeadReason {
+    /// All of them, as they are numbered.
+    pub const ALL: [Self; 5] = [
+        Self::Error,
+        Self::Rejected,
+        Self::Timeout,
+        Self::Poison,
+        Self::WorkerLost,
+    ];
+
     /// The word users see.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

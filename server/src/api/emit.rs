@@ -7,7 +7,7 @@ use asynq_proto::v1;
 use futures_util::stream::{self, Stream};
 use tokio::time::timeout;
 use tonic::{Status, Streaming};
-use tracing::debug;
+use tracing::{Instrument, debug};
 
 use super::{convert, items};
 use crate::broker::{Broker, Command, Emission, EmitRun, Emitter, End, Error};
@@ -22,7 +22,7 @@ pub(super) fn open(
         emitter: Arc::new(Emitter::new()),
         run: OnceLock::new(),
     });
-    tokio::spawn(read(broker.clone(), emit.clone(), frames));
+    tokio::spawn(read(broker.clone(), emit.clone(), frames).in_current_span());
     let state = State {
         broker: broker.clone(),
         emit,

@@ -28,7 +28,7 @@ impl HealthApi {
     /// Calls come in only once the shard is open, so what is to be known is
     /// whether that is over: the loop has ended, or soon will.
     fn now(&self) -> ServingStatus {
-        match self.stop.is_cancelled() || self.broker.is_over() {
+        match self.stop.is_cancelled() || self.broker.is_over().is_some() {
             true => ServingStatus::NotServing,
             false => ServingStatus::Serving,
         }

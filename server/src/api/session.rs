@@ -12,15 +12,19 @@ use tracing::{Instrument, debug, debug_span};
 use super::{convert, render};
 use crate::broker::{Ask, Broker, Caller, CallerGuard, Command, End, Error};
 use crate::limits::{HELLO_TIMEOUT, MAX_OUTSTANDING};
+use crate::metrics::Calls;
 
 /// Begins a session. The caller is welcomed at once and has to say hello.
 pub(super) fn open(
     broker: &Broker,
+    calls: Calls,
     requests: Streaming<v1::SessionRequest>,
 ) -> impl Stream<Item = Result<v1::SessionReply, Status>> + use<> {
     let guard = broker.session();
     let reading = read(broker.clone(), guard.caller().clone(), requests);
-    tokio::spawn(reading.instrument(debug_span!("caller", id = ?guard.caller().id())));
+    let reading = reading.instrument(debug_span!("caller", id = ?guard.caller().id()));
+    // The call's own span, too.
+    tokio::spawn(reading.in_current_span());
     let welcome = v1::SessionWelcome {
         now_us: broker.clock().now().as_micros(),
         epoch: broker.epoch().0,
@@ -28,6 +32,7 @@ pub(super) fn open(
     };
     let state = State {
         guard,
+        calls,
         welcome: Some(welcome),
         ended: false,
     };
@@ -36,6 +41,8 @@ pub(super) fn open(
 
 struct State {
     guard: CallerGuard,
+    /// Refused operations count as failed calls.
+    calls: Calls,
     welcome: Option<v1::SessionWelcome>,
     ended: bool,
 }
@@ -54,7 +61,10 @@ impl State {
         let mut batch = Vec::new();
         match self.guard.take(&mut batch).await {
             None => {
-                let answers = batch.into_iter().map(render::answered).collect();
+                let answers: Vec<_> = batch.into_iter().map(render::answered).collect();
+                for error in answers.iter().filter_map(refused) {
+                    self.calls.failed(error.code.into(), &error.reason, &error.message);
+                }
                 Some(Ok(v1::SessionReply { welcome: None, answers }))
             }
             Some(Error::Ended(End::Done)) => None,
@@ -63,6 +73,13 @@ impl State {
                 Some(Err(error.into()))
             }
         }
+    }
+}
+
+fn refused(answer: &v1::Answer) -> Option<&v1::OperationError> {
+    match &answer.of {
+        Some(v1::answer::Of::Error(error)) => Some(error),
+        _ => None,
     }
 }
 

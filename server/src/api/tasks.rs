@@ -41,10 +41,9 @@ impl Tasks for TasksApi {
         &self,
         request: Request<Streaming<v1::SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        Ok(Response::new(Box::pin(session::open(
-            &self.broker,
-            request.into_inner(),
-        ))))
+        let calls = request.extensions().get().cloned().unwrap_or_default();
+        let replies = session::open(&self.broker, calls, request.into_inner());
+        Ok(Response::new(Box::pin(replies)))
     }
 
     async fn enqueue(&self, request: Request<v1::EnqueueRequest>) -> Result<Response<v1::Enqueued>, Status> {

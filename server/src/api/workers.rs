@@ -10,7 +10,7 @@ use asynq_proto::v1::workers_server::Workers;
 use futures_util::stream;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::debug;
+use tracing::{Instrument, debug};
 
 use super::{Replies, convert, emit, render};
 use crate::broker::{Broker, Command, End, Error, ToWorker, WorkerConn, WorkerHello};
@@ -35,7 +35,7 @@ impl Workers for WorkersApi {
 
     async fn work(&self, request: Request<Streaming<v1::WorkRequest>>) -> Result<Response<Self::WorkStream>, Status> {
         let conn = WorkerConn::new();
-        tokio::spawn(read(self.broker.clone(), conn.clone(), request.into_inner()));
+        tokio::spawn(read(self.broker.clone(), conn.clone(), request.into_inner()).in_current_span());
         let state = Connection {
             broker: self.broker.clone(),
             conn,

@@ -14,6 +14,7 @@ use super::complaints::Complaints;
 use super::tls;
 use super::tokens::{Tokens, TokensError};
 use crate::config::Security;
+use crate::metrics::Calls;
 
 /// Who gets in. Cheap to clone; clones share what is read again.
 #[derive(Clone)]
@@ -26,6 +27,7 @@ struct Shared {
     tls: Option<RwLock<TlsAcceptor>>,
     tokens: Option<RwLock<Arc<Tokens>>>,
     complaints: Complaints,
+    calls: Calls,
 }
 
 /// Why it cannot be said who gets in.
@@ -49,6 +51,7 @@ impl Access {
                 tls: None,
                 tokens: None,
                 complaints: Complaints::default(),
+                calls: Calls::default(),
             }),
         }
     }
@@ -65,6 +68,7 @@ impl Access {
                 tls: tls.map(RwLock::new),
                 tokens: tokens.map(|tokens| RwLock::new(Arc::new(tokens))),
                 complaints: Complaints::default(),
+                calls: Calls::default(),
             }),
         })
     }
@@ -104,6 +108,11 @@ impl Access {
     pub(super) fn tokens(&self) -> Option<Arc<Tokens>> {
         let tokens = self.shared.tokens.as_ref()?;
         Some(tokens.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// What is counted of calls.
+    pub(crate) fn calls(&self) -> &Calls {
+        &self.shared.calls
     }
 
     /// Tells operators who was refused, and why.

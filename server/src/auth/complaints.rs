@@ -8,7 +8,7 @@ use crate::limits::{COMPLAINT_WINDOW, COMPLAINTS_PER_WINDOW};
 
 /// Counts what is logged.
 #[derive(Debug, Default)]
-pub(super) struct Complaints(Mutex<Option<Window>>);
+pub(crate) struct Complaints(Mutex<Option<Window>>);
 
 #[derive(Debug)]
 struct Window {
@@ -20,7 +20,7 @@ struct Window {
 impl Complaints {
     /// Whether one more may be logged now; if so, how many have not been since
     /// the last time.
-    pub(super) fn one_more(&self) -> Option<u64> {
+    pub(crate) fn one_more(&self) -> Option<u64> {
         let now = Instant::now();
         let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let passed_over = match &mut *window {

@@ -63,6 +63,7 @@ impl Access {
         }
         let secret = bearer(headers).ok_or(Denied::Missing)?;
         let holder = tokens.find(secret).ok_or(Denied::Unknown)?;
+        tracing::Span::current().record("token", holder.name.as_str());
         match allowed {
             None => Err(Denied::NoPolicy(path.to_owned())),
             Some(Allowed::Roles(wanted)) if !holder.roles.meets(wanted) => Err(Denied::Role {

@@ -10,6 +10,7 @@ mod tls;
 mod tokens;
 
 pub use access::{Access, AccessError};
+pub(crate) use complaints::Complaints;
 pub(crate) use guard::{Denied, Guard};
 pub use role::Role;
 pub(crate) use tls::explain;

@@ -1,10 +1,13 @@
 //! The handle others hold on the broker loop: cheap to clone, bounded.
 
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use asynq_core::{ConsumerId, Credit, Epoch, LeaseToken, Payload, QueueView, SessionId, TaskId, Verdict, WorkerView};
 use asynq_proto::limits::INLINE_BYTES;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::caller::{Answer, Answered, Ask, Caller, CallerId, Op};
@@ -15,6 +18,7 @@ use super::listing::{ListTasks, Listing, Page};
 use super::worker::{WorkerConn, WorkerHello, WorkerInput};
 use crate::clock::Clock;
 use crate::limits::{COMMAND_QUEUE_KIB, MAX_LISTINGS};
+use crate::metrics::Figures;
 use crate::server::Durability;
 
 /// What the loop can be told.
@@ -73,6 +77,9 @@ pub(crate) enum Command {
     List(Box<Listing>),
     Queues(oneshot::Sender<Vec<QueueView>>),
     Workers(oneshot::Sender<Vec<WorkerView>>),
+    Figures(oneshot::Sender<Box<Figures>>),
+    /// Says that the loop answers.
+    Ping(oneshot::Sender<()>),
 }
 
 impl Command {
@@ -121,6 +128,11 @@ struct Shared {
     listings: Arc<Semaphore>,
     ended: CancellationToken,
     why: OnceLock<End>,
+    /// Sessions of callers there are.
+    sessions: AtomicUsize,
+    began: Instant,
+    /// When the loop last ended a turn, in milliseconds since then.
+    beat: AtomicU64,
 }
 
 impl Broker {
@@ -141,6 +153,9 @@ impl Broker {
             listings: Arc::new(Semaphore::new(MAX_LISTINGS)),
             ended: CancellationToken::new(),
             why: OnceLock::new(),
+            sessions: AtomicUsize::new(0),
+            began: Instant::now(),
+            beat: AtomicU64::new(0),
         };
         Self {
             commands,
@@ -165,11 +180,6 @@ impl Broker {
         self.shared.why.get_or_init(|| why);
         self.shared.large.close();
         self.shared.ended.cancel();
-    }
-
-    /// Whether the loop has ended.
-    pub(crate) fn is_over(&self) -> bool {
-        self.shared.ended.is_cancelled()
     }
 
     /// Until the loop has ended; says why.
@@ -207,9 +217,11 @@ impl Broker {
 
     /// A caller's session.
     pub(crate) fn session(&self) -> CallerGuard {
+        self.shared.sessions.fetch_add(1, Ordering::Relaxed);
         CallerGuard {
             caller: Caller::session(),
             broker: self.clone(),
+            is_session: true,
         }
     }
 
@@ -218,6 +230,7 @@ impl Broker {
         let guard = CallerGuard {
             caller: Caller::unary(),
             broker: self.clone(),
+            is_session: false,
         };
         self.send(Command::Ask {
             caller: guard.caller.clone(),
@@ -277,6 +290,38 @@ impl Broker {
         self.request(Command::Workers).await
     }
 
+    /// All that is counted and measured.
+    pub(crate) async fn figures(&self) -> Result<Box<Figures>, Error> {
+        self.request(Command::Figures).await
+    }
+
+    /// Until the loop answers.
+    pub(crate) async fn ping(&self) -> Result<(), Error> {
+        self.request(Command::Ping).await
+    }
+
+    /// Sessions of callers there are.
+    pub(super) fn sessions(&self) -> usize {
+        self.shared.sessions.load(Ordering::Relaxed)
+    }
+
+    /// The loop has ended a turn.
+    pub(super) fn beat(&self, now: Instant) {
+        let since = now.duration_since(self.shared.began).as_millis() as u64;
+        self.shared.beat.store(since, Ordering::Relaxed);
+    }
+
+    /// How long ago the loop ended its last turn.
+    pub(crate) fn silent_for(&self) -> Duration {
+        let beat = Duration::from_millis(self.shared.beat.load(Ordering::Relaxed));
+        self.shared.began.elapsed().saturating_sub(beat)
+    }
+
+    /// Why the loop has ended, if it has.
+    pub(crate) fn is_over(&self) -> Option<End> {
+        self.shared.ended.is_cancelled().then(|| self.why())
+    }
+
     pub(super) fn take_gone(&self) -> Vec<CallerId> {
         std::mem::take(&mut *self.shared.gone.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -304,6 +349,7 @@ impl Broker {
 pub(crate) struct CallerGuard {
     caller: Arc<Caller>,
     broker: Broker,
+    is_session: bool,
 }
 
 impl CallerGuard {
@@ -325,6 +371,9 @@ impl CallerGuard {
 impl Drop for CallerGuard {
     fn drop(&mut self) {
         self.caller.outbox().abandon();
+        if self.is_session {
+            self.broker.shared.sessions.fetch_sub(1, Ordering::Relaxed);
+        }
         let mut gone = self.broker.shared.gone.lock().unwrap_or_else(PoisonError::into_inner);
         gone.push(self.caller.id());
     }

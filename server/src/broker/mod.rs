@@ -102,6 +102,7 @@ pub(crate) fn open(backing: Backing, clock: Arc<dyn Clock>) -> Result<(Broker, L
         gathering: run::Gathering::default(),
         in_flight: None,
         last_batch: opened.last_batch,
+        meters: crate::metrics::Meters::default(),
     };
     this.absorb();
     Ok((broker, this))

@@ -26,6 +26,7 @@ use super::waiters::Waiters;
 use super::workers::Sessions;
 use super::writer::{Writer, Written};
 use crate::limits::{COMMANDS_PER_TURN, MAX_GATHERED_BYTES, MAX_GATHERED_CHANGES, MAX_HELD, MAX_NAP};
+use crate::metrics::{Figures, Meters};
 
 /// The least time between two looks at the clock.
 const MIN_NAP: Duration = Duration::from_millis(1);
@@ -53,6 +54,7 @@ pub(crate) struct Loop {
     /// What to release when the commit under way is durable.
     pub(super) in_flight: Option<InFlight>,
     pub(super) last_batch: u64,
+    pub(super) meters: Meters,
 }
 
 /// Something that waits until all that was decided before it is durable.
@@ -138,6 +140,7 @@ impl Loop {
                 Some(sent) = self.commands.recv(), if take => Wake::Command(sent),
                 () = self.broker.leaving() => Wake::Time,
             };
+            let began = Instant::now();
             self.now = self.broker.clock().now();
             if self.core.next_wakeup().is_some_and(|due| due <= self.now) {
                 self.apply(Event::Tick);
@@ -158,7 +161,10 @@ impl Loop {
             self.reader.kick();
             self.lister.kick();
             let due = self.core.next_wakeup().map_or(MAX_NAP, |due| due.since(self.now));
-            nap.as_mut().reset(Instant::now() + due.clamp(MIN_NAP, MAX_NAP));
+            let done = Instant::now();
+            self.meters.turn(done.duration_since(began));
+            self.broker.beat(done);
+            nap.as_mut().reset(done + due.clamp(MIN_NAP, MAX_NAP));
         }
     }
 
@@ -205,10 +211,27 @@ impl Loop {
             Command::Queues(reply) => {
                 let _ = reply.send(self.core.queues(self.now));
             }
+            Command::Figures(reply) => {
+                let _ = reply.send(self.figures());
+            }
+            Command::Ping(reply) => {
+                let _ = reply.send(());
+            }
             Command::Workers(reply) => {
                 let _ = reply.send(self.core.workers());
             }
         }
+    }
+
+    fn figures(&self) -> Box<Figures> {
+        Box::new(Figures {
+            meters: self.meters.clone(),
+            tally: self.core.tally(),
+            queues: self.core.queues(self.now),
+            workers: self.core.workers(),
+            streams: self.streams.len(),
+            callers: self.broker.sessions(),
+        })
     }
 
     /// Tells the core, and takes in what follows: changes gather, effects are
@@ -239,6 +262,7 @@ impl Loop {
     }
 
     fn note(&mut self, change: &Change) {
+        self.meters.change(change);
         let gathering = &mut self.gathering;
         match change {
             Change::Insert { seq, payload, .. } => {
@@ -277,6 +301,7 @@ impl Loop {
             ..
         } = std::mem::take(&mut self.gathering);
         self.last_batch += 1;
+        self.meters.commit_begins(changes.len());
         self.writer.write(self.last_batch, changes);
         self.in_flight = Some(InFlight { held, last_insert });
     }
@@ -284,6 +309,7 @@ impl Loop {
     fn written(&mut self, written: Written) -> Result<(), StoreError> {
         match written {
             Written::Durable => {
+                self.meters.commit_ends();
                 if let Some(InFlight { held, last_insert }) = self.in_flight.take() {
                     self.payloads.durable(last_insert);
                     self.release(held);

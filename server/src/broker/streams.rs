@@ -42,6 +42,10 @@ impl Streams {
         self.0.get_mut(&task).filter(is_its)
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Items for the consumer. They may be handed on before the task itself is
     /// durable: who opened the stream takes nothing before it has been told of
     /// that.

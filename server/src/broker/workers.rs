@@ -281,7 +281,10 @@ impl Loop {
     /// Effects for workers, and for who consumes what they yield.
     pub(super) fn effect(&mut self, effect: Effect) {
         match effect {
-            Effect::Assign(run) => self.assign(run),
+            Effect::Assign(run) => {
+                self.meters.assigned(self.now, &run);
+                self.assign(run);
+            }
             Effect::Stop { session, token, cause } => self.stop_run(session, token, cause),
             Effect::Ack {
                 session,
@@ -290,7 +293,10 @@ impl Loop {
             } => self.acknowledge(session, token, verdict),
             Effect::SessionEnded(session) => self.sessions.forget(session),
             Effect::Credit { token, credit, .. } => self.streams.credit(token, credit),
-            Effect::Items { task, batch, .. } => self.streams.items(task, batch),
+            Effect::Items { task, batch, .. } => {
+                self.meters.items(&batch);
+                self.streams.items(task, batch);
+            }
             Effect::Reply(..) | Effect::Finished(_) => {}
         }
     }

@@ -109,7 +109,15 @@ async fn certificates_are_made_once_and_keys_are_private() {
 async fn a_broker_that_is_told_to_be_insecure_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("log");
-    let args = ["--listen", "0.0.0.0:0", "--store", "memory", "--insecure"];
+    let args = [
+        "--listen",
+        "0.0.0.0:0",
+        "--http",
+        "none",
+        "--store",
+        "memory",
+        "--insecure",
+    ];
     let mut broker = Process::start("asynqd", args, log.clone()).await.unwrap();
     let url = broker.ready().replace("listening on 0.0.0.0", "http://127.0.0.1");
     assert_eq!(
@@ -162,6 +170,7 @@ async fn the_guide_does_what_it_says() {
         .current_dir(folder.path())
         .env_clear()
         .env("HOME", folder.path())
+        .env("ASYNQ_HTTP", "127.0.0.1:0")
         .env("PATH", programs + ":/usr/bin:/bin")
         .stdin(Stdio::null())
         .output();

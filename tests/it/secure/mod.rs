@@ -34,6 +34,8 @@ impl Secured {
         let mut args = vec![
             "--listen".to_owned(),
             "0.0.0.0:0".into(),
+            "--http".into(),
+            "none".into(),
             "--data-dir".into(),
             at("data"),
         ];

@@ -93,7 +93,9 @@ where
 {
     let (producer, items) = shelf::new(emission.context.clone());
     let (returned, done) = oneshot::channel();
+    let span = tracing::Span::current();
     let work = Box::new(move || {
+        let _run = span.entered();
         producer.run(open);
         let _ = returned.send(()); // nobody may be waiting any more
     });
