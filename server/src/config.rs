@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory, Parser, ValueEnum};
 use serde::Deserialize;
 
 use crate::commands::Command;
@@ -38,7 +38,7 @@ pub enum LogFormat {
 
 /// The asynq broker: keeps tasks, hands them to workers, brings results back.
 #[derive(Debug, Parser)]
-#[command(name = "asynqd", version, args_conflicts_with_subcommands = true)]
+#[command(name = "asynqd", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 struct Flags {
     #[command(subcommand)]
     command: Option<Command>,
@@ -48,6 +48,12 @@ struct Flags {
     #[command(flatten)]
     settings: Settings,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  asynqd
+  asynqd --listen 127.0.0.1:0 --store memory
+  asynqd --listen 0.0.0.0:7740 --tls-cert server.pem --tls-key server.key --tokens tokens.toml";
 
 /// What flags and file have in common.
 #[derive(Debug, Default, clap::Args, Deserialize)]
@@ -89,6 +95,11 @@ pub enum Run {
     Serve(Config),
     /// Do one thing and end.
     Command(Command),
+}
+
+/// The command line, to be told of in completions and man pages.
+pub(crate) fn command_line() -> clap::Command {
+    Flags::command()
 }
 
 /// What the broker runs with.

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use asynq_proto::duration;
 use asynq_worker::{Credentials, Token};
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory, Parser, ValueEnum};
 use serde::{Deserialize, Deserializer, de};
 
+use crate::commands::Command;
 use crate::kinds::Tasks;
 use crate::security::SecurityArgs;
 
@@ -24,8 +25,10 @@ const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// given back, the rest finishes within the drain timeout. A second signal
 /// exits at once. Logs go to stderr, RUST_LOG filters them.
 #[derive(Debug, Default, Parser)]
-#[command(name = "asynq-worker", version, after_help = EXAMPLES)]
+#[command(name = "asynq-worker", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 pub(crate) struct Flags {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
     /// Where the broker is; https:// where it speaks TLS [default: http://127.0.0.1:7740]
     #[arg(long, value_name = "URL", env = "ASYNQ_BROKER")]
     broker: Option<String>,
@@ -63,6 +66,11 @@ const EXAMPLES: &str = "Examples:\n  asynq-worker --builtins\n  \
     kind = \"exec\"\n  \
     cmd = [\"grep\", \"-rn\", \"--\", \"{pattern}\", \"/var/log\"]\n  \
     stdout = \"lines\"";
+
+/// The command line, to be told of in completions and man pages.
+pub(crate) fn command_line() -> clap::Command {
+    Flags::command()
+}
 
 /// How logs are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]

@@ -1,5 +1,6 @@
 //! The worker daemon.
 
+mod commands;
 mod config;
 mod kinds;
 mod security;
@@ -29,7 +30,14 @@ fn main() -> ExitCode {
     if kinds::is_guard() {
         return kinds::guard_programs().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
-    let config = match Config::load(Flags::parse()) {
+    let mut flags = Flags::parse();
+    if let Some(command) = flags.command.take() {
+        return match command.run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(&error, 1),
+        };
+    }
+    let config = match Config::load(flags) {
         Ok(config) => config,
         Err(error) => return complain(&error.into(), USAGE),
     };
