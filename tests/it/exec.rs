@@ -1,6 +1,6 @@
 //! Programs as tasks, through real processes: broker, worker, command.
 
-mod guide;
+pub(crate) mod guide;
 
 use std::fs;
 use std::path::Path;

@@ -3,11 +3,14 @@
 mod bad_input;
 mod demo;
 mod drain;
+mod examples;
 mod exec;
 mod kill;
 mod link;
 mod listing;
+mod manual;
 mod path;
+mod quick_start;
 mod secure;
 mod speed;
 mod streams;

@@ -14,13 +14,13 @@ const GUIDE: &str = "../docs/guides/workers-without-rust.md";
 const STARTED: [&str; 2] = ["asynqd &", "asynq-worker --config worker.toml &"];
 
 /// A block of code: its language, the file it belongs to, its text.
-struct Block {
-    language: String,
-    file: Option<String>,
-    text: String,
+pub(crate) struct Block {
+    pub(crate) language: String,
+    pub(crate) file: Option<String>,
+    pub(crate) text: String,
 }
 
-fn blocks(page: &str) -> Vec<Block> {
+pub(crate) fn blocks(page: &str) -> Vec<Block> {
     let mut found = Vec::new();
     let mut rest = page;
     while let Some((_, behind)) = rest.split_once("\n```") {
@@ -38,7 +38,7 @@ fn blocks(page: &str) -> Vec<Block> {
 }
 
 /// Commands, each with what it prints.
-fn commands(console: &str) -> Vec<(&str, String)> {
+pub(crate) fn commands(console: &str) -> Vec<(&str, String)> {
     let mut found: Vec<(&str, String)> = Vec::new();
     for line in console.lines() {
         match (line.strip_prefix("$ "), found.last_mut()) {
@@ -52,7 +52,7 @@ fn commands(console: &str) -> Vec<(&str, String)> {
 
 /// Whether text is as it stands there; an ellipsis stands for what is different
 /// each time.
-fn fits(text: &str, printed: &str) -> bool {
+pub(crate) fn fits(text: &str, printed: &str) -> bool {
     let mut parts = printed.split('…');
     let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else {
         return false;
