@@ -83,11 +83,12 @@ async fn every_shell_gets_every_flag() {
 /// What bash offers for the last of these words.
 async fn offered(words: &[&str]) -> BTreeSet<String> {
     let name = words[0];
+    // As clap names it.
     let function = format!("_{}", name.replace('-', "__"));
     let script = format!(
         "source <({} completions bash)\n\
-         complete -p {name} | grep -q -- '-F {name_function} ' || exit 9\n\
-         COMP_WORDS=({})\nCOMP_CWORD={}\n{name_function} {name} '{}' '{}'\n\
+         complete -p {name} | grep -q -- '-F {function} ' || exit 9\n\
+         COMP_WORDS=({})\nCOMP_CWORD={}\n{function} {name} '{}' '{}'\n\
          printf '%s\\n' \"${{COMPREPLY[@]}}\"",
         program(name).display(),
         words
@@ -98,7 +99,6 @@ async fn offered(words: &[&str]) -> BTreeSet<String> {
         words.len() - 1,
         words[words.len() - 1],
         words[words.len() - 2],
-        name_function = function_of(name, &function),
     );
     let child = Command::new("bash")
         .args(["--norc", "-c", &script])
@@ -111,15 +111,6 @@ async fn offered(words: &[&str]) -> BTreeSet<String> {
     let Ended { code, out, err } = Ended::of(child).await;
     assert_eq!((code, err.as_str()), (Some(0), ""), "{words:?}");
     out.lines().map(str::to_owned).collect()
-}
-
-/// clap names the function after the program, which may hold a dash.
-fn function_of<'a>(name: &str, with_dash: &'a str) -> &'a str {
-    if name.contains('-') {
-        with_dash
-    } else {
-        &with_dash[..=name.len()]
-    }
 }
 
 #[tokio::test]

@@ -36,16 +36,8 @@ async fn doctor_knows_a_good_wire_from_a_bad_one() {
             "the broker takes the token, for role caller or admin; ".into()
         )
     );
-    for name in [
-        "name",
-        "connection",
-        "round trip",
-        "version",
-        "clock",
-        "workers",
-        "tasks",
-        "queues",
-    ] {
+    // Round trip and clock depend on how busy the machine is.
+    for name in ["name", "connection", "version", "workers", "tasks", "queues"] {
         assert_eq!(found(name).0, "ok", "{name}: {:?}", found(name));
     }
 

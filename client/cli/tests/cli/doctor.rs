@@ -53,7 +53,9 @@ async fn it_goes_from_here_to_the_tasks_and_changes_nothing() {
     says(&checks, "connection", "ok", "answers in");
     says(&checks, "tls", "ok", "nothing leaves this machine");
     says(&checks, "session", "ok", "without a token");
-    says(&checks, "round trip", "ok", "ms");
+    // On a busy machine it may be slow.
+    let round_trip = checks.iter().find(|check| check["check"] == "round trip").unwrap();
+    assert!(round_trip["found"].as_str().unwrap().ends_with(" ms"), "{round_trip}");
     // The fake is of another version and of another time.
     says(&checks, "version", "warn", "the broker is 0.0.1");
     says(&checks, "clock", "warn", "behind this machine's");

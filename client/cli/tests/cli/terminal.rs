@@ -157,7 +157,7 @@ async fn the_bar_fits_into_narrow_terminals() {
 #[tokio::test]
 async fn ctrl_c_leaves_no_bar_behind() {
     let fake = Fake::start().await;
-    let mut child = on_terminal(&fake, 100, "bench --tasks 10000000");
+    let mut child = on_terminal(&fake, 100, "bench --tasks 10000000 --in-flight 16");
     let mut output = String::new();
     read(&mut child, &mut output, Some("/s, ")).await;
     child.stdin.as_mut().unwrap().write_all(b"\x03").await.unwrap();
