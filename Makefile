@@ -13,7 +13,7 @@ demo: tools ## Build, start a broker and two workers, compute pictures, kill a w
 # Lint comes last, so that a change that works and is badly formatted says both.
 test: test-tools ## Run every test, then lint
 	@# Process tests start the binaries.
-	cargo build --locked --workspace --bins
+	cargo build --locked --workspace --bins --examples
 	@if cargo nextest --version >/dev/null 2>&1; then set -x; \
 	  cargo nextest run --locked --workspace && cargo test --locked --workspace --doc; \
 	else set -x; \

@@ -1,5 +1,7 @@
 //! The client: where everything starts.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use asynq_proto::{Connector, Iter, Payload, Task};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio_stream::{Stream, StreamExt};
@@ -238,6 +240,17 @@ impl Client {
     /// ```
     pub fn tasks(&self) -> ListTasks {
         ListTasks::new(self.session.clone())
+    }
+
+    /// The broker's clock now, as known since the connection began: exact but for
+    /// the time its first answer took, and for drift.
+    pub fn broker_clock(&self) -> SystemTime {
+        UNIX_EPOCH + self.session.broker_now()
+    }
+
+    /// The broker's version; empty if it is too old to tell.
+    pub fn broker_version(&self) -> String {
+        self.session.broker_version()
     }
 
     /// All queues that hold a task.

@@ -178,6 +178,29 @@ impl Connector {
         self.wire(self.settings().connect_with_connector_lazy(self.service()))
     }
 
+    /// The certificate the broker shows, in DER, asked for on a connection of its
+    /// own that ends there. `None` where the address is not `https://`.
+    ///
+    /// # Errors
+    /// If there is no connection, or either end does not trust the other.
+    pub async fn certificate(&self) -> Result<Option<Vec<u8>>, ConnectError> {
+        let Some(config) = self.tls.clone() else {
+            return Ok(None);
+        };
+        self.trouble.clear();
+        let shown = async {
+            let io = self.transport.dial(&self.endpoint).await?;
+            tls::certificate(io, &self.endpoint, config, &self.trouble).await
+        };
+        shown.await.map(Some).map_err(|error| match self.trouble() {
+            Some(trouble) => trouble,
+            None => ConnectError::Unreachable {
+                endpoint: self.endpoint.clone(),
+                cause: error.to_string(),
+            },
+        })
+    }
+
     /// What TLS said of the last connection, if that is why it ended. A broker
     /// may refuse a certificate after [`control`](Self::control) has connected:
     /// ask here when the first call fails.

@@ -10,6 +10,7 @@ use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, CertificateError, ClientConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::connect::Io;
 use crate::endpoint::Endpoint;
@@ -166,10 +167,32 @@ pub(crate) async fn wrap(
 }
 
 async fn secure(io: Box<dyn Io>, endpoint: &Endpoint, config: Arc<ClientConfig>) -> io::Result<Box<dyn Io>> {
+    Ok(Box::new(handshake(io, endpoint, config).await?))
+}
+
+/// The certificate the broker shows, in DER.
+pub(crate) async fn certificate(
+    io: Box<dyn Io>,
+    endpoint: &Endpoint,
+    config: Arc<ClientConfig>,
+    trouble: &Trouble,
+) -> io::Result<Vec<u8>> {
+    let stream = handshake(io, endpoint, config).await;
+    let stream = stream.inspect_err(|error| note(error, endpoint.host(), trouble))?;
+    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let shown = shown.ok_or_else(|| io::Error::other("the broker showed no certificate"))?;
+    Ok(shown.to_vec())
+}
+
+async fn handshake(
+    io: Box<dyn Io>,
+    endpoint: &Endpoint,
+    config: Arc<ClientConfig>,
+) -> io::Result<TlsStream<Box<dyn Io>>> {
     let name = ServerName::try_from(endpoint.host().to_owned())
         .map_err(|_| io::Error::other("the host is no name a certificate could have"))?;
     match TlsConnector::from(config).connect(name, io).await {
-        Ok(stream) => Ok(Box::new(stream)),
+        Ok(stream) => Ok(stream),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(io::Error::new(
             error.kind(),
             "it hung up in the TLS handshake; does it speak TLS?",

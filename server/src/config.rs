@@ -63,7 +63,7 @@ impl LogFormat {
 
 /// The asynq broker: keeps tasks, hands them to workers, brings results back.
 #[derive(Debug, Parser)]
-#[command(name = "asynqd", version, args_conflicts_with_subcommands = true)]
+#[command(name = "asynqd", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 struct Flags {
     #[command(subcommand)]
     command: Option<Verb>,
@@ -90,6 +90,12 @@ struct Sources {
     #[command(flatten)]
     settings: Settings,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  asynqd
+  asynqd --listen 127.0.0.1:0 --store memory
+  asynqd --listen 0.0.0.0:7740 --tls-cert server.pem --tls-key server.key --tokens tokens.toml";
 
 /// What flags and file have in common.
 #[derive(Debug, Default, clap::Args, Deserialize)]
@@ -136,6 +142,11 @@ pub enum Run {
     Command(Command),
     /// Print this and end.
     Print(String),
+}
+
+/// The command line, to be told of in completions and man pages.
+pub(crate) fn command_line() -> clap::Command {
+    Flags::command()
 }
 
 /// What the broker runs with.

@@ -3,13 +3,16 @@
 mod bad_input;
 mod demo;
 mod drain;
+mod examples;
 mod exec;
 mod kill;
 mod link;
 mod listing;
+mod manual;
 mod ops;
 mod path;
 mod python;
+mod quick_start;
 mod secure;
 mod speed;
 mod streams;

@@ -4,6 +4,11 @@
 //! Nothing here builds anything: the programs must be there already. `make test`
 //! sees to that; by hand it is `cargo build --workspace --bins`.
 
+/// The blocks of the guide, compiled, and run where they need no broker.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guides/rust-sdk.md")]
+pub mod rust_sdk_guide {}
+
 mod broker;
 mod cluster;
 pub mod history;
@@ -18,7 +23,7 @@ pub use broker::Broker;
 pub use cluster::{Cluster, Ended, interrupt, run};
 pub use http::get;
 pub use process::Process;
-pub use programs::program;
+pub use programs::{example, program};
 pub use proxy::Proxy;
 pub use rustix::process::Signal;
 pub use wait::{PATIENCE, eventually, within};

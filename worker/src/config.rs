@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use asynq_proto::duration;
 use asynq_worker::{Credentials, Token};
-use clap::{Args, Parser, ValueEnum};
+use clap::{Args, CommandFactory, Parser, ValueEnum};
 use serde::{Deserialize, Deserializer, de};
 
+use crate::commands::Command;
 use crate::kinds::Tasks;
-use crate::print::Command;
 use crate::security::SecurityArgs;
 
 /// Where worker.toml is looked for when nobody says.
@@ -73,6 +73,11 @@ const EXAMPLES: &str = "Examples:\n  asynq-worker --builtins\n  \
     kind = \"exec\"\n  \
     cmd = [\"grep\", \"-rn\", \"--\", \"{pattern}\", \"/var/log\"]\n  \
     stdout = \"lines\"";
+
+/// The command line, to be told of in completions and man pages.
+pub(crate) fn command_line() -> clap::Command {
+    Cli::command()
+}
 
 /// How logs are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]

@@ -1,5 +1,6 @@
 //! The worker daemon.
 
+mod commands;
 mod config;
 mod kinds;
 mod notify;
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use asynq_worker::{BuildError, Ready, RunError, Worker};
 use clap::{CommandFactory, FromArgMatches};
-use config::{Cli, Config, LogFormat};
+use config::{Cli, Config, ConfigError, LogFormat};
 use mimalloc::MiMalloc;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -36,7 +37,8 @@ fn main() -> ExitCode {
     if let Some(command) = cli.command {
         return match command.run(&matches) {
             Ok(text) => say(&text),
-            Err(error) => complain(&error.into(), USAGE),
+            Err(error) if error.is::<ConfigError>() => complain(&error, USAGE),
+            Err(error) => complain(&error, 1),
         };
     }
     let config = match Config::load(cli.flags) {

@@ -7,14 +7,6 @@ use clap::{ArgMatches, Args, Subcommand, ValueEnum};
 
 use crate::config::{Config, ConfigError, ConfigFile, Flags, LogFormat};
 
-/// What `asynq-worker` does beside being a worker.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Show what the worker would go by
-    #[command(subcommand)]
-    Config(Verb),
-}
-
 /// `asynq-worker config …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -40,10 +32,10 @@ enum Output {
     Json,
 }
 
-impl Command {
+impl Verb {
     /// What is to be printed. `matches` are those of the whole command line.
     pub(crate) fn run(self, matches: &ArgMatches) -> Result<String, ConfigError> {
-        let Self::Config(Verb::Print(args)) = self;
+        let Self::Print(args) = self;
         let matches = matches.subcommand_matches("config");
         let matches = matches.and_then(|matches| matches.subcommand_matches("print"));
         let (config, file) = Config::load(args.flags)?;

@@ -20,7 +20,7 @@ use crate::{
     limits::{CANCEL_WITHIN, CANCELS},
     output,
     progress::Progress,
-    running::{interrupted, warn_without_workers},
+    running::{interrupted, say_without_workers},
 };
 
 /// Measure throughput and latency.
@@ -122,6 +122,7 @@ impl Args {
             "tasks"
         };
         let progress = Progress::new("bench".to_owned(), unit, self.tasks);
+        say_without_workers(&client, self.task(), &progress).await?;
         let begun = Instant::now();
         let under_way = RefCell::default();
         let mut took = tokio::select! {
@@ -130,7 +131,6 @@ impl Args {
                 progress.finish();
                 return Err(cancel_all(&client, under_way.take()).await);
             }
-            never = warn_without_workers(&client, self.task(), &progress) => match never {},
         };
         let seconds = begun.elapsed().as_secs_f64();
         progress.finish();

@@ -1,8 +1,11 @@
 //! The command line: what there is to type, and where it goes.
 
-use clap::{Parser, Subcommand, ValueEnum, error::ErrorKind};
+use asynq_manual::{Completions, Man, Section};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
-use crate::{bench, call, connect::Broker, demo, enqueue, failure::Failure, iterate, map, output, queue, task, worker};
+use crate::{
+    bench, call, connect::Broker, demo, doctor, enqueue, failure::Failure, iterate, map, output, queue, task, worker,
+};
 
 /// Runs tasks on an asynq broker and looks after them.
 #[derive(Debug, Parser)]
@@ -16,7 +19,7 @@ pub(crate) struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  asynq call echo '{\"a\":1}'            run a task, print its result
+  asynq call echo '{\"a\":1}'          run a task, print its result
   asynq enqueue resize @job.json     put a task in its queue, print its id
   asynq iterate count '{\"n\":9}'      print a task's items as they come
   asynq task ls --state running      what is going on?
@@ -27,6 +30,19 @@ Examples:
 Exit codes: 0 done, 1 the task is dead, 2 wrong usage, 3 no broker, 4 timed out,
 5 cancelled or expired, 6 refused by the broker, 130 detached by Ctrl-C.";
 
+const COMPLETIONS: &str = "\
+Examples:
+  source <(asynq completions bash)                                   for this shell
+  asynq completions bash > ~/.local/share/bash-completion/completions/asynq
+  asynq completions zsh > \"${fpath[1]}/_asynq\"
+  asynq completions fish > ~/.config/fish/completions/asynq.fish";
+
+const MAN: &str = "\
+Examples:
+  asynq man | man -l -
+  asynq man task ls | man -l -
+  asynq man --out ~/.local/share/man/man1";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     Call(call::Args),
@@ -34,18 +50,26 @@ enum Command {
     Iterate(iterate::Args),
     Map(map::Args),
     /// Look at tasks, wait for them, end them.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  asynq task ls --state dead --since 1h\n  asynq task explain \"$id\""
+    )]
     Task(task::Command),
     /// Look at queues.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  asynq queue ls")]
     Queue(queue::Command),
     /// Look at workers.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  asynq worker ls")]
     Worker(worker::Command),
     Bench(bench::Args),
     /// See a cluster at work.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  asynq demo mandelbrot -o set.png")]
     Demo(demo::Command),
+    Doctor(doctor::Args),
+    #[command(after_help = COMPLETIONS)]
+    Completions(Completions),
+    #[command(after_help = MAN)]
+    Man(Man),
 }
 
 /// How to print.
@@ -60,7 +84,12 @@ pub(crate) enum Format {
 
 /// Reads the command line. Help and version are printed from here and end in success.
 pub(crate) fn parse() -> Result<Cli, Failure> {
-    Cli::try_parse().map_err(|error| match error.kind() {
+    let parsed = Cli::command().try_get_matches().and_then(|matches| {
+        let mut cli = Cli::from_arg_matches(&matches)?;
+        cli.broker.note_origin(&matches);
+        Ok(cli)
+    });
+    parsed.map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => output::write(error.render().to_string().as_bytes())
             .err()
             .unwrap_or(Failure::silent(0)),
@@ -83,15 +112,39 @@ impl Cli {
             Command::Worker(command) => command.run(&self.broker).await,
             Command::Bench(args) => args.run(&self.broker).await,
             Command::Demo(command) => command.run(&self.broker).await,
+            Command::Doctor(args) => args.run(&self.broker).await,
+            Command::Completions(args) => output::write(args.render(Cli::command()).as_bytes()),
+            Command::Man(args) => {
+                let page = args
+                    .run(Cli::command(), Section::Commands)
+                    .map_err(|error| Failure::usage(error.to_string()))?;
+                output::write(page.as_bytes())
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
+
+    fn without_example(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        // An example is of this command itself, or of what is below it.
+        if !help.contains("Examples:\n") || !help.contains(path) {
+            found.push(path.to_owned());
+        }
+        for below in command.get_subcommands() {
+            without_example(below, &format!("{path} {}", below.get_name()), found);
+        }
+    }
+
+    #[test]
+    fn every_help_has_an_example_of_its_command() {
+        let mut found = Vec::new();
+        without_example(&Cli::command(), "asynq", &mut found);
+        assert_eq!(found, Vec::<String>::new());
+    }
 
     #[test]
     fn the_command_line_is_well_formed() {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use asynq_client::{Client, Credentials, Token};
+use clap::{ArgMatches, parser::ValueSource};
 use tokio::time::timeout;
 
 use crate::failure::Failure;
@@ -39,9 +40,36 @@ pub(crate) struct Broker {
     /// The key of the certificate, PEM.
     #[arg(long, global = true, env = "ASYNQ_KEY", value_name = "FILE", help_heading = SECURITY)]
     key: Option<PathBuf>,
+    /// Where the URL comes from.
+    #[arg(skip)]
+    origin: Option<ValueSource>,
 }
 
 const SECURITY: &str = "Security";
+
+impl Broker {
+    /// Notes where the URL comes from, for those who ask.
+    pub(crate) fn note_origin(&mut self, matches: &ArgMatches) {
+        self.origin = matches.value_source("url");
+    }
+
+    pub(crate) const fn origin(&self) -> Option<ValueSource> {
+        self.origin
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) fn credentials(&self) -> Credentials {
+        Credentials {
+            ca: self.ca.clone(),
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+            token: self.token.clone(),
+        }
+    }
+}
 
 /// A connected client and what is left of `--wait`.
 pub(crate) struct Connected {
@@ -53,13 +81,7 @@ pub(crate) struct Connected {
 /// Connects; `wait` counts from now.
 pub(crate) async fn connect(broker: &Broker, wait: Option<Duration>) -> Result<Connected, Failure> {
     let begun = Instant::now();
-    let credentials = Credentials {
-        ca: broker.ca.clone(),
-        cert: broker.cert.clone(),
-        key: broker.key.clone(),
-        token: broker.token.clone(),
-    };
-    let connecting = Client::builder(&broker.url).credentials(credentials).connect();
+    let connecting = Client::builder(&broker.url).credentials(broker.credentials()).connect();
     let client = match wait {
         None => connecting.await?,
         Some(wait) => match timeout(wait, connecting).await {

@@ -12,6 +12,17 @@ pub(crate) const NO_WORKER_AFTER: Duration = Duration::from_secs(1);
 /// How long Ctrl-C waits for the broker to take the cancel.
 pub(crate) const CANCEL_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long `doctor` waits for a name, a connection or a handshake …
+pub(crate) const DOCTOR_CONNECT: Duration = Duration::from_secs(3);
+/// … and for an answer, the welcome included, which a client tries for 5 s to get.
+pub(crate) const DOCTOR_ANSWER: Duration = Duration::from_secs(10);
+
+/// Ready tasks whose names `doctor` looks at.
+pub(crate) const DOCTOR_TASKS: u32 = 1000;
+
+/// Characters of a name in a column of `task ls`.
+pub(crate) const NAME_COLUMN: usize = 32;
+
 /// Cancels under way at a time, where many calls are to be ended.
 pub(crate) const CANCELS: usize = 256;
 

@@ -7,6 +7,7 @@ mod cli;
 mod compact;
 mod connect;
 mod demo;
+mod doctor;
 mod enqueue;
 mod failure;
 mod iterate;
@@ -21,6 +22,7 @@ mod queue;
 mod report;
 mod running;
 mod task;
+mod terminal;
 mod time;
 mod worker;
 

@@ -9,7 +9,10 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use crate::failure::{note, say};
+use crate::{
+    failure::{note, say},
+    terminal::{self, Terminal},
+};
 
 /// A plain line comes when so much has been done …
 const PLAIN_PERCENT: u64 = 10;
@@ -20,7 +23,13 @@ const PLAIN_EVERY: Duration = Duration::from_secs(5);
 /// A bar is drawn so often while nothing comes, to keep its clock going.
 const TICK: Duration = Duration::from_millis(200);
 
-const BAR: &str = "{prefix} {wide_bar} {percent:>3} %, {pos}/{len} {msg}, {speed}";
+/// How often a second a bar is drawn at most.
+const DRAWN_PER_SECOND: u8 = 20;
+
+/// The words take what they need, the bar what is left.
+const BAR: &str = "{before}{wide_bar}{after}";
+/// Columns below which a bar tells nothing; then there are fewer words.
+const LEAST_BAR: usize = 10;
 
 /// Work of a known size, in progress.
 pub(crate) struct Progress {
@@ -113,20 +122,75 @@ impl Drop for Progress {
 }
 
 fn bar(name: &str, unit: &'static str, total: u64) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+    let target = ProgressDrawTarget::term_like_with_hz(Box::<Terminal>::default(), DRAWN_PER_SECOND);
+    let bar = ProgressBar::with_draw_target(Some(total), target);
     // A template that is wrong fails the test below; the plain style still works.
     let style = ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar());
-    bar.set_style(style.with_key("speed", |state: &ProgressState, out: &mut dyn Write| {
-        // A string takes all that is written.
-        let _taken = match state.pos() {
-            0 => write!(out, "waiting"),
-            _ => write!(out, "{:.0}/s, {:.0} s left", state.per_sec(), state.eta().as_secs_f64()),
-        };
-    }));
-    bar.set_prefix(name.to_owned());
-    bar.set_message(unit);
+    let key = |pick: fn((String, String)) -> String| {
+        let name = name.to_owned();
+        move |state: &ProgressState, out: &mut dyn Write| {
+            let words = Words::of(&name, unit, state).fitting(terminal::size().0.into());
+            // A string takes all that is written.
+            let _taken = out.write_str(&pick(words));
+        }
+    };
+    let style = style.with_key("before", key(|(before, _)| before));
+    bar.set_style(style.with_key("after", key(|(_, after)| after)));
     bar.enable_steady_tick(TICK);
     bar
+}
+
+/// What stands beside a bar.
+struct Words {
+    name: String,
+    percent: String,
+    count: String,
+    speed: String,
+    left: String,
+}
+
+impl Words {
+    fn of(name: &str, unit: &str, state: &ProgressState) -> Self {
+        let (done, total) = (state.pos(), state.len().unwrap_or_default());
+        let begun = done > 0;
+        Self {
+            name: format!("{name} "),
+            percent: format!(" {:>3} %", done * 100 / total.max(1)),
+            count: format!(", {done}/{total} {unit}"),
+            speed: match begun {
+                true => format!(", {:.0}/s", state.per_sec()),
+                false => String::new(),
+            },
+            left: match begun {
+                true => format!(", {:.0} s left", state.eta().as_secs_f64()),
+                false => ", waiting".to_owned(),
+            },
+        }
+    }
+
+    /// As many words before and after the bar as a terminal has room for.
+    fn fitting(&self, columns: usize) -> (String, String) {
+        let Self {
+            name,
+            percent,
+            count,
+            speed,
+            left,
+        } = self;
+        let choices = [
+            (name.as_str(), format!("{percent}{count}{speed}{left}")),
+            ("", format!("{percent}{count}{speed}{left}")),
+            ("", format!("{percent}{speed}{left}")),
+            ("", format!("{percent}{left}")),
+            ("", percent.clone()),
+        ];
+        let fits = |&(before, ref after): &(&str, String)| {
+            let words = before.chars().count() + after.chars().count();
+            words + LEAST_BAR <= columns
+        };
+        let chosen = choices.into_iter().find(fits);
+        chosen.map_or_else(Default::default, |(before, after)| (before.to_owned(), after))
+    }
 }
 
 #[cfg(test)]
@@ -136,6 +200,31 @@ mod tests {
     #[test]
     fn the_bar_is_well_formed() {
         ProgressStyle::with_template(BAR).unwrap();
+    }
+
+    #[test]
+    fn the_words_leave_room_for_the_bar() {
+        let words = Words {
+            name: "mandelbrot ".into(),
+            percent: "  45 %".into(),
+            count: ", 1234/2742 rows".into(),
+            speed: ", 310/s".into(),
+            left: ", 5 s left".into(),
+        };
+        for columns in 0..200 {
+            let (before, after) = words.fitting(columns);
+            let used = before.chars().count() + after.chars().count();
+            assert!(used == 0 || used + LEAST_BAR <= columns, "{columns}: {before}…{after}");
+        }
+        let after = |columns| words.fitting(columns).1;
+        assert_eq!(words.fitting(80), ("mandelbrot ".into(), after(79)));
+        assert_eq!(after(79), "  45 %, 1234/2742 rows, 310/s, 5 s left");
+        assert_eq!(words.fitting(50).0, "");
+        assert_eq!(
+            (after(40).as_str(), after(27).as_str()),
+            ("  45 %, 310/s, 5 s left", "  45 %, 5 s left")
+        );
+        assert_eq!((after(16).as_str(), after(15).as_str()), ("  45 %", ""));
     }
 
     #[test]

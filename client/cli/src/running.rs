@@ -97,11 +97,18 @@ pub(crate) async fn able(client: &Client, name: &str) -> Result<Vec<WorkerInfo>,
 /// Tells the user if nobody takes the tasks of a builtin. Never ends.
 pub(crate) async fn warn_without_workers(client: &Client, name: &str, progress: &Progress) -> Infallible {
     sleep(NO_WORKER_AFTER).await;
-    if able(client, name).await.is_ok_and(|workers| workers.is_empty()) {
+    // The work itself fails if there is no broker to be asked.
+    let _said = say_without_workers(client, name, progress).await;
+    pending().await
+}
+
+/// Tells the user at once if nobody takes the tasks of a builtin; they wait then.
+pub(crate) async fn say_without_workers(client: &Client, name: &str, progress: &Progress) -> Result<(), Failure> {
+    if able(client, name).await?.is_empty() {
         progress.say(
             "NO_WORKER",
             &format!("no worker has registered {name}; start one with: asynq-worker --builtins"),
         );
     }
-    pending().await
+    Ok(())
 }

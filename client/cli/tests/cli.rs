@@ -1,5 +1,7 @@
 //! The command against a fake broker: what it prints, how it exits.
 
+#[path = "cli/doctor.rs"]
+mod doctor;
 #[path = "../../tests/fake/mod.rs"]
 mod fake;
 #[path = "cli/iterate.rs"]
@@ -8,6 +10,8 @@ mod iterate;
 mod listing;
 #[path = "cli/many.rs"]
 mod many;
+#[path = "cli/terminal.rs"]
+mod terminal;
 
 use std::{
     io::Write,
@@ -205,6 +209,17 @@ async fn help_is_no_error() {
         assert!(ok(&fake, args).await.contains("Examples:"), "{args:?}");
     }
     assert!(ok(&fake, &["--version"]).await.starts_with("asynq "));
+}
+
+#[tokio::test]
+async fn a_bench_nobody_can_run_says_so_before_it_begins() {
+    let fake = Fake::start().await;
+    // The fake's worker has echo, and no count.
+    let (code, _, err) = run(&fake, &["bench", "--tasks", "10"]).await;
+    assert!(code == 0 && !err.contains("NO_WORKER"), "{err}");
+    let (_, _, err) = run(&fake, &["bench", "--mode", "iterate", "--tasks", "10"]).await;
+    let warning = "asynq: NO_WORKER: no worker has registered count; start one with: asynq-worker --builtins";
+    assert_eq!(err.lines().next(), Some(warning), "{err}");
 }
 
 #[tokio::test]

@@ -55,6 +55,8 @@ struct Shared {
     forgotten: Forgotten,
     flows: Flows,
     broker: String,
+    /// The version of the broker that welcomed last; empty if it is too old to tell.
+    version: Mutex<String>,
     data: Data,
 }
 
@@ -78,6 +80,7 @@ impl Session {
             flows: Flows::default(),
             data: Data::new(connector.data(), broker.clone()),
             broker,
+            version: Mutex::new(link.welcome.version.clone()),
         });
         tokio::spawn(Driver::new(connector, incoming, Arc::clone(&shared)).run(link));
         Ok(Self { requests, shared })
@@ -257,6 +260,11 @@ impl Session {
         &self.shared.broker
     }
 
+    pub(crate) fn broker_version(&self) -> String {
+        let version = self.shared.version.lock();
+        version.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(crate) fn broker_now(&self) -> Duration {
         self.shared.ids().broker_now()
     }
@@ -292,6 +300,11 @@ impl fmt::Debug for Session {
 impl Shared {
     fn ids(&self) -> MutexGuard<'_, IdMaker> {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A broker has welcomed us, perhaps another than before.
+    fn met(&self, version: &str) {
+        version.clone_into(&mut self.version.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 

@@ -64,6 +64,7 @@ impl Session {
                 now_us: 1_700_000_000_000_000,
                 epoch: 1,
                 max_outstanding: self.fake.inner.max_outstanding,
+                version: "0.0.1".to_owned(),
             });
             greeted = true;
             if welcome.is_some() || !answers.is_empty() {

@@ -29,6 +29,7 @@ pub(super) fn open(
         now_us: broker.clock().now().as_micros(),
         epoch: broker.epoch().0,
         max_outstanding: MAX_OUTSTANDING,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let state = State {
         guard,

@@ -8,7 +8,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use asynq_manual::{Completions, Man, ManError, Section};
 use clap::Subcommand;
+
+use crate::config::command_line;
 
 /// A subcommand.
 #[derive(Debug, Subcommand)]
@@ -19,6 +22,12 @@ pub enum Command {
     /// Make tokens
     #[command(subcommand)]
     Token(Token),
+    /// Print what makes a shell complete this command's words
+    #[command(after_help = "Examples:\n  source <(asynqd completions bash)")]
+    Completions(Completions),
+    /// Print a page for man, or write those of all subcommands to a folder
+    #[command(after_help = "Examples:\n  asynqd man | man -l -\n  asynqd man --out ~/.local/share/man/man8")]
+    Man(Man),
 }
 
 /// `asynqd tls …`.
@@ -55,6 +64,9 @@ pub enum CommandError {
     /// An argument does not do.
     #[error("{0}")]
     Argument(String),
+    /// There is no such page, or it cannot be written.
+    #[error(transparent)]
+    Man(#[from] ManError),
     /// The system has no random numbers.
     #[error("the system gives no random numbers")]
     NoRandomness,
@@ -69,6 +81,8 @@ impl Command {
         match self {
             Self::Tls(Tls::Init(args)) => args.run(),
             Self::Token(Token::New(args)) => args.run(),
+            Self::Completions(args) => print(&args.render(command_line())),
+            Self::Man(args) => print(&args.run(command_line(), Section::Daemons)?),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! program, and what those read who are refused.
 
 mod commands;
+mod doctor;
 mod refused;
 
 use std::os::unix::fs::PermissionsExt;

@@ -3,6 +3,7 @@
 //! that returns what is wrong, so that `can_fail` can see it fail.
 
 mod can_fail;
+mod proofs;
 mod source;
 
 use std::fs;
@@ -115,6 +116,12 @@ fn every_state_and_reason_is_explained() {
             .iter()
             .flat_map(|f| unexplained_words(&read(f), &docs)),
     );
+}
+
+#[test]
+fn every_guarantee_names_its_tests() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).ok();
+    clean(proofs::unproven(&read("docs/guarantees.md").unwrap_or_default(), read));
 }
 
 #[test]

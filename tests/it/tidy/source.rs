@@ -5,10 +5,11 @@ pub(super) const DIRECTIONS: &[(&str, &[&str])] = &[
     ("asynq-proto", &[]),
     ("asynq-core", &[]),
     ("asynq-store", &["asynq-core"]),
-    ("asynqd", &["asynq-core", "asynq-store", "asynq-proto"]),
-    ("asynq-worker", &["asynq-proto"]),
+    ("asynq-manual", &[]),
+    ("asynqd", &["asynq-core", "asynq-manual", "asynq-store", "asynq-proto"]),
+    ("asynq-worker", &["asynq-manual", "asynq-proto"]),
     ("asynq-client", &["asynq-proto"]),
-    ("asynq", &["asynq-client", "asynq-proto"]),
+    ("asynq", &["asynq-client", "asynq-manual", "asynq-proto"]),
     (
         "asynq-tests",
         &[

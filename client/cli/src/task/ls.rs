@@ -12,7 +12,9 @@ use crate::{
     cli::Format,
     connect::{Broker, connect},
     failure::{Failure, note},
-    json, output,
+    json,
+    limits::NAME_COLUMN,
+    output,
     time::{brief, instant},
 };
 
@@ -127,19 +129,28 @@ fn table(page: &TaskPage) -> Vec<Vec<String>> {
         table.iter_mut().zip(cells).for_each(|(row, cell)| row.push(cell));
     };
     column("ID", "", &|task| task.id.to_string());
-    column("NAME", "", &|task| task.name.clone());
+    column("NAME", "", &|task| cut(&task.name));
     column("STATE", "", &|task| task.state.to_string());
     column("REASON", "-", &reason);
-    column("QUEUE", "default", &|task| task.queue.clone());
-    column("SERIES", "-", &|task| or_dash(&task.series));
+    column("QUEUE", "default", &|task| cut(&task.queue));
+    column("SERIES", "-", &|task| or_dash(&cut(&task.series)));
     column("NICE", "0", &|task| task.niceness.to_string());
     // That a task runs or has ended at its first attempt, its state says.
     column("ATTEMPT", "1", &|task| task.attempt.max(1).to_string());
     column("AGE", "", &|task| age(task, page.now));
     column("WORKER", "-", &|task| {
-        or_dash(task.worker.as_deref().unwrap_or_default())
+        or_dash(&cut(task.worker.as_deref().unwrap_or_default()))
     });
     table
+}
+
+/// Names may be 200 bytes long, and one of them would push all rows apart.
+/// `task show` and -o json have them whole.
+fn cut(name: &str) -> String {
+    match name.char_indices().nth(NAME_COLUMN) {
+        None => name.to_owned(),
+        Some(_) => name.chars().take(NAME_COLUMN - 1).chain(['…']).collect(),
+    }
 }
 
 /// Why it is in its state, where that is not another word for it.

@@ -42,6 +42,22 @@ async fn tasks_are_a_table_for_people() {
 }
 
 #[tokio::test]
+async fn a_long_name_does_not_push_all_rows_apart() {
+    let fake = Fake::start().await;
+    let (long, edge) = ("n".repeat(200), "e".repeat(32));
+    let ids = enqueue(&fake, &["slow", &edge, &long]).await;
+    let cut = "n".repeat(31) + "…";
+    let expected = [
+        format!("{}  {cut}  succeeded  1m 0s", ids[0]),
+        format!("{}  {edge}  succeeded  1m 0s", ids[1]),
+        format!("{}  {:32}  ready      1m 0s", ids[2], "slow"),
+    ];
+    let listed = ok(&fake, &["task", "ls"]).await;
+    assert!(listed.lines().skip(1).eq(&expected), "{listed}");
+    assert!(ok(&fake, &["task", "show", &ids[0]]).await.contains(&long));
+}
+
+#[tokio::test]
 async fn tasks_are_objects_for_programs() {
     let fake = Fake::start().await;
     let empty = ok(&fake, &["task", "ls", "-o", "json"]).await;
