@@ -7,6 +7,7 @@ mod exec;
 mod kill;
 mod link;
 mod listing;
+mod logs;
 mod path;
 mod secure;
 mod speed;

@@ -7,6 +7,7 @@
 mod broker;
 mod cluster;
 pub mod history;
+mod nginx;
 mod process;
 mod programs;
 mod proxy;
@@ -15,6 +16,7 @@ mod worker;
 
 pub use broker::Broker;
 pub use cluster::{Cluster, Ended, interrupt, run};
+pub use nginx::Nginx;
 pub use process::Process;
 pub use programs::program;
 pub use proxy::Proxy;

@@ -20,6 +20,10 @@ const PLAIN_EVERY: Duration = Duration::from_secs(5);
 /// A bar is drawn so often while nothing comes, to keep its clock going.
 const TICK: Duration = Duration::from_millis(200);
 
+/// Whether it is time to tell of what is counted is asked once in so many.
+const COUNT_LOOK: u64 = 64;
+
+const COUNTING_BAR: &str = "{prefix} {wide_bar} {pos}/{len} {msg}";
 const BAR: &str = "{prefix} {wide_bar} {percent:>3} %, {pos}/{len} {msg}, {speed}";
 
 /// Work of a known size, in progress.
@@ -28,8 +32,17 @@ pub(crate) struct Progress {
     unit: &'static str,
     total: u64,
     done: Cell<u64>,
+    /// What is counted beside it, without a known end.
+    counted: Option<Counted>,
     begun: Instant,
     shown: Shown,
+}
+
+struct Counted {
+    unit: &'static str,
+    count: Cell<u64>,
+    /// When it was last told.
+    at: Cell<Instant>,
 }
 
 enum Shown {
@@ -56,9 +69,48 @@ impl Progress {
             unit,
             total,
             done: Cell::new(0),
+            counted: None,
             begun,
             shown,
         }
+    }
+
+    /// Counts something else, too, in its own unit, and tells how fast that is.
+    pub(crate) fn counting(mut self, unit: &'static str) -> Self {
+        if let Shown::Bar(bar) = &self.shown {
+            // Files end when they end: nothing is said of the time left.
+            bar.set_style(style(COUNTING_BAR));
+        }
+        self.counted = Some(Counted {
+            unit,
+            count: Cell::new(0),
+            at: Cell::new(self.begun),
+        });
+        self
+    }
+
+    /// So many more of what is counted.
+    pub(crate) fn count(&self, more: u64) {
+        let Some(counted) = &self.counted else { return };
+        counted.count.set(counted.count.get() + more);
+        let every = match &self.shown {
+            Shown::Bar(_) => TICK,
+            Shown::Lines { .. } => PLAIN_EVERY,
+        };
+        // Not even the clock is looked at for each.
+        if counted.count.get() % COUNT_LOOK < more && counted.at.get().elapsed() >= every {
+            counted.at.set(Instant::now());
+            match &self.shown {
+                Shown::Bar(bar) => bar.set_message(self.how_fast(counted)),
+                Shown::Lines { .. } => note(&self.line(self.done.get() * 100 / self.total)),
+            }
+        }
+    }
+
+    /// `files, 5000 rows, 1000 rows/s`.
+    fn how_fast(&self, Counted { unit, count, .. }: &Counted) -> String {
+        let rate = count.get() as f64 / self.begun.elapsed().as_secs_f64();
+        format!("{}, {} {unit}, {rate:.0} {unit}/s", self.unit, count.get())
     }
 
     /// One more is done.
@@ -99,6 +151,9 @@ impl Progress {
     fn line(&self, percent: u64) -> String {
         let Self { name, unit, total, .. } = self;
         let done = self.done.get();
+        if let Some(counted) = &self.counted {
+            return format!("{name}: {done} of {total} {}", self.how_fast(counted));
+        }
         let seconds = self.begun.elapsed().as_secs_f64();
         let rate = done as f64 / seconds;
         let left = (total - done) as f64 / rate;
@@ -114,19 +169,24 @@ impl Drop for Progress {
 
 fn bar(name: &str, unit: &'static str, total: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-    // A template that is wrong fails the test below; the plain style still works.
-    let style = ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar());
-    bar.set_style(style.with_key("speed", |state: &ProgressState, out: &mut dyn Write| {
-        // A string takes all that is written.
-        let _taken = match state.pos() {
-            0 => write!(out, "waiting"),
-            _ => write!(out, "{:.0}/s, {:.0} s left", state.per_sec(), state.eta().as_secs_f64()),
-        };
-    }));
+    bar.set_style(
+        style(BAR).with_key("speed", |state: &ProgressState, out: &mut dyn Write| {
+            // A string takes all that is written.
+            let _taken = match state.pos() {
+                0 => write!(out, "waiting"),
+                _ => write!(out, "{:.0}/s, {:.0} s left", state.per_sec(), state.eta().as_secs_f64()),
+            };
+        }),
+    );
     bar.set_prefix(name.to_owned());
     bar.set_message(unit);
     bar.enable_steady_tick(TICK);
     bar
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // A template that is wrong fails the test below; the plain style still works.
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 #[cfg(test)]
@@ -134,8 +194,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bar_is_well_formed() {
+    fn the_bars_are_well_formed() {
         ProgressStyle::with_template(BAR).unwrap();
+        ProgressStyle::with_template(COUNTING_BAR).unwrap();
+    }
+
+    #[test]
+    fn what_is_counted_is_told_with_its_rate() {
+        let mut progress = Progress::new("work".into(), "files", 4).counting("rows");
+        progress.done.set(1);
+        progress.count(5000);
+        progress.begun = Instant::now() - Duration::from_secs(10);
+        assert_eq!(progress.line(25), "work: 1 of 4 files, 5000 rows, 500 rows/s");
     }
 
     #[test]

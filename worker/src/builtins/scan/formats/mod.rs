@@ -8,6 +8,8 @@ mod dpkg;
 mod nginx_error;
 mod rest;
 mod syslog;
+#[cfg(test)]
+mod tests;
 mod time;
 
 use jiff::Timestamp;
