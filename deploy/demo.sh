@@ -23,7 +23,7 @@ pids=()
 # What the workers may read in step 11: this machine's logs, or one made up.
 logs=/var/log
 log=dpkg.log
-[ -s "$logs/$log" ] && [ -r "$logs/$log" ] || { logs=$work log=access.log; }
+[ -s "$logs/$log" ] && [ -r "$logs/$log" ] || { logs=$work/logs log=access.log; mkdir "$logs"; }
 
 say() { printf '%s\n' "$*"; }
 step() { printf '\n== %s\n' "$*"; }
@@ -259,12 +259,12 @@ asynq worker ls || fail "worker ls exited $?"
     fail "worker ls does not list both workers"
 
 step "11. Logs, read by the workers, their rows counted as they come"
-if [ "$logs" = "$work" ]; then
+if [ "$log" = access.log ]; then
     seq 0 19999 | awk '{
         t = int($1 * 1.08 + 300 * sin($1 / 900)) + 300; s = $1 % 97 == 0 ? 500 : $1 % 13 == 0 ? 404 : $1 % 7 == 0 ? 304 : 200
         printf "192.0.2.%d - - [22/Nov/2026:%02d:%02d:%02d +0000] \"GET /page/%d HTTP/1.1\" %d %d \"-\" \"demo\"\n",
             $1 % 50, t / 3600, t / 60 % 60, t % 60, $1 * $1 % 31, s, $1 % 5000
-    }' >"$work/$log"
+    }' >"$logs/$log"
 fi
 show "demo logs $logs/$log -o $pictures/logs.png"
 asynq demo logs "$logs/$log" -o "$pictures/logs.png" || fail "demo logs exited $?"
