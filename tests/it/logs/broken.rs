@@ -56,7 +56,7 @@ async fn what_cannot_be_read_is_counted_and_named_and_the_rest_is_read() {
     fs::write(path("truncated.gz"), &whole[..whole.len() / 2]).unwrap();
     fs::write(path("picture.log"), b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR").unwrap();
     fs::write(path("secret.log"), "nobody may read this\n").unwrap();
-    fs::set_permissions(path("secret.log"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(path("secret.log"), fs::Permissions::from_mode(0o000)).unwrap();
     fs::write(path("empty.log"), "").unwrap();
     fs::write(path("plain.log"), "no log\nthat anybody knows\ncaf\u{e9}\n").unwrap();
     // Never opened: a pipe, and a link to what lies outside.

@@ -50,7 +50,7 @@ pub(super) fn plot(tallies: &Tallies, width: usize) -> String {
     for line in (0..HEIGHT).rev() {
         let label = match line {
             line if line == HEIGHT - 1 => short(highest),
-            line if line == HEIGHT / 2 - 1 && highest % 2 == 0 => short(highest / 2),
+            line if line == HEIGHT / 2 - 1 && highest.is_multiple_of(2) => short(highest / 2),
             _ => String::new(),
         };
         let mut row = format!("{label:>width$} │", width = GUTTER - 2);

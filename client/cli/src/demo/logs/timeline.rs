@@ -77,7 +77,7 @@ pub(super) fn scale(largest: u64, marks: u64) -> (u64, u64) {
 pub(super) fn short(count: u64) -> String {
     match count {
         0..10_000 => count.to_string(),
-        10_000..1_000_000 if count % 1000 == 0 => format!("{}k", count / 1000),
+        10_000..1_000_000 if count.is_multiple_of(1000) => format!("{}k", count / 1000),
         10_000..1_000_000 => format!("{:.1}k", count as f64 / 1e3),
         _ => format!("{:.1}M", count as f64 / 1e6),
     }
