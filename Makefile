@@ -7,7 +7,7 @@ SHELL := /bin/bash
 help: ## List these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: tools ## Build, start a broker and two workers, compute pictures, kill a worker and the broker, lose nothing
+demo: tools ## Build, start a broker and two workers, compute pictures, read logs, kill a worker and the broker, lose nothing
 	@deploy/demo.sh
 
 # Lint comes last, so that a change that works and is badly formatted says both.
@@ -59,7 +59,8 @@ tools:
 	  fi; }
 
 # Programs that tests start besides our own, as program:package.
-TEST_PROGRAMS := python3:python3 systemd-analyze:systemd curl:curl
+# nginx by its path: where it is, only root looks.
+TEST_PROGRAMS := /usr/sbin/nginx:nginx-light python3:python3 systemd-analyze:systemd curl:curl
 # Modules of Python that tests use, and their packages. The tests, too, take the
 # Python that is found first if it has them, else the system's.
 TEST_MODULES := grpc, google.protobuf

@@ -1,7 +1,7 @@
 #!/bin/bash
 # A small cluster on this machine: one broker, two workers, and callers that
 # use it while things go wrong. Exits non-zero if any step is not as it should be.
-# Leaves two pictures in target/demo.
+# Leaves three pictures in target/demo.
 #
 #   deploy/demo.sh                        builds release binaries first
 #   BIN_DIR=target/debug deploy/demo.sh   uses binaries that are there
@@ -20,6 +20,10 @@ DRAIN_SECONDS=90   # for the queue to run empty; a lost lease takes 30 s
 pictures=${CARGO_TARGET_DIR:-target}/demo
 work=$(mktemp -d "${TMPDIR:-/tmp}/asynq-demo.XXXXXX")
 pids=()
+# What the workers may read in step 11: this machine's logs, or one made up.
+logs=/var/log
+log=dpkg.log
+[ -s "$logs/$log" ] && [ -r "$logs/$log" ] || { logs=$work/logs log=access.log; mkdir "$logs"; }
 
 say() { printf '%s\n' "$*"; }
 step() { printf '\n== %s\n' "$*"; }
@@ -72,7 +76,7 @@ start_broker() { # ADDRESS
 }
 
 start_worker() { # NAME
-    "$bin/asynq-worker" --broker "$ASYNQ_BROKER" --name "$1" --slots 4 --builtins \
+    "$bin/asynq-worker" --broker "$ASYNQ_BROKER" --name "$1" --slots 4 --builtins --files "$logs" \
         >"$work/$1.out" 2>>"$work/$1.log" &
     worker=$!
     pids+=("$worker")
@@ -104,10 +108,10 @@ busy() {
     done
 }
 
-# picture FILE: fails unless there is a PNG of some size.
+# picture FILE [BYTES]: fails unless there is a PNG of some size.
 picture() {
     [ "$(head -c 8 "$1" | od -An -tx1 | tr -d ' ')" = 89504e470d0a1a0a ] || fail "$1 is no PNG"
-    [ "$(wc -c <"$1")" -gt 100000 ] || fail "$1 is too small to be the picture"
+    [ "$(wc -c <"$1")" -gt "${2:-100000}" ] || fail "$1 is too small to be the picture"
 }
 
 asynq() { "$bin/asynq" "$@"; }
@@ -254,4 +258,16 @@ asynq worker ls || fail "worker ls exited $?"
 [ "$(asynq worker ls -o json | grep -o '"name": *"worker-[12]"' | sort -u | wc -l)" = 2 ] ||
     fail "worker ls does not list both workers"
 
-step "Done: every step was as it should be. Look at $pictures/mandelbrot.png and seahorses.png"
+step "11. Logs, read by the workers, their rows counted as they come"
+if [ "$log" = access.log ]; then
+    seq 0 19999 | awk '{
+        t = int($1 * 1.08 + 300 * sin($1 / 900)) + 300; s = $1 % 97 == 0 ? 500 : $1 % 13 == 0 ? 404 : $1 % 7 == 0 ? 304 : 200
+        printf "192.0.2.%d - - [22/Nov/2026:%02d:%02d:%02d +0000] \"GET /page/%d HTTP/1.1\" %d %d \"-\" \"demo\"\n",
+            $1 % 50, t / 3600, t / 60 % 60, t % 60, $1 * $1 % 31, s, $1 % 5000
+    }' >"$logs/$log"
+fi
+show "demo logs $logs/$log -o $pictures/logs.png"
+asynq demo logs "$logs/$log" -o "$pictures/logs.png" || fail "demo logs exited $?"
+picture "$pictures/logs.png" 5000
+
+step "Done: every step was as it should be. Look at mandelbrot.png, seahorses.png and logs.png in $pictures"

@@ -8,6 +8,7 @@ mod exec;
 mod kill;
 mod link;
 mod listing;
+mod logs;
 mod manual;
 mod ops;
 mod path;

@@ -1,7 +1,7 @@
 //! Putting a worker together: broker, name, slots, tasks.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use asynq_proto::limits::MAX_SLOTS;
@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use crate::builtins;
 use crate::context::Context;
 use crate::error::{BuildError, RunError};
+use crate::files::Files;
 use crate::handler::Handler;
 use crate::limits::DRAIN_TIMEOUT;
 use crate::registry::{Declaration, Registry};
@@ -213,10 +214,28 @@ impl WorkerBuilder {
         self.add(task.into().yielding(), Handler::raw_either(call, iter))
     }
 
-    /// Adds what every worker can offer: the tasks `echo`, `sleep` and `fail`,
-    /// and the iterator `count`.
+    /// Adds what every worker can offer: the tasks `echo`, `sleep`, `fail` and
+    /// `sha256`, and the iterators `count`, `mandelbrot` and `scan`. Those that
+    /// read files read those under the working directory.
     pub fn builtins(self) -> Self {
-        builtins::register(self)
+        self.builtins_reading(".")
+    }
+
+    /// The same, and they read the files under this folder instead, and no
+    /// others: a path is taken relative to it, links are followed within it.
+    pub fn builtins_reading(mut self, folder: impl AsRef<Path>) -> Self {
+        let folder = folder.as_ref();
+        match Files::under(folder) {
+            Ok(files) => builtins::register(self, files),
+            Err(error) => {
+                let mistake = BuildError::Files {
+                    folder: folder.to_owned(),
+                    message: error.to_string(),
+                };
+                self.mistake = self.mistake.take().or(Some(mistake));
+                self
+            }
+        }
     }
 
     fn add(mut self, declaration: Declaration, handler: Handler) -> Self {
@@ -368,6 +387,10 @@ mod tests {
             (builder().raw("a b", echo).raw("echo", echo), "\"a b\" holds ' '"),
             (builder().token(""), "the token is empty"),
             (builder().ca("ca.pem"), "--ca has no meaning for http://127.0.0.1:7740"),
+            (
+                builder().builtins_reading("/no/such"),
+                "the folder of files \"/no/such\" cannot be used: No such file",
+            ),
             (builder().name(""), "the worker's name \"\" must not be empty"),
             (builder().slots(0), "slots must be 1 to 65536, not 0"),
             (builder().slots(65_537), "not 65537"),

@@ -48,9 +48,12 @@ pub(crate) struct Flags {
     /// The name operators see [default: <host>-<4 hex digits>]
     #[arg(long, value_name = "NAME", env = "ASYNQ_NAME")]
     name: Option<String>,
-    /// Offer the tasks echo, sleep and fail, and the iterators count and mandelbrot
+    /// Offer the tasks echo, sleep, fail and sha256, and the iterators count, mandelbrot and scan
     #[arg(long, env = "ASYNQ_BUILTINS", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     builtins: Option<bool>,
+    /// The folder that sha256 and scan may read: paths are relative to it, nothing outside is opened [default: the working directory]
+    #[arg(long, value_name = "DIR", env = "ASYNQ_FILES")]
+    files: Option<PathBuf>,
     /// Exit once connected and without anything to do for one second
     #[arg(long, env = "ASYNQ_EXIT_WHEN_IDLE", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     exit_when_idle: Option<bool>,
@@ -65,6 +68,7 @@ pub(crate) struct Flags {
 }
 
 const EXAMPLES: &str = "Examples:\n  asynq-worker --builtins\n  \
+    asynq-worker --builtins --files /var/log\n  \
     asynq-worker --config worker.toml\n  \
     asynq-worker --broker http://broker:7740 --builtins --slots 64 --drain-timeout 5m\n\n\
     A worker.toml:\n  \
@@ -98,6 +102,7 @@ struct File {
     slots: Option<u32>,
     name: Option<String>,
     builtins: Option<bool>,
+    files: Option<PathBuf>,
     exit_when_idle: Option<bool>,
     #[serde(default, deserialize_with = "a_duration")]
     drain_timeout: Option<Duration>,
@@ -117,6 +122,8 @@ pub(crate) struct Config {
     pub(crate) slots: Option<u32>,
     pub(crate) name: Option<String>,
     pub(crate) builtins: bool,
+    /// What builtins may read, if not the working directory.
+    pub(crate) files: Option<PathBuf>,
     pub(crate) exit_when_idle: bool,
     pub(crate) drain_timeout: Duration,
     pub(crate) log: LogFormat,
@@ -136,6 +143,8 @@ pub(crate) enum ConfigError {
         path: PathBuf,
         source: Box<toml::de::Error>,
     },
+    #[error("--files says what the builtins may read: give --builtins, too, or leave it out")]
+    FilesForNobody,
 }
 
 impl Config {
@@ -152,7 +161,10 @@ impl Config {
             .map_or_else(|| Ok(File::default()), ConfigFile::settings)?;
         let folder = file.as_ref().and_then(|file| file.path.parent());
         let config = Self::merge(flags, below, folder.unwrap_or(Path::new("")));
-        Ok((config, file))
+        match config.files {
+            Some(_) if !config.builtins => Err(ConfigError::FilesForNobody),
+            _ => Ok((config, file)),
+        }
     }
 
     fn merge(flags: Flags, file: File, folder: &Path) -> Self {
@@ -161,6 +173,7 @@ impl Config {
             slots: flags.slots.or(file.slots),
             name: flags.name.or(file.name),
             builtins: flags.builtins.or(file.builtins).unwrap_or(false),
+            files: flags.files.or(file.files),
             exit_when_idle: flags.exit_when_idle.or(file.exit_when_idle).unwrap_or(false),
             drain_timeout: flags
                 .drain_timeout
@@ -221,9 +234,9 @@ mod tests {
     #[test]
     fn a_flag_beats_the_file_and_the_file_beats_the_default() {
         let file: File =
-            toml::from_str("slots = 3\nname = \"a\"\nbuiltins = true\ndrain_timeout = \"5m\"\nlog = \"json\"\nca = \"a\"\ntoken = \"t\"").unwrap();
+            toml::from_str("slots = 3\nname = \"a\"\nbuiltins = true\nfiles = \"a\"\ndrain_timeout = \"5m\"\nlog = \"json\"\nca = \"a\"\ntoken = \"t\"").unwrap();
         let config = Config::merge(
-            flags(&["--slots", "4", "--builtins=false", "--ca", "b"]).unwrap(),
+            flags(&["--slots", "4", "--builtins=false", "--ca", "b", "--files", "b"]).unwrap(),
             file,
             Path::new("etc"),
         );
@@ -234,6 +247,7 @@ mod tests {
                 slots: Some(4),
                 name: Some("a".into()),
                 builtins: false,
+                files: Some("b".into()),
                 exit_when_idle: false,
                 drain_timeout: Duration::from_mins(5),
                 log: LogFormat::Json,

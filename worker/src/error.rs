@@ -1,6 +1,7 @@
 //! Why a worker cannot be built, and why one ends unasked.
 
 use std::io;
+use std::path::PathBuf;
 
 use asynq_proto::limits::{MAX_DECLARATIONS, MAX_SLOTS};
 use asynq_proto::{CredentialsError, EndpointError, NameError, TokenError};
@@ -58,6 +59,14 @@ pub enum BuildError {
     /// There is nothing to run.
     #[error("the worker has no tasks; register at least one")]
     NoTasks,
+    /// The folder that builtins may read files from cannot be used.
+    #[error("the folder of files {folder:?} cannot be used: {message}")]
+    Files {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
     /// The number of slots is out of range.
     #[error("slots must be 1 to {MAX_SLOTS}, not {0}")]
     Slots(u32),

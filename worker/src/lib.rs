@@ -46,6 +46,7 @@ mod context;
 mod data;
 mod emit;
 mod error;
+mod files;
 mod handler;
 mod items;
 mod lease;

@@ -40,3 +40,21 @@ pub(crate) const MAX_PICTURE_SIDE: u32 = 65_535;
 
 /// Most iterations for a point of `mandelbrot`: some milliseconds for one that needs all.
 pub(crate) const MAX_ITERATIONS: u32 = 1_000_000;
+
+/// Bytes of a path that a builtin is to read: as many as Linux takes.
+pub(crate) const MAX_PATH_BYTES: usize = 4096;
+
+/// Bytes of a file that `sha256` reads at a time, and may take to hear of a stop.
+pub(crate) const DIGEST_READ_BYTES: usize = 1024 * 1024;
+
+/// Bytes of a file that `scan` reads at a time.
+pub(crate) const SCAN_READ_BYTES: usize = 64 * 1024;
+
+/// Bytes of a line that `scan` reads; the rest is cut off.
+pub(crate) const MAX_LOG_LINE_BYTES: usize = 64 * 1024;
+
+/// Bytes at the beginning of a file among which a NUL says that it is no text.
+pub(crate) const TEXT_CHECK_BYTES: usize = 8 * 1024;
+
+/// Lines at the beginning of a file that say which format it has.
+pub(crate) const DETECT_LINES: usize = 64;

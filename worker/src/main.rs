@@ -83,7 +83,10 @@ fn worker(config: Config) -> anyhow::Result<asynq_worker::WorkerBuilder> {
         worker = worker.slots(slots);
     }
     if config.builtins {
-        worker = worker.builtins();
+        worker = match config.files {
+            Some(folder) => worker.builtins_reading(folder),
+            None => worker.builtins(),
+        };
     }
     let worker = config.tasks.register(worker, &config.folder);
     worker.map_err(|error| anyhow!("failed to start the guard of programs: {error}"))

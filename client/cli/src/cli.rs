@@ -26,6 +26,7 @@ Examples:
   asynq task explain ID              why is it not running?
   asynq worker ls                    who is there to run tasks
   asynq demo mandelbrot              a picture, computed by all workers
+  asynq demo logs /var/log/nginx     log files, read by all workers
 
 Exit codes: 0 done, 1 the task is dead, 2 wrong usage, 3 no broker, 4 timed out,
 5 cancelled or expired, 6 refused by the broker, 130 detached by Ctrl-C.";

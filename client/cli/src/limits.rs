@@ -37,3 +37,12 @@ pub(crate) const LINES_READ_AHEAD: usize = 4;
 pub(crate) const ENQUEUES_IN_FLIGHT: usize = 1024;
 /// … and the bytes of their arguments, the largest of which must fit.
 pub(crate) const ENQUEUE_BYTES_IN_FLIGHT: usize = 16 * 1024 * 1024;
+
+/// Log files of one `demo logs`.
+pub(crate) const MAX_LOG_FILES: usize = 100_000;
+/// Different values of a field whose counts are kept …
+pub(crate) const MAX_TOP_VALUES: usize = 10_000;
+/// … and the bytes of each.
+pub(crate) const MAX_TOP_VALUE_BYTES: usize = 200;
+/// Steps of time in which rows of one format are counted.
+pub(crate) const MAX_BUCKETS: usize = 4096;

@@ -138,9 +138,14 @@ fn unwritten(error: io::Error) -> Failure {
     }
 }
 
-/// Writes rows in columns, numbers to the right, the last column free. The first row is the head;
-/// all rows have as many cells.
+/// Writes rows in columns, as [`aligned`] puts them.
 pub(crate) fn columns(rows: &[impl AsRef<[String]>]) -> Result<(), Failure> {
+    write(aligned(rows).as_bytes())
+}
+
+/// Rows in columns, numbers to the right, the last column free. The first row is the head;
+/// all rows have as many cells.
+pub(crate) fn aligned(rows: &[impl AsRef<[String]>]) -> String {
     let rows: Vec<_> = rows.iter().map(AsRef::as_ref).collect();
     let count = rows.first().map_or(0, |head| head.len());
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -160,7 +165,7 @@ pub(crate) fn columns(rows: &[impl AsRef<[String]>]) -> Result<(), Failure> {
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
     }
-    write(text.as_bytes())
+    text
 }
 
 /// `-5`, or `3/8`.

@@ -4,6 +4,10 @@ use std::{
     cell::Cell,
     fmt::Write,
     io::{self, IsTerminal},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -23,6 +27,9 @@ const PLAIN_EVERY: Duration = Duration::from_secs(5);
 /// A bar is drawn so often while nothing comes, to keep its clock going.
 const TICK: Duration = Duration::from_millis(200);
 
+/// Whether it is time to tell of what is counted is asked once in so many.
+const COUNT_LOOK: u64 = 64;
+
 /// How often a second a bar is drawn at most.
 const DRAWN_PER_SECOND: u8 = 20;
 
@@ -37,8 +44,18 @@ pub(crate) struct Progress {
     unit: &'static str,
     total: u64,
     done: Cell<u64>,
+    /// What is counted beside it, without a known end.
+    counted: Option<Counted>,
     begun: Instant,
     shown: Shown,
+}
+
+struct Counted {
+    unit: &'static str,
+    /// A bar reads it when it is drawn.
+    count: Arc<AtomicU64>,
+    /// When it was last told in a line.
+    at: Cell<Instant>,
 }
 
 enum Shown {
@@ -54,20 +71,67 @@ impl Progress {
     pub(crate) fn new(name: String, unit: &'static str, total: u64) -> Self {
         let begun = Instant::now();
         let shown = match io::stderr().is_terminal() {
-            true => Shown::Bar(bar(&name, unit, total)),
+            true => Shown::Bar(bar(total)),
             false => Shown::Lines {
                 percent: Cell::new(0),
                 at: Cell::new(begun),
             },
         };
-        Self {
+        let progress = Self {
             name,
             unit,
             total,
             done: Cell::new(0),
+            counted: None,
             begun,
             shown,
+        };
+        progress.word(move |name, state| Words::of(name, unit, state));
+        progress
+    }
+
+    /// Counts something else, too, in its own unit, and tells how fast that is.
+    pub(crate) fn counting(mut self, unit: &'static str) -> Self {
+        let (of, count) = (self.unit, Arc::<AtomicU64>::default());
+        let counted = Arc::clone(&count);
+        self.word(move |name, state| Words::counting(name, of, state, unit, counted.load(Ordering::Relaxed)));
+        self.counted = Some(Counted {
+            unit,
+            count,
+            at: Cell::new(self.begun),
+        });
+        self
+    }
+
+    /// So many more of what is counted.
+    pub(crate) fn count(&self, more: u64) {
+        let Some(counted) = &self.counted else { return };
+        let count = counted.count.fetch_add(more, Ordering::Relaxed) + more;
+        // Not even the clock is looked at for each.
+        if let Shown::Lines { .. } = &self.shown
+            && count % COUNT_LOOK < more
+            && counted.at.get().elapsed() >= PLAIN_EVERY
+        {
+            counted.at.set(Instant::now());
+            note(&self.line(self.done.get() * 100 / self.total));
         }
+    }
+
+    /// What stands beside the bar, if there is one.
+    fn word(&self, words: impl Fn(&str, &ProgressState) -> Words + Clone + Send + Sync + 'static) {
+        let Shown::Bar(bar) = &self.shown else { return };
+        // A template that is wrong fails the test below; the plain style still works.
+        let style = ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let key = |pick: fn((String, String)) -> String| {
+            let (name, words) = (self.name.clone(), words.clone());
+            move |state: &ProgressState, out: &mut dyn Write| {
+                let words = words(&name, state).fitting(terminal::size().0.into());
+                // A string takes all that is written.
+                let _taken = out.write_str(&pick(words));
+            }
+        };
+        let style = style.with_key("before", key(|(before, _)| before));
+        bar.set_style(style.with_key("after", key(|(_, after)| after)));
     }
 
     /// One more is done.
@@ -109,6 +173,11 @@ impl Progress {
         let Self { name, unit, total, .. } = self;
         let done = self.done.get();
         let seconds = self.begun.elapsed().as_secs_f64();
+        if let Some(Counted { unit: what, count, .. }) = &self.counted {
+            let count = count.load(Ordering::Relaxed);
+            let rate = count as f64 / seconds;
+            return format!("{name}: {done} of {total} {unit}, {count} {what}, {rate:.0} {what}/s");
+        }
         let rate = done as f64 / seconds;
         let left = (total - done) as f64 / rate;
         format!("{name}: {percent} %, {done} of {total} {unit}, {rate:.0} {unit}/s, {left:.0} s left")
@@ -121,21 +190,9 @@ impl Drop for Progress {
     }
 }
 
-fn bar(name: &str, unit: &'static str, total: u64) -> ProgressBar {
+fn bar(total: u64) -> ProgressBar {
     let target = ProgressDrawTarget::term_like_with_hz(Box::<Terminal>::default(), DRAWN_PER_SECOND);
     let bar = ProgressBar::with_draw_target(Some(total), target);
-    // A template that is wrong fails the test below; the plain style still works.
-    let style = ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let key = |pick: fn((String, String)) -> String| {
-        let name = name.to_owned();
-        move |state: &ProgressState, out: &mut dyn Write| {
-            let words = Words::of(&name, unit, state).fitting(terminal::size().0.into());
-            // A string takes all that is written.
-            let _taken = out.write_str(&pick(words));
-        }
-    };
-    let style = style.with_key("before", key(|(before, _)| before));
-    bar.set_style(style.with_key("after", key(|(_, after)| after)));
     bar.enable_steady_tick(TICK);
     bar
 }
@@ -165,6 +222,20 @@ impl Words {
                 true => format!(", {:.0} s left", state.eta().as_secs_f64()),
                 false => ", waiting".to_owned(),
             },
+        }
+    }
+
+    /// The same where the end is known of one thing and the speed of another.
+    fn counting(name: &str, unit: &str, state: &ProgressState, what: &str, count: u64) -> Self {
+        let (done, total) = (state.pos(), state.len().unwrap_or_default());
+        let rate = count as f64 / state.elapsed().as_secs_f64();
+        Self {
+            name: format!("{name} "),
+            percent: format!(" {done}/{total} {unit}"),
+            count: format!(", {count} {what}"),
+            speed: format!(", {rate:.0} {what}/s"),
+            // Files end when they end.
+            left: String::new(),
         }
     }
 
@@ -200,6 +271,15 @@ mod tests {
     #[test]
     fn the_bar_is_well_formed() {
         ProgressStyle::with_template(BAR).unwrap();
+    }
+
+    #[test]
+    fn what_is_counted_is_told_with_its_rate() {
+        let mut progress = Progress::new("work".into(), "files", 4).counting("rows");
+        progress.done.set(1);
+        progress.count(5000);
+        progress.begun = Instant::now() - Duration::from_secs(10);
+        assert_eq!(progress.line(25), "work: 1 of 4 files, 5000 rows, 500 rows/s");
     }
 
     #[test]

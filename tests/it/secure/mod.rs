@@ -123,7 +123,7 @@ fn with(flags: &[String], flag: &str, value: Option<&str>) -> Vec<String> {
 async fn everything_goes_round_over_connections_that_are_all_secured() {
     let secured = Secured::start().await;
     let mut worker = secured.worker().await;
-    assert_eq!(worker.ready(), format!("registered 5 tasks with {}", secured.url()));
+    assert_eq!(worker.ready(), format!("registered 7 tasks with {}", secured.url()));
     let flags = secured.flags("caller");
     assert_eq!(secured.asynq(&flags, &["call", "echo", "[1]"]).await.out, "[1]\n");
     // Both data connections.

@@ -1,9 +1,12 @@
-//! What every worker can offer, to try things out: `echo`, `sleep`, `fail`, and
-//! the iterators `count` and `mandelbrot`.
+//! What every worker can offer, to try things out: `echo`, `sleep`, `fail`,
+//! `sha256`, and the iterators `count`, `mandelbrot` and `scan`.
 
 mod count;
 mod mandelbrot;
+mod scan;
+mod sha256;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use asynq_proto::{Payload, Task, TaskError};
@@ -12,19 +15,27 @@ use tokio::time::sleep;
 
 use self::count::{COUNT, count};
 use self::mandelbrot::{MANDELBROT, mandelbrot};
+use self::scan::{SCAN, scan};
+use self::sha256::{SHA256_TASK, sha256};
 use crate::builder::WorkerBuilder;
 use crate::context::Context;
+use crate::files::Files;
 
 const SLEEP: Task<Pause, ()> = Task::new("sleep");
 const FAIL: Task<Option<Fail>, ()> = Task::new("fail");
 
-pub(crate) fn register(builder: WorkerBuilder) -> WorkerBuilder {
+/// Adds them all. Those that read files read those of `files` only.
+pub(crate) fn register(builder: WorkerBuilder, files: Files) -> WorkerBuilder {
+    let files = Arc::new(files);
+    let digested = Arc::clone(&files);
     builder
         .raw("echo", echo)
         .task(SLEEP, pause)
         .task(FAIL, fail)
         .iter(COUNT, count)
         .blocking_iter(MANDELBROT, mandelbrot)
+        .blocking(SHA256_TASK, move |context, file| sha256(&digested, &context, file))
+        .blocking_iter(SCAN, move |context, args| scan(&files, context, args))
 }
 
 /// Returns its arguments, byte for byte.

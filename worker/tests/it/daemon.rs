@@ -39,7 +39,7 @@ async fn it_says_when_it_is_ready_runs_tasks_and_drains_on_sigterm() {
     let mut link = broker.accept().await;
     assert_eq!(link.hello.slots, 2);
     let ready = within(lines.next_line()).await.unwrap().unwrap();
-    assert_eq!(ready, format!("registered 5 tasks with {}", broker.url()));
+    assert_eq!(ready, format!("registered 7 tasks with {}", broker.url()));
 
     link.assign(assignment(1, "echo", "[1, 2]")).await;
     assert_eq!(link.next().await.completions[0].result.as_ref().unwrap().data, "[1, 2]");
@@ -91,6 +91,8 @@ async fn bad_settings_exit_with_2_and_are_named() {
         (&["--broker", "nowhere", "--builtins"], "\"nowhere\""),
         (&["--drain-timeout", "soon"], "'soon' for '--drain-timeout"),
         (&["--config", file.to_str().unwrap()], "missing field `cmd`"),
+        (&["--files", "/"], "give --builtins, too"),
+        (&["--builtins", "--files", "/no/such"], "\"/no/such\" cannot be used"),
         (&[], "no tasks"),
     ] {
         let (code, said) = output(args).await;
