@@ -55,6 +55,7 @@ fn effective(config: &Config, matches: Option<&ArgMatches>, file: Option<&Config
         slots,
         name,
         builtins,
+        files,
         exit_when_idle,
         drain_timeout,
         log,
@@ -96,6 +97,8 @@ fn effective(config: &Config, matches: Option<&ArgMatches>, file: Option<&Config
         // Without one it is made up at the start.
         ("name", name.clone()),
         ("builtins", Some(builtins.to_string())),
+        // Without it, the folder the worker is started in.
+        ("files", files.as_ref().map(path)),
         ("exit_when_idle", Some(exit_when_idle.to_string())),
         ("drain_timeout", Some(drain_timeout)),
         ("log", Some(log.to_owned())),
