@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde::Serialize;
 
 /// Stands for a value that is secret.
 const SECRET: &str = "(set, not shown)";
@@ -83,14 +83,29 @@ pub fn table(settings: &[Setting]) -> String {
     rows.iter().map(line).collect()
 }
 
+/// The JSON names, in this order.
+#[derive(Serialize)]
+struct Line<'a> {
+    name: &'a str,
+    value: Option<&'a str>,
+    origin: &'static str,
+    source: Option<String>,
+}
+
 /// An array of `{"name", "value", "origin", "source"}`, on one line.
 #[must_use]
 pub fn json(settings: &[Setting]) -> String {
-    let objects = settings.iter().map(|setting| {
+    let lines = settings.iter().map(|setting| {
         let (origin, source) = setting.origin.words(&setting.name);
-        json!({"name": setting.name, "value": setting.value, "origin": origin, "source": source})
+        Line {
+            name: &setting.name,
+            value: setting.value.as_deref(),
+            origin,
+            source,
+        }
     });
-    format!("{}\n", serde_json::Value::from_iter(objects))
+    let json = serde_json::to_string(&lines.collect::<Vec<_>>());
+    format!("{}\n", json.expect("text has a JSON form"))
 }
 
 #[cfg(test)]
@@ -128,11 +143,11 @@ mod tests {
         let json = json(&settings);
         assert!(!json.contains("\"secret\""), "{json}");
         assert!(
-            json.contains(r#"{"name":"listen","origin":"flag","source":"--listen","value":"[::1]:1"}"#),
+            json.contains(r#"{"name":"listen","value":"[::1]:1","origin":"flag","source":"--listen"}"#),
             "{json}"
         );
         assert!(
-            json.contains(r#"{"name":"tokens","origin":"default","source":null,"value":null}"#),
+            json.contains(r#"{"name":"tokens","value":null,"origin":"default","source":null}"#),
             "{json}"
         );
     }

@@ -211,9 +211,10 @@ async fn queues_and_workers_are_listed() {
         assert_eq!(worker.remove("session").unwrap().as_str().unwrap().len(), 32);
         assert!(worker.remove("connected_at").unwrap().is_string());
     }
+    let tasks = ["count", "echo", "fail", "mandelbrot", "scan", "sha256", "sleep"];
     let expected = |name: &str, slots: u32| {
         json!({
-            "name": name, "state": "active", "slots": slots, "busy": 0, "tasks": ["count", "echo", "fail", "mandelbrot", "sleep"], "labels": [], "series": [],
+            "name": name, "state": "active", "slots": slots, "busy": 0, "tasks": tasks, "labels": [], "series": [],
         })
     };
     assert_eq!(workers, json!([expected("worker-1", 1), expected("worker-2", 3)]));

@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(line("tokens"), ["tokens", "-", "default"]);
         let json = printed(&["-o", "json", "--store", "memory"]);
         assert!(
-            json.contains(r#"{"name":"store","origin":"flag","source":"--store","value":"memory"}"#),
+            json.contains(r#"{"name":"store","value":"memory","origin":"flag","source":"--store"}"#),
             "{json}"
         );
     }
