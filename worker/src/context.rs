@@ -134,9 +134,31 @@ pub(crate) struct Run {
     pub(crate) control: Control,
 }
 
+tokio::task_local! {
+    static CURRENT: Context;
+}
+
 impl Context {
     pub(crate) fn new(run: Run) -> Self {
         Self(Arc::new(run))
+    }
+
+    /// The run that the calling code belongs to, for logs and the like: within a
+    /// handler, async or blocking. `None` elsewhere, also in what a handler has
+    /// spawned.
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        CURRENT.try_with(Self::clone).ok()
+    }
+
+    /// A future that is part of the run.
+    pub(crate) fn around<F: Future>(self, part: F) -> impl Future<Output = F::Output> {
+        CURRENT.scope(self, part)
+    }
+
+    /// Does something on this thread that is part of the run.
+    pub(crate) fn on_this_thread<T>(self, part: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(self, part)
     }
 
     /// The task's id.

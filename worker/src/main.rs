@@ -3,21 +3,21 @@
 mod commands;
 mod config;
 mod kinds;
+mod log;
 mod notify;
 mod print;
 mod security;
 mod signals;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use asynq_worker::{BuildError, Ready, RunError, Worker};
 use clap::{CommandFactory, FromArgMatches};
-use config::{Cli, Config, ConfigError, LogFormat};
+use config::{Cli, Config, ConfigError};
 use mimalloc::MiMalloc;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 /// Bad flags, a bad worker.toml: nothing was tried.
 const USAGE: u8 = 2;
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         Ok((config, _)) => config,
         Err(error) => return complain(&error.into(), USAGE),
     };
-    log_to_stderr(config.log);
+    log::start(config.log);
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if matches!(error.downcast_ref(), Some(RunError::Build(_))) => complain(&error, USAGE),
@@ -114,22 +114,6 @@ fn handlers_runtime() -> io::Result<tokio::runtime::Runtime> {
         .worker_threads(threads)
         .enable_all()
         .build()
-}
-
-fn log_to_stderr(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
-    match format {
-        LogFormat::Text => logs.with_ansi(io::stderr().is_terminal()).init(),
-        LogFormat::Json => logs
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(true)
-            .init(),
-    }
 }
 
 fn complain(error: &anyhow::Error, code: u8) -> ExitCode {

@@ -12,7 +12,6 @@ use futures_util::FutureExt;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, Span, info_span};
 
 use crate::builder::{Ready, Worker};
 use crate::context::{Context, LeaseToken, StopCause};
@@ -86,8 +85,7 @@ pub(crate) async fn run(worker: Worker, shutdown: impl Future<Output = ()>) -> R
     loop {
         tokio::select! {
             Some(start) = starts.recv() => {
-                let span = span_of(&start.context);
-                runs.spawn(runner.clone().run(start).instrument(span));
+                runs.spawn(start.context.clone().around(runner.clone().run(start)));
             }
             Some(_) = runs.join_next() => {}
             () = &mut shutdown, if !asked => {
@@ -103,12 +101,6 @@ pub(crate) async fn run(worker: Worker, shutdown: impl Future<Output = ()>) -> R
             result = &mut done => return result.unwrap_or(Err(RunError::WireDied)),
         }
     }
-}
-
-/// Every line a run logs says whose it is.
-fn span_of(run: &Context) -> Span {
-    let token = run.token();
-    info_span!("run", task = %run.task_id(), task_name = run.name(), attempt = token.attempt, epoch = token.epoch)
 }
 
 struct Runner {
@@ -198,9 +190,9 @@ impl Runner {
         F: FnOnce() -> RunResult + Send + 'static,
     {
         let (returned, result) = oneshot::channel();
-        let span = Span::current();
+        let run = context.clone();
         let work = Box::new(move || {
-            let _run = span.entered();
+            let handler = || run.on_this_thread(handler);
             let result = catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|panic| Err(panicked(&*panic)));
             drop(slot); // taken for as long as the thread is
             let _ = returned.send(result); // nobody may be waiting any more

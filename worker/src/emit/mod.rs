@@ -93,10 +93,9 @@ where
 {
     let (producer, items) = shelf::new(emission.context.clone());
     let (returned, done) = oneshot::channel();
-    let span = tracing::Span::current();
+    let run = emission.context.clone();
     let work = Box::new(move || {
-        let _run = span.entered();
-        producer.run(open);
+        run.on_this_thread(|| producer.run(open));
         let _ = returned.send(()); // nobody may be waiting any more
     });
     if let Err(error) = threads.run(work) {
