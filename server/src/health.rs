@@ -3,11 +3,11 @@
 
 use std::sync::{Arc, OnceLock};
 
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, End};
-use crate::limits::{MAX_NAP, MAX_SILENCE, READY_TIMEOUT};
+use crate::limits::READY_TIMEOUT;
 use crate::server::Server;
 
 /// Why the broker does not do its work now.
@@ -57,19 +57,12 @@ impl Health {
         self.0.broker.get()
     }
 
-    /// Whether the loop goes round. What the loop waits for, a slow disk for
-    /// one, does not matter: a restart would not mend it.
+    /// Whether the loop goes round; yes while it has yet to begin.
     pub async fn is_alive(&self) -> bool {
-        let Some(broker) = self.broker() else {
-            return true;
-        };
-        let goes_round = || broker.is_over().is_some() || broker.silent_for() < MAX_SILENCE;
-        if goes_round() {
-            return true;
+        match self.broker() {
+            Some(broker) => broker.goes_round().await,
+            None => true,
         }
-        // The whole process may have slept: then the loop wakes up just now.
-        sleep(2 * MAX_NAP).await;
-        goes_round()
     }
 
     /// Whether tasks are taken in and handed out.
@@ -100,6 +93,7 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
+    use crate::limits::MAX_SILENCE;
     use crate::server::Backing;
 
     async fn opened(stop: &CancellationToken) -> (Health, Server) {

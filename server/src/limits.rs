@@ -44,6 +44,9 @@ pub const RETRY_UNAVAILABLE: Duration = BACKOFF_CAP;
 pub const MAX_HTTP_CONNECTIONS: usize = 64;
 /// How long an HTTP connection may last; it carries one request.
 pub const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an HTTP connection may say nothing at first: 64 silent ones delay
+/// others by no more.
+pub const HTTP_SILENCE: Duration = Duration::from_secs(1);
 /// How long the loop may take to answer whoever asks whether the broker is ready.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The loop ends a turn at least once in `MAX_NAP`; silent for so long it hangs.

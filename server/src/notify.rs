@@ -1,7 +1,10 @@
 //! What the service manager is told (`sd_notify`): nothing, where none asked by
 //! `NOTIFY_SOCKET`. The broker starts no processes that could inherit that.
 
+use std::sync::OnceLock;
+
 use sd_notify::NotifyState::{self, Ready, Reloading, Status, Stopping, Watchdog};
+use tokio::time::MissedTickBehavior;
 use tracing::{debug, warn};
 
 use crate::health::Health;
@@ -14,9 +17,12 @@ pub fn opening() {
     tell(&[Status("opening the store")]);
 }
 
+/// Where the broker serves, for as long as it does.
+static SERVING: OnceLock<String> = OnceLock::new();
+
 /// The broker serves; `status` says where.
 pub fn ready(status: &str) {
-    tell(&[Ready, Status(status)]);
+    tell(&[Ready, Status(SERVING.get_or_init(|| status.to_owned()))]);
 }
 
 /// The broker reads certificates and tokens again; [`reloaded`] comes next.
@@ -27,9 +33,13 @@ pub fn reloading() {
     }
 }
 
-/// The broker serves again, with what is said in `status`.
+/// The broker serves as before, after what `status` says.
 pub fn reloaded(status: &str) {
-    tell(&[Ready, Status(status)]);
+    let status = match SERVING.get() {
+        Some(serving) => format!("{serving}; {status}"),
+        None => status.to_owned(),
+    };
+    tell(&[Ready, Status(&status)]);
 }
 
 /// The broker drains.
@@ -47,6 +57,8 @@ pub async fn feed_watchdog(health: Health) {
         return;
     };
     let mut feeding = tokio::time::interval(limit / FEEDS);
+    // After a sleep one is enough.
+    feeding.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         feeding.tick().await;
         if health.is_alive().await {

@@ -216,8 +216,18 @@ impl WorkerBuilder {
 
     /// Adds what every worker can offer: the tasks `echo`, `sleep`, `fail` and
     /// `sha256`, and the iterators `count`, `mandelbrot` and `scan`. Those that
-    /// read files read those under the working directory.
-    pub fn builtins(self) -> Self {
+    /// read files read those under the working directory; is that `/`, the worker
+    /// is refused: callers could read the whole machine.
+    pub fn builtins(mut self) -> Self {
+        if Path::new(".").canonicalize().is_ok_and(|here| here == Path::new("/")) {
+            let mistake = BuildError::Files {
+                folder: "/".into(),
+                message: "callers could read this whole machine. Say what they may read, or start the worker elsewhere"
+                    .to_owned(),
+            };
+            self.mistake = self.mistake.take().or(Some(mistake));
+            return self;
+        }
         self.builtins_reading(".")
     }
 

@@ -6,13 +6,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use asynq_proto::TaskError;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, open, openat, statat};
+use rustix::fs::{AtFlags, FileType, FsWord, Mode, OFlags, PROC_SUPER_MAGIC, fstat, fstatfs, open, openat, statat};
 use rustix::io::Errno;
 
 use crate::limits::MAX_PATH_BYTES;
 
 /// Kind of a failure: the file is there, and cannot be read.
 pub(crate) const KIND_UNREADABLE: &str = "unreadable";
+
+/// Where files are the kernel's words and not anybody's data: /proc, /sys and
+/// what hangs below it (linux/magic.h).
+const OF_THE_KERNEL: [FsWord; 5] = [PROC_SUPER_MAGIC, 0x6265_6572, 0x7472_6163, 0x6462_6720, 0x6367_7270];
 
 /// The folder, held open.
 #[derive(Debug)]
@@ -68,6 +72,9 @@ impl Files {
             below = Some(openat(at, step, flags, Mode::empty())?);
         }
         let at = below.as_ref().unwrap_or(&self.folder).as_fd();
+        if OF_THE_KERNEL.contains(&fstatfs(at)?.f_type) {
+            return Err(Errno::INVAL);
+        }
         // Looked at before, because opening a device may do something already …
         is_regular(statat(at, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode)?;
         // … and not waited for, should a pipe have taken its place.
@@ -133,6 +140,26 @@ mod tests {
         let mut text = String::new();
         files.open(path).unwrap().read_to_string(&mut text).unwrap();
         text
+    }
+
+    #[test]
+    fn what_the_kernel_says_is_no_file() {
+        let files = Files::under(Path::new("/")).unwrap();
+        for path in [
+            "proc/self/status",
+            "/proc/version",
+            "sys/kernel/mm/transparent_hugepage/enabled",
+        ] {
+            if Path::new("/").join(path).exists() {
+                let refused = files.open(path).unwrap_err();
+                assert_eq!(refused.kind, KIND_REJECTED, "{path}");
+                assert!(
+                    refused.message.ends_with("is no regular file; only such are read"),
+                    "{refused:?}"
+                );
+            }
+        }
+        assert!(files.open("proc/self/status").is_err());
     }
 
     #[test]

@@ -56,5 +56,12 @@ pub(crate) const MAX_LOG_LINE_BYTES: usize = 64 * 1024;
 /// Bytes at the beginning of a file among which a NUL says that it is no text.
 pub(crate) const TEXT_CHECK_BYTES: usize = 8 * 1024;
 
+/// Bytes of text that may come from one byte of a compressed file. Logs give 5
+/// to 50, gzip can give 1,032: a small file would keep a slot for hours.
+pub(crate) const MAX_GZIP_RATIO: u64 = 200;
+
+/// Bytes of text from where on that is looked at.
+pub(crate) const GZIP_RATIO_FROM: u64 = 16 * 1024 * 1024;
+
 /// Lines at the beginning of a file that say which format it has.
 pub(crate) const DETECT_LINES: usize = 64;

@@ -26,9 +26,10 @@ impl HealthApi {
     }
 
     /// Calls come in only once the shard is open, so what is to be known is
-    /// whether that is over: the loop has ended, or soon will.
-    fn now(&self) -> ServingStatus {
-        match self.stop.is_cancelled() || self.broker.is_over().is_some() {
+    /// whether that is over: the loop has ended, soon will, or stands still.
+    async fn now(&self) -> ServingStatus {
+        let over = self.stop.is_cancelled() || self.broker.is_over().is_some();
+        match over || !self.broker.goes_round().await {
             true => ServingStatus::NotServing,
             false => ServingStatus::Serving,
         }
@@ -60,7 +61,7 @@ impl Health for HealthApi {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         let service = request.into_inner().service;
         if is_known(&service) {
-            return Ok(Response::new(reply(self.now())));
+            return Ok(Response::new(reply(self.now().await)));
         }
         let message = format!("this broker has no service {service:?}");
         Err(status::status(Code::NotFound, reasons::UNKNOWN_SERVICE, message))
@@ -89,7 +90,7 @@ impl Watch {
     /// What there is to tell next, and how it goes on.
     async fn next(mut self) -> Option<(Result<HealthCheckResponse, Status>, Option<Self>)> {
         let now = match (self.told, self.known) {
-            (None, true) => self.health.now(),
+            (None, true) => self.health.now().await,
             (None, false) => ServingStatus::ServiceUnknown,
             (Some(told), _) => {
                 let why = self.health.over().await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use asynq_core::{ConsumerId, Credit, Epoch, LeaseToken, Payload, QueueView, SessionId, TaskId, Verdict, WorkerView};
 use asynq_proto::limits::INLINE_BYTES;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::caller::{Answer, Answered, Ask, Caller, CallerId, Op};
@@ -17,7 +17,7 @@ use super::error::{End, Error};
 use super::listing::{ListTasks, Listing, Page};
 use super::worker::{WorkerConn, WorkerHello, WorkerInput};
 use crate::clock::Clock;
-use crate::limits::{COMMAND_QUEUE_KIB, MAX_LISTINGS};
+use crate::limits::{COMMAND_QUEUE_KIB, MAX_LISTINGS, MAX_NAP, MAX_SILENCE};
 use crate::metrics::Figures;
 use crate::server::Durability;
 
@@ -315,6 +315,18 @@ impl Broker {
     pub(crate) fn silent_for(&self) -> Duration {
         let beat = Duration::from_millis(self.shared.beat.load(Ordering::Relaxed));
         self.shared.began.elapsed().saturating_sub(beat)
+    }
+
+    /// Whether the loop goes round, or has ended in order. What the loop waits
+    /// for, a slow disk for one, does not matter: a restart would not mend it.
+    pub(crate) async fn goes_round(&self) -> bool {
+        let goes_round = || self.is_over().is_some() || self.silent_for() < MAX_SILENCE;
+        if goes_round() {
+            return true;
+        }
+        // The whole process may have slept: then the loop wakes up just now.
+        sleep(2 * MAX_NAP).await;
+        goes_round()
     }
 
     /// Why the loop has ended, if it has.

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::health::Health;
-use crate::limits::{ACCEPT_PAUSE, HTTP_TIMEOUT, MAX_HTTP_CONNECTIONS};
+use crate::limits::{ACCEPT_PAUSE, HTTP_SILENCE, HTTP_TIMEOUT, MAX_HTTP_CONNECTIONS};
 use crate::metrics::Metrics;
 
 /// A bound TCP address.
@@ -69,8 +69,12 @@ impl HttpPort {
 }
 
 async fn answer(stream: TcpStream, pages: Arc<pages::Pages>) {
+    // Who says nothing must not keep others from being heard.
+    if !matches!(timeout(HTTP_SILENCE, stream.readable()).await, Ok(Ok(()))) {
+        return;
+    }
     let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
-    // Whoever is slow, or says nothing, is cut off with its connection.
+    // Whoever is slow is cut off with its connection.
     builder.http1().keep_alive(false);
     let service = tower::service_fn(move |request: Request<_>| {
         let pages = pages.clone();

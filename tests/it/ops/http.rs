@@ -1,8 +1,9 @@
 //! The HTTP port: its pages, what it refuses, how it ends.
 
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
-use asynq_tests::{Cluster, get, run};
+use asynq_tests::{Cluster, PATIENCE, get, run};
 
 #[tokio::test]
 async fn probes_are_answered_and_nothing_else() {
@@ -22,6 +23,18 @@ async fn probes_are_answered_and_nothing_else() {
     assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
     cluster.broker.stop().await;
     assert!(TcpStream::connect(http).is_err());
+}
+
+#[tokio::test]
+async fn who_says_nothing_goes_before_who_is_slow() {
+    let cluster = Cluster::start().await;
+    let mut slow = TcpStream::connect(cluster.broker.http()).unwrap();
+    slow.write_all(b"GET /healthz HT").unwrap();
+    let mut silent = TcpStream::connect(cluster.broker.http()).unwrap();
+    silent.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(silent.read(&mut [0]).unwrap(), 0, "it is closed without a word");
+    slow.set_nonblocking(true).unwrap();
+    assert_eq!(slow.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use asynq_client::{Client, Error, Payload, QueueInfo, Refusal, State, WorkerInfo};
+use asynq_client::{Client, Error, QueueInfo, State, WorkerInfo};
 use tokio::time::timeout;
 
 use super::verdict::Verdict;
@@ -31,23 +31,12 @@ pub(super) async fn answer<T>(asked: impl Future<Output = Result<T, Error>>) -> 
     }
 }
 
-/// Asks for a task that does not exist, which is quick and changes nothing.
+/// Asks for the queues, which is quick and changes nothing.
 pub(super) async fn measure(client: &Client) -> Result<Duration, String> {
-    let nobody = client.call_raw("doctor", Payload::null()).id();
     let mut took = Vec::with_capacity(ROUNDS);
     for _ in 0..ROUNDS {
         let begun = Instant::now();
-        let asked = async {
-            match client.show(nobody).await {
-                Ok(_) => Ok(()),
-                Err(Error::Refused {
-                    kind: Refusal::NotFound,
-                    ..
-                }) => Ok(()),
-                Err(error) => Err(error),
-            }
-        };
-        answer(asked).await?;
+        answer(client.queues()).await?;
         took.push(begun.elapsed());
     }
     took.sort_unstable();

@@ -20,6 +20,7 @@ use self::lines::Lines;
 use self::row::Row;
 use crate::context::Context;
 use crate::files::{Files, unreadable};
+use crate::limits::MAX_GZIP_RATIO;
 
 pub(super) const SCAN: Iter<Scan, Row> = Iter::new("scan");
 
@@ -29,6 +30,9 @@ const KIND_NOT_TEXT: &str = "not_text";
 const KIND_TRUNCATED: &str = "truncated";
 /// Kind of a failure: the compressed file is damaged. What comes before has come.
 const KIND_CORRUPT: &str = "corrupt";
+/// Kind of a failure: far more text than its compressed file is worth. What comes
+/// before has come.
+const KIND_INFLATED: &str = "inflated";
 
 /// What to read.
 #[derive(Deserialize)]
@@ -117,6 +121,10 @@ impl Rows {
                 TaskError::terminal(format!("{path:?} is compressed and damaged after line {read}: {error}"))
                     .with_kind(KIND_CORRUPT)
             }
+            ErrorKind::FileTooLarge => TaskError::terminal(format!(
+                "{path:?} is compressed and gives more than {MAX_GZIP_RATIO} bytes for each of its own; given up after line {read}"
+            ))
+            .with_kind(KIND_INFLATED),
             _ => unreadable(path, error),
         }
     }

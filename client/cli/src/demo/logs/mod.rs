@@ -87,6 +87,7 @@ impl Args {
         };
         output::write(summary.text().as_bytes())?;
         match plot {
+            Some(_) if summary.rows() == 0 => say("NOT_PLOTTED", "there are no rows, so no picture was drawn"),
             Some(plot) => {
                 let drawn = plot.draw(Timeline::of(&tallies, plot::BARS).as_ref(), summary.rows())?;
                 output::line(&format!("plotted in {drawn}"))?;
