@@ -31,7 +31,7 @@ node: tools ## Join a worker from another network namespace, with certificates (
 	cargo build --locked --workspace --bins
 	@tests/node.sh
 
-bench: tools ## Measure throughput, latency and CPU beside plain gRPC (ROUNDS=7)
+bench: tools ## Measure throughput, latency and CPU beside plain gRPC, and Redis if it is there (ROUNDS=7)
 	cargo build --locked --release --workspace --bins
 	cargo bench --locked -p asynq-tests --bench speed -- $(ROUNDS)
 

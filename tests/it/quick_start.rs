@@ -4,7 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use asynq_tests::{Cluster, PATIENCE, Process, eventually, program, within};
+use asynq_tests::{Cluster, PATIENCE, Process, Signal, eventually, program, within};
+use rustix::process::{Pid, kill_process};
 use tokio::process::Command;
 
 use crate::exec::guide::{blocks, commands, fits};
@@ -23,9 +24,10 @@ struct Background {
 impl Drop for Background {
     fn drop(&mut self) {
         let number = fs::read_to_string(&self.number).unwrap_or_default();
-        // One of them has been killed by then.
-        let kill = std::process::Command::new("kill").args(["-9", number.trim()]).output();
-        assert!(kill.is_ok() || std::thread::panicking(), "there is no kill");
+        if let Some(worker) = number.trim().parse().ok().and_then(Pid::from_raw) {
+            // One of them has been killed by then.
+            let _ = kill_process(worker, Signal::KILL);
+        }
     }
 }
 
