@@ -1,9 +1,10 @@
 //! The HTTP port: its pages, what it refuses, how it ends.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::net::TcpStream;
 
-use asynq_tests::{Cluster, PATIENCE, get, run};
+use asynq_tests::{Cluster, PATIENCE, get, run, within};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test]
 async fn probes_are_answered_and_nothing_else() {
@@ -28,13 +29,13 @@ async fn probes_are_answered_and_nothing_else() {
 #[tokio::test]
 async fn who_says_nothing_goes_before_who_is_slow() {
     let cluster = Cluster::start().await;
-    let mut slow = TcpStream::connect(cluster.broker.http()).unwrap();
-    slow.write_all(b"GET /healthz HT").unwrap();
-    let mut silent = TcpStream::connect(cluster.broker.http()).unwrap();
-    silent.set_read_timeout(Some(PATIENCE)).unwrap();
-    assert_eq!(silent.read(&mut [0]).unwrap(), 0, "it is closed without a word");
-    slow.set_nonblocking(true).unwrap();
-    assert_eq!(slow.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    let connect = || async { tokio::net::TcpStream::connect(cluster.broker.http()).await.unwrap() };
+    let mut slow = connect().await;
+    slow.write_all(b"GET /healthz HT").await.unwrap();
+    let mut silent = connect().await;
+    let end = within("the end of who says nothing", PATIENCE, silent.read(&mut [0; 1]));
+    assert_eq!(end.await.unwrap(), 0, "it is closed without a word");
+    assert_eq!(slow.try_read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
 }
 
 #[tokio::test]
