@@ -33,7 +33,8 @@ async fn who_says_nothing_goes_before_who_is_slow() {
     let mut slow = connect().await;
     slow.write_all(b"GET /healthz HT").await.unwrap();
     let mut silent = connect().await;
-    let end = within("the end of who says nothing", PATIENCE, silent.read(&mut [0; 1]));
+    let mut word = [0; 1];
+    let end = within("the end of who says nothing", PATIENCE, silent.read(&mut word));
     assert_eq!(end.await.unwrap(), 0, "it is closed without a word");
     assert_eq!(slow.try_read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
 }
