@@ -62,11 +62,11 @@ async fn a_worker_finishes_what_it_runs_and_takes_nothing_new() {
 async fn a_worker_whose_time_is_up_gives_its_runs_back() {
     let mut cluster = Cluster::start().await;
     let url = cluster.broker.url();
-    let args = ["--broker", &url, "--builtins", "--slots", "1", "--drain-timeout", "1s"];
+    let args = ["--broker", &url, "--builtins", "--slots", "1", "--drain-timeout", "3s"];
     let log = cluster.broker.folder().join("short.log");
     let mut worker = Process::start("asynq-worker", args, log).await.unwrap();
     let client = cluster.client().await;
-    let id = cluster.ok(&["enqueue", "sleep", r#"{"ms":3000}"#]).await;
+    let id = cluster.ok(&["enqueue", "sleep", r#"{"ms":5000}"#]).await;
     cluster.reaches(&client, id.parse().unwrap(), State::Running).await;
     worker.stop(PATIENCE).await;
     let shown = cluster.json(&["task", "show", &id]).await;

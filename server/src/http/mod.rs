@@ -69,8 +69,9 @@ impl HttpPort {
 }
 
 async fn answer(stream: TcpStream, pages: Arc<pages::Pages>) {
-    // Who says nothing must not keep others from being heard.
-    if !matches!(timeout(HTTP_SILENCE, stream.readable()).await, Ok(Ok(()))) {
+    // Who says nothing must not keep others from being heard. Peeked, because
+    // a socket may be called readable when there is nothing to read.
+    if !matches!(timeout(HTTP_SILENCE, stream.peek(&mut [0])).await, Ok(Ok(1))) {
         return;
     }
     let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
