@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use crate::ids::SessionId;
 use crate::names::NameId;
+use crate::sched::ordered::Ordered;
 
 /// One class. Reused after its last worker has gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,13 +24,14 @@ pub(crate) struct Class {
     /// Sessions in it, connected or not.
     members: usize,
     /// Sessions with free slots, the freest first.
-    free: BTreeSet<(Reverse<u32>, SessionId)>,
+    free: Ordered<(Reverse<u32>, SessionId)>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Classes {
     classes: Slab<Class>,
     by_routes: BTreeMap<Routes, ClassId>,
+    /// The classes that may run a route, in order.
     by_route: BTreeMap<NameId, Vec<ClassId>>,
     /// Classes with a free slot.
     idle: BTreeSet<ClassId>,
@@ -45,12 +47,13 @@ impl Classes {
         let key = self.classes.insert(Class {
             routes: routes.clone(),
             members: 1,
-            free: BTreeSet::new(),
+            free: Ordered::default(),
         });
         let id = ClassId(u32::try_from(key).expect("limits keep classes below 2^32"));
         self.by_routes.insert(routes.clone(), id);
         for &route in routes {
-            self.by_route.entry(route).or_default().push(id);
+            let classes = self.by_route.entry(route).or_default();
+            classes.insert(classes.partition_point(|&other| other < id), id);
         }
         (id, true)
     }
@@ -83,16 +86,15 @@ impl Classes {
             return;
         }
         let free = &mut self.classes[id.0 as usize].free;
-        // In this order the set of a single session keeps its memory.
-        if now > 0 {
-            free.insert((Reverse(now), session));
+        match (before, now) {
+            (0, _) => free.insert((Reverse(now), session)),
+            (_, 0) => free.remove(&(Reverse(before), session)),
+            (_, _) => free.replace(&(Reverse(before), session), (Reverse(now), session)),
         }
-        if before > 0 {
-            free.remove(&(Reverse(before), session));
-        }
+        // Only a session that came first or went last makes a difference.
         if free.is_empty() {
             self.idle.remove(&id);
-        } else {
+        } else if before == 0 {
             self.idle.insert(id);
         }
     }
@@ -110,7 +112,7 @@ impl Classes {
         }
     }
 
-    /// The classes that may run a route.
+    /// The classes that may run a route, in order.
     pub(crate) fn serving(&self, route: NameId) -> &[ClassId] {
         self.by_route.get(&route).map_or(&[], Vec::as_slice)
     }
@@ -121,21 +123,19 @@ impl Classes {
 
     /// Free slots by session, for [`crate::Core::check`].
     pub(crate) fn free_slots(&self) -> BTreeMap<SessionId, u32> {
-        let all = self.classes.iter().flat_map(|(_, class)| &class.free);
+        let all = self.classes.iter().flat_map(|(_, class)| class.free.iter());
         all.map(|&(Reverse(free), session)| (session, free)).collect()
     }
 }
 
-/// Most often one: the workers of a cluster tend to be alike.
-pub(crate) type Few<T> = SmallVec<[T; 1]>;
-
-/// A value per class. There are few classes, so a sorted vector.
+/// A value per class, in their order. There are few, and most often one: the
+/// workers of a cluster tend to be alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PerClass<T>(Few<(ClassId, T)>);
+pub(crate) struct PerClass<T>(SmallVec<[(ClassId, T); 1]>);
 
 impl<T> Default for PerClass<T> {
     fn default() -> Self {
-        Self(Few::new())
+        Self(SmallVec::new())
     }
 }
 
@@ -147,11 +147,18 @@ impl<T> PerClass<T> {
             .map(|at| &self.0[at].1)
     }
 
-    pub(crate) fn insert(&mut self, class: ClassId, value: T) {
-        match self.0.binary_search_by_key(&class, |&(c, _)| c) {
-            Ok(at) => self.0[at].1 = value,
-            Err(at) => self.0.insert(at, (class, value)),
-        }
+    pub(crate) fn get_mut(&mut self, class: ClassId) -> Option<&mut T> {
+        let at = self.0.binary_search_by_key(&class, |&(c, _)| c).ok()?;
+        Some(&mut self.0[at].1)
+    }
+
+    /// Adds a value for a class that comes after all that are there.
+    pub(crate) fn push(&mut self, class: ClassId, value: T) {
+        debug_assert!(
+            self.0.last().is_none_or(|&(last, _)| last < class),
+            "classes come in order"
+        );
+        self.0.push((class, value));
     }
 
     pub(crate) fn remove(&mut self, class: ClassId) -> Option<T> {
@@ -180,13 +187,8 @@ impl<T> PerClass<T> {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ClassId, &T)> {
         self.0.iter().map(|(class, value)| (*class, value))
     }
-}
 
-impl<T> FromIterator<(ClassId, T)> for PerClass<T> {
-    /// From pairs in the order of their classes.
-    fn from_iter<I: IntoIterator<Item = (ClassId, T)>>(pairs: I) -> Self {
-        let mut pairs: Few<_> = pairs.into_iter().collect();
-        pairs.sort_by_key(|&(class, _)| class);
-        Self(pairs)
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.0.iter_mut().map(|(_, value)| value)
     }
 }

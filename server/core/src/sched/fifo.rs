@@ -16,6 +16,10 @@ impl Fifo {
         self.entries.len()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     pub(crate) fn front(&self) -> Option<(Seq, TaskKey)> {
         self.entries.first_key_value().map(|(&seq, &key)| (seq, key))
     }

@@ -2,6 +2,7 @@
 
 mod class;
 mod fifo;
+mod ordered;
 mod tree;
 
 use std::collections::BTreeMap;

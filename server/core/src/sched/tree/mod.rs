@@ -13,106 +13,21 @@
 //!   counts as far as they are (docs/adr/0007).
 //!
 //! Each level holds its children's heads in one ordered set per class, so a
-//! step costs O(k log n) for k classes and n children.
+//! step costs O(k log n) for k classes and n children. `node` is what the tree
+//! is made of, `questions` what people ask of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod check;
+mod node;
+mod questions;
 
 use slab::Slab;
 
 use crate::ids::{Niceness, Seq};
-use crate::names::NameId;
 use crate::sched::TaskKey;
-use crate::sched::class::{ClassId, Classes, Few, PerClass};
+use crate::sched::class::{ClassId, Classes, PerClass};
 use crate::sched::fifo::Fifo;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct NodeId(u32);
-
-/// What a node is to its parent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Edge {
-    Queue(NameId),
-    Series(NameId),
-    Niceness(Niceness),
-    Route(NameId),
-}
-
-/// Where a level's child stands for one class: the smallest is served next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Rank {
-    tag: u64,
-    niceness: Niceness,
-    seq: Seq,
-    node: NodeId,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rule {
-    Fair,
-    /// By order of acceptance alone.
-    Fifo,
-}
-
-#[derive(Debug)]
-struct Node {
-    parent: Option<(NodeId, Edge)>,
-    base: u64,
-    /// Its ranks in the parent's index; none while nobody can run it.
-    ranks: PerClass<Rank>,
-    kind: Kind,
-}
-
-#[derive(Debug)]
-enum Kind {
-    Level(Level),
-    Lane {
-        route: NameId,
-        niceness: Niceness,
-        fifo: Fifo,
-    },
-}
-
-#[derive(Debug)]
-struct Level {
-    rule: Rule,
-    v: PerClass<u64>,
-    /// The largest V there has been: where a new class starts.
-    v_max: u64,
-    children: BTreeMap<Edge, NodeId>,
-    index: PerClass<BTreeSet<Rank>>,
-}
-
-impl Level {
-    fn new(rule: Rule) -> Self {
-        Self {
-            rule,
-            v: PerClass::default(),
-            v_max: 0,
-            children: BTreeMap::new(),
-            index: PerClass::default(),
-        }
-    }
-
-    fn v(&self, class: ClassId) -> u64 {
-        self.v.get(class).copied().unwrap_or(0)
-    }
-
-    /// Where a child that becomes runnable starts for a class: at its V; or, if
-    /// the class has been busy or idle while others went on, where those that
-    /// wait for it have got to.
-    fn start(&self, class: ClassId) -> u64 {
-        let first = self.index.get(class).and_then(BTreeSet::first);
-        self.v(class)
-            .max(first.map_or(0, |rank| rank.tag.saturating_sub(rank.niceness.cost())))
-    }
-
-    /// What the level offers its parent: the first rank of each class.
-    fn heads(&self) -> impl Iterator<Item = (ClassId, Niceness, Seq)> {
-        self.index
-            .iter()
-            .filter_map(|(class, ranks)| ranks.first().map(|rank| (class, rank.niceness, rank.seq)))
-    }
-}
+pub(crate) use node::Edge;
+use node::{Kind, Level, Node, NodeId, Rule};
 
 /// One tree. The scheduler has three: `do_next`, fair, `do_last`.
 #[derive(Debug)]
@@ -191,14 +106,11 @@ impl Tree {
             match &mut self.node_mut(at).kind {
                 Kind::Lane { fifo, .. } => break fifo.pop_front()?,
                 Kind::Level(level) => {
-                    let rank = *level.index.get(class)?.first()?;
-                    if level.rule == Rule::Fair {
-                        let v = level.v(class).max(rank.tag);
-                        level.v.insert(class, v);
-                        level.v_max = level.v_max.max(v);
-                        self.node_mut(rank.node).base = rank.tag.max(v.saturating_sub(Niceness::MAX_COST));
-                    }
+                    let (rank, base) = level.serve(class)?;
                     at = rank.node;
+                    if let Some(base) = base {
+                        self.node_mut(at).base = base;
+                    }
                 }
             }
         };
@@ -213,7 +125,7 @@ impl Tree {
         loop {
             match &self.node(at).kind {
                 Kind::Lane { fifo, .. } => return fifo.front().map(|(_, key)| key),
-                Kind::Level(level) => at = level.index.get(class)?.first()?.node,
+                Kind::Level(level) => at = level.peek(class)?.node,
             }
         }
     }
@@ -223,7 +135,7 @@ impl Tree {
         let mut lanes = Vec::new();
         for (id, node) in &mut self.nodes {
             match &mut node.kind {
-                Kind::Level(level) => level.v.insert(class, level.v_max),
+                Kind::Level(level) => level.classes.entry(class).v = level.v_max,
                 Kind::Lane { route, .. } if classes.serving(*route).contains(&class) => lanes.push(NodeId(id as u32)),
                 Kind::Lane { .. } => {}
             }
@@ -238,101 +150,26 @@ impl Tree {
         for (_, node) in &mut self.nodes {
             node.ranks.remove(class);
             if let Kind::Level(level) = &mut node.kind {
-                level.index.remove(class);
-                level.v.remove(class);
+                level.classes.remove(class);
             }
         }
-    }
-
-    /// The runnable children of the level at `path`: edge, tasks waiting below, the
-    /// smallest and the largest cost among their lanes.
-    pub(crate) fn siblings(&self, path: &[Edge]) -> impl Iterator<Item = (Edge, Share)> {
-        let level = self.find(path).and_then(|id| match &self.node(id).kind {
-            Kind::Level(level) => Some(level),
-            Kind::Lane { .. } => None,
-        });
-        level
-            .into_iter()
-            .flat_map(|level| &level.children)
-            .filter(|&(_, &child)| !self.node(child).ranks.is_empty())
-            .map(|(&edge, &child)| (edge, self.share(child)))
-    }
-
-    /// How many wait before `seq` in the lanes of the level at `path`, at most.
-    pub(crate) fn ahead_in_order(&self, path: &[Edge], seq: Seq) -> usize {
-        let Some(Kind::Level(level)) = self.find(path).map(|id| &self.node(id).kind) else {
-            return 0;
-        };
-        let ahead = |&lane: &NodeId| match &self.node(lane).kind {
-            Kind::Lane { fifo, .. } if !self.node(lane).ranks.is_empty() => fifo.ahead_of(seq),
-            // Nobody can run it, so it is in nobody's way.
-            Kind::Lane { .. } | Kind::Level(_) => 0,
-        };
-        level.children.values().map(ahead).sum()
-    }
-
-    fn share(&self, id: NodeId) -> Share {
-        match &self.node(id).kind {
-            Kind::Lane { niceness, fifo, .. } => Share {
-                tasks: fifo.len(),
-                min_cost: niceness.cost(),
-                max_cost: niceness.cost(),
-            },
-            Kind::Level(level) => level.children.values().map(|&child| self.share(child)).fold(
-                Share {
-                    tasks: 0,
-                    min_cost: u64::MAX,
-                    max_cost: 0,
-                },
-                |a, b| Share {
-                    tasks: a.tasks + b.tasks,
-                    min_cost: a.min_cost.min(b.min_cost),
-                    max_cost: a.max_cost.max(b.max_cost),
-                },
-            ),
-        }
-    }
-
-    /// The first task of every lane.
-    pub(crate) fn heads(&self) -> impl Iterator<Item = (Seq, TaskKey)> {
-        self.nodes.iter().filter_map(|(_, node)| match &node.kind {
-            Kind::Lane { fifo, .. } => fifo.front(),
-            Kind::Level(_) => None,
-        })
-    }
-
-    /// Every waiting task, for [`crate::Core::check`].
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Seq, TaskKey)> {
-        self.nodes.iter().flat_map(|(_, node)| {
-            match &node.kind {
-                Kind::Lane { fifo, .. } => Some(fifo.iter()),
-                Kind::Level(_) => None,
-            }
-            .into_iter()
-            .flatten()
-        })
     }
 
     fn node(&self, id: NodeId) -> &Node {
-        &self.nodes[id.0 as usize]
+        &self.nodes[id.index()]
     }
 
     fn node_mut(&mut self, id: NodeId) -> &mut Node {
-        &mut self.nodes[id.0 as usize]
+        &mut self.nodes[id.index()]
     }
 
     fn level_mut(&mut self, id: NodeId) -> &mut Level {
-        match &mut self.node_mut(id).kind {
-            Kind::Level(level) => level,
-            Kind::Lane { .. } => unreachable!("lanes have no children"),
-        }
+        self.node_mut(id).level_mut().expect("lanes have no children")
     }
 
     fn find(&self, path: &[Edge]) -> Option<NodeId> {
-        path.iter().try_fold(self.root, |at, edge| match &self.node(at).kind {
-            Kind::Level(level) => level.children.get(edge).copied(),
-            Kind::Lane { .. } => None,
-        })
+        path.iter()
+            .try_fold(self.root, |at, edge| self.node(at).level()?.children.get(edge).copied())
     }
 
     /// The lane at the end of `path`, made if it is not there.
@@ -372,135 +209,24 @@ impl Tree {
     /// has changed. Forgets nodes that have become empty.
     fn refresh(&mut self, from: NodeId, classes: &Classes) {
         let mut at = from;
-        while let Some((parent, edge)) = self.node(at).parent {
-            let ranks = self.ranks(at, parent, classes);
-            let old = std::mem::replace(&mut self.node_mut(at).ranks, ranks.clone());
-            if self.is_empty(at) {
-                self.level_mut(parent).children.remove(&edge);
-                self.nodes.remove(at.0 as usize);
-            } else if old == ranks {
+        while let Some((above, edge)) = self.node(at).parent {
+            let (node, parent) = self
+                .nodes
+                .get2_mut(at.index(), above.index())
+                .expect("a node has its parent");
+            let level = parent.level_mut().expect("lanes have no children");
+            let due = node.due(at, level, classes);
+            let gone = node.is_empty();
+            if due == node.ranks && !gone {
                 return;
             }
-            let level = self.level_mut(parent);
-            // The new ones first: a set that never runs empty keeps its memory.
-            for (class, &rank) in ranks.iter() {
-                level.index.entry(class).insert(rank);
+            level.rank(&node.ranks, &due);
+            node.ranks = due;
+            if gone {
+                level.children.remove(&edge);
+                self.nodes.remove(at.index());
             }
-            for (class, rank) in old.iter() {
-                if ranks.get(class) != Some(rank) {
-                    level.index.entry(class).remove(rank);
-                }
-            }
-            at = parent;
+            at = above;
         }
     }
-
-    /// The ranks `id` is due in its parent; sets its base if it becomes runnable.
-    fn ranks(&mut self, id: NodeId, parent: NodeId, classes: &Classes) -> PerClass<Rank> {
-        let node = self.node(id);
-        let heads: Few<(ClassId, Niceness, Seq)> = match &node.kind {
-            Kind::Level(level) => level.heads().collect(),
-            Kind::Lane { route, niceness, fifo } => fifo.front().map_or_else(Few::new, |(seq, _)| {
-                classes
-                    .serving(*route)
-                    .iter()
-                    .map(|&class| (class, *niceness, seq))
-                    .collect()
-            }),
-        };
-        let Kind::Level(level) = &self.node(parent).kind else {
-            unreachable!("lanes have no children")
-        };
-        let rule = level.rule;
-        let base = if node.ranks.is_empty() {
-            heads.iter().map(|&(class, ..)| level.start(class)).min().unwrap_or(0)
-        } else {
-            node.base
-        };
-        self.node_mut(id).base = base;
-        let rank = |(class, niceness, seq): (ClassId, Niceness, Seq)| {
-            let tag = match rule {
-                Rule::Fair => base + niceness.cost(),
-                Rule::Fifo => 0,
-            };
-            (
-                class,
-                Rank {
-                    tag,
-                    niceness,
-                    seq,
-                    node: id,
-                },
-            )
-        };
-        heads.into_iter().map(rank).collect()
-    }
-
-    fn is_empty(&self, id: NodeId) -> bool {
-        match &self.node(id).kind {
-            Kind::Level(level) => level.children.is_empty(),
-            Kind::Lane { fifo, .. } => fifo.len() == 0,
-        }
-    }
-
-    /// Asserts that every rank is where it should be and every level knows its
-    /// children's heads.
-    pub(crate) fn check(&self, classes: &Classes) {
-        let mut tasks = 0;
-        for (id, node) in &self.nodes {
-            let id = NodeId(id as u32);
-            let Some((parent, edge)) = node.parent else { continue };
-            let Kind::Level(level) = &self.node(parent).kind else {
-                panic!("a lane has a child")
-            };
-            assert_eq!(
-                level.children.get(&edge),
-                Some(&id),
-                "{edge:?} is not its parent's child"
-            );
-            assert!(!self.is_empty(id), "{edge:?} is empty and not forgotten");
-            for (class, rank) in node.ranks.iter() {
-                assert!(
-                    level.index.get(class).is_some_and(|ranks| ranks.contains(rank)),
-                    "{rank:?} is not indexed"
-                );
-            }
-            let heads: Vec<_> = match &node.kind {
-                Kind::Level(level) => level.heads().collect(),
-                Kind::Lane { route, niceness, fifo } => {
-                    tasks += fifo.len();
-                    let (seq, _) = fifo.front().expect("not empty");
-                    classes
-                        .serving(*route)
-                        .iter()
-                        .map(|&class| (class, *niceness, seq))
-                        .collect()
-                }
-            };
-            let mut offered: Vec<_> = node.ranks.iter().map(|(class, r)| (class, r.niceness, r.seq)).collect();
-            let mut heads = heads;
-            heads.sort_unstable();
-            offered.sort_unstable();
-            assert_eq!(offered, heads, "{edge:?} offers something else than its heads");
-        }
-        assert_eq!(tasks, self.len, "the tree's length is off");
-        for (_, node) in &self.nodes {
-            let Kind::Level(level) = &node.kind else { continue };
-            let ranked: usize = level.index.iter().map(|(_, ranks)| ranks.len()).sum();
-            let offered: usize = level
-                .children
-                .values()
-                .map(|&child| self.node(child).ranks.iter().count())
-                .sum();
-            assert_eq!(ranked, offered, "a level ranks what nobody offers");
-        }
-    }
-}
-
-/// What waits below a node.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Share {
-    pub(crate) tasks: usize,
-    pub(crate) min_cost: u64,
-    pub(crate) max_cost: u64,
 }
