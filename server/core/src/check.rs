@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::core::{Core, Counts};
+use crate::core::Core;
+use crate::counts::Counts;
 use crate::live::Live;
 use crate::names::NameId;
 use crate::sessions::Link;
@@ -47,8 +48,9 @@ impl Core {
                 Live::Recovering => assert!(self.recovering.contains(&key), "{id} is held back for ever"),
                 Live::Held(held) => {
                     let session = &self.sessions[&held.session];
-                    assert!(
-                        session.held.contains(&key),
+                    assert_eq!(
+                        session.held.get(held.place as usize),
+                        Some(&key),
                         "{id} is held by a session that does not know"
                     );
                     assert!(
@@ -120,20 +122,12 @@ impl Core {
     fn check_counts(&self) {
         let mut counted: BTreeMap<NameId, Counts> = BTreeMap::new();
         for (_, task) in &self.tasks {
-            *counted
-                .entry(task.queue)
-                .or_default()
-                .entry(task.state_name())
-                .or_default() += 1;
+            counted.entry(task.queue).or_default()[task.state_name()] += 1;
         }
         for (queue, counts) in &self.queues {
             let counted = counted.remove(queue).unwrap_or_default();
-            for (state, &n) in counts.iter().filter(|(state, _)| !state.is_terminal()) {
-                assert_eq!(
-                    n,
-                    counted.get(state).copied().unwrap_or(0),
-                    "the count of {state:?} is off"
-                );
+            for (state, n) in counts.iter().filter(|(state, _)| !state.is_terminal()) {
+                assert_eq!(n, counted[state], "the count of {state:?} is off");
             }
         }
         assert!(counted.is_empty(), "tasks in a queue that is not known");

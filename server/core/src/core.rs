@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use slab::Slab;
 
 use crate::change::Change;
+use crate::counts::Counts;
 use crate::effect::{Assignment, Effect, Finished};
 use crate::event::Event;
-use crate::ids::{Epoch, Grant, LeaseToken, Name, Seq, SessionId, TaskId};
+use crate::ids::{Epoch, Grant, Seq, SessionId, TaskId};
 use crate::lifecycle::{self, Trigger};
 use crate::limits;
 use crate::live::{Held, Live, Task};
@@ -46,7 +47,7 @@ pub struct Core {
     pub(crate) sched: Scheduler,
     pub(crate) timers: Timers,
     /// Grants that get a durable claim if they still run by then.
-    pub(crate) claims: VecDeque<(Timestamp, TaskKey, LeaseToken)>,
+    pub(crate) claims: VecDeque<Claim>,
     /// Tasks before this place were there before a restart, and may be run by
     /// somebody who has yet to come back; 0 once nobody is waited for.
     pub(crate) recovering_below: Seq,
@@ -62,8 +63,15 @@ pub struct Core {
     pub(crate) tally: Tally,
 }
 
-/// Tasks of a queue, by state.
-pub(crate) type Counts = BTreeMap<StateName, u64>;
+/// A grant of this incarnation that is to become durable if it still runs then.
+/// There are as many as are made in [`limits::CLAIM_AFTER`], so it is small.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    at: Timestamp,
+    seq: Seq,
+    key: TaskKey,
+    attempt: u32,
+}
 
 impl Default for Core {
     fn default() -> Self {
@@ -127,7 +135,7 @@ impl Core {
     /// When [`Event::Tick`] is due next.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Timestamp> {
-        let claim = self.claims.front().map(|&(at, ..)| at);
+        let claim = self.claims.front().map(|claim| claim.at);
         [self.timers.next(), claim].into_iter().flatten().min()
     }
 
@@ -155,20 +163,22 @@ impl Core {
                 Timer::Timeout(key) => self.on_timeout(key, out),
             }
         }
-        while let Some(&(at, key, token)) = self.claims.front() {
-            if at > now {
-                break;
+        while let Some(claim) = self.claims.pop_front_if(|claim| claim.at <= now) {
+            let attempt = claim.attempt;
+            let granted = Grant {
+                epoch: self.epoch,
+                attempt,
+            };
+            let is_that = |task: &Task| task.seq == claim.seq && task.grant == granted;
+            if self.tasks.get(claim.key.index()).is_some_and(is_that) {
+                self.claim(claim.key, out);
             }
-            self.claims.pop_front();
-            self.claim(key, token, out);
         }
     }
 
     /// Makes a run durable that has gone on for a while.
-    pub(crate) fn claim(&mut self, key: TaskKey, token: LeaseToken, out: &mut Output) {
-        let Some(task) = self.tasks.get_mut(key.index()).filter(|task| task.token() == token) else {
-            return;
-        };
+    pub(crate) fn claim(&mut self, key: TaskKey, out: &mut Output) {
+        let task = &mut self.tasks[key.index()];
         let Some(held) = task.held_mut().filter(|held| !held.claimed) else {
             return;
         };
@@ -206,7 +216,12 @@ impl Core {
             enqueued_at: task.enqueued_at,
             stream: task.stream().map(|stream| stream.credit),
         })));
-        self.claims.push_back((now + limits::CLAIM_AFTER, key, token));
+        self.claims.push_back(Claim {
+            at: now + limits::CLAIM_AFTER,
+            seq: task.seq,
+            key,
+            attempt,
+        });
     }
 
     /// A run of the task by the session, with the session's defaults.
@@ -224,6 +239,7 @@ impl Core {
                 .and_then(|o| o.max_attempts)
                 .or_else(|| declared.and_then(|d| d.max_attempts))
                 .unwrap_or(limits::DEFAULT_MAX_ATTEMPTS),
+            place: 0,
             claimed: false,
             lent: false,
             stop: None,
@@ -315,19 +331,19 @@ impl Core {
         &self.tasks[key.index()]
     }
 
-    /// A queue's counts. A queue that had tasks once stays known.
-    pub(crate) fn queue_mut(&mut self, name: &Name) -> &mut Counts {
-        let id = match self.names.find(name).filter(|id| self.queues.contains_key(id)) {
-            Some(id) => id,
-            None => self.names.acquire(name),
-        };
-        self.queues.entry(id).or_default()
+    /// A queue's counts. A queue that had tasks once stays known, by a use of its
+    /// name of its own.
+    pub(crate) fn queue_mut(&mut self, id: NameId) -> &mut Counts {
+        self.queues.entry(id).or_insert_with(|| {
+            self.names.share(id);
+            Counts::default()
+        })
     }
 
     fn count(&mut self, queue: NameId, from: StateName, to: StateName) {
         let counts = self.queues.get_mut(&queue).expect("a queue with tasks is known");
-        *counts.get_mut(&from).expect("the task was counted") -= 1;
-        *counts.entry(to).or_default() += 1;
+        counts[from] -= 1;
+        counts[to] += 1;
     }
 
     /// Timers a task has while it is in its state.
@@ -356,17 +372,17 @@ impl Core {
         for (at, timer) in self.alarms(key) {
             self.timers.arm(at, timer);
         }
-        let task = &self.tasks[key.index()];
-        match &task.state {
+        let task = &mut self.tasks[key.index()];
+        match &mut task.state {
             Live::Scheduled(_) => {}
             Live::Ready => self.sched.insert(&task.waiting(key)),
             Live::Recovering => self.recovering.push(key),
             Live::Held(held) => {
-                let (id, lent) = (held.session, held.lent);
-                let session = self.session_mut(id);
-                session.held.insert(key);
-                session.lent += u32::from(lent);
-                self.sync_free_slots(id);
+                let session = self.sessions.get_mut(&held.session).expect("a run's session is known");
+                held.place = session.held.len() as u32;
+                session.held.push(key);
+                session.lent += u32::from(held.lent);
+                session.sync_free_slots(held.session, &mut self.sched);
             }
         }
     }
@@ -385,11 +401,15 @@ impl Core {
                 debug_assert!(was_there, "a ready task was not waiting");
             }
             Live::Held(held) => {
-                let (id, lent) = (held.session, held.lent);
-                let session = self.session_mut(id);
-                session.held.remove(&key);
-                session.lent -= u32::from(lent);
-                self.sync_free_slots(id);
+                let (id, place) = (held.session, held.place);
+                let session = self.sessions.get_mut(&id).expect("a run's session is known");
+                session.held.swap_remove(place as usize);
+                session.lent -= u32::from(held.lent);
+                session.sync_free_slots(id, &mut self.sched);
+                if let Some(last) = session.held.get(place as usize) {
+                    let moved = self.tasks[last.index()].held_mut();
+                    moved.expect("a session holds runs").place = place;
+                }
             }
         }
     }

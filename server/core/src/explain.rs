@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 
 use crate::core::Core;
+use crate::counts::Counts;
 use crate::ids::{LeaseToken, SessionId, TaskId};
 use crate::live::{Held, Live, Task};
+use crate::names::NameId;
 use crate::sched::{Ahead, TaskKey};
 use crate::sessions::{Link, Session};
-use crate::task::{Placement, StateName};
+use crate::task::Placement;
 use crate::time::Timestamp;
 use crate::view::{Explanation, QueueView, Reason, TaskView, WorkerState, WorkerView};
 
@@ -161,12 +163,12 @@ impl Core {
             let at = oldest.entry(task.queue).or_insert(Timestamp::MAX);
             *at = (*at).min(task.enqueued_at);
         }
-        let view = |(id, counts): (_, &BTreeMap<StateName, u64>)| QueueView {
+        let view = |(&id, counts): (&NameId, &Counts)| QueueView {
             name: self.names.get(id).clone(),
-            counts: counts.clone(),
+            counts: counts.iter().collect(),
             oldest_ready: oldest.get(&id).map(|&at| now.since(at)),
         };
-        let mut queues: Vec<_> = self.queues.iter().map(|(&id, counts)| view((id, counts))).collect();
+        let mut queues: Vec<_> = self.queues.iter().map(view).collect();
         queues.sort_by(|a, b| a.name.cmp(&b.name));
         queues
     }

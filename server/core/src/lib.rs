@@ -26,6 +26,7 @@ mod callers;
 mod change;
 mod check;
 mod core;
+mod counts;
 mod effect;
 mod event;
 mod explain;

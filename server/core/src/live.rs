@@ -47,6 +47,8 @@ pub(crate) struct Held {
     pub(crate) timeout: Option<Duration>,
     /// Failures allowed, from the task or its worker.
     pub(crate) max_attempts: u32,
+    /// Where its session keeps it; set as it enters its state.
+    pub(crate) place: u32,
     /// The store knows of it.
     pub(crate) claimed: bool,
     /// Its slot is lent while it waits for credit.

@@ -39,6 +39,11 @@ impl Names {
         id
     }
 
+    /// One more user of a name that has some.
+    pub(crate) fn share(&mut self, id: NameId) {
+        self.entries[id.0 as usize].users += 1;
+    }
+
     /// One user less.
     pub(crate) fn release(&mut self, id: NameId) {
         let entry = &mut self.entries[id.0 as usize];

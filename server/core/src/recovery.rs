@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use crate::change::SessionRecord;
 use crate::core::{Core, Output};
+use crate::counts::Counts;
 use crate::ids::{Epoch, Name, Seq};
 use crate::lifecycle::Trigger;
 use crate::limits;
 use crate::live::{Extra, Held, Live, Task};
+use crate::names::NameId;
 use crate::sched::TaskKey;
 use crate::task::{Options, Outcome, Run, State, StateName, StopIntent, TaskRecord};
 use crate::time::Timestamp;
@@ -88,7 +90,6 @@ impl Core {
             placement,
             extra,
         };
-        self.queue_mut(&record.queue);
         let key = self.insert(task);
         self.enter_state(key);
         if streamed {
@@ -115,7 +116,9 @@ impl Core {
         self.next_seq = next_seq.max(Seq(1));
         self.recovering_below = self.next_seq;
         for ((queue, state), count) in finished {
-            *self.queue_mut(&queue).entry(state).or_default() += count;
+            let id = self.names.acquire(&queue);
+            self.queue_mut(id)[state] += count;
+            self.names.release(id);
         }
         for session in sessions {
             self.awaited.insert(session.id);
@@ -189,24 +192,21 @@ impl Core {
     }
 
     /// A queue without tasks, live or kept, is as if it had never been.
-    fn forget_if_empty(&mut self, queue: &Name) {
-        let Some(id) = self.names.find(queue) else { return };
-        if self
-            .queues
-            .get(&id)
-            .is_some_and(|counts| counts.values().all(|&n| n == 0))
-        {
-            self.queues.remove(&id);
-            self.names.release(id);
+    fn forget_if_empty(&mut self, queue: NameId) {
+        if self.queues.get(&queue).is_some_and(Counts::is_zero) {
+            self.queues.remove(&queue);
+            self.names.release(queue);
         }
     }
 
     /// The store has pruned that many finished tasks.
     pub fn forgot(&mut self, pruned: &BTreeMap<(Name, StateName), u64>) {
         for ((queue, state), count) in pruned {
-            let kept = self.queue_mut(queue).entry(*state).or_default();
-            *kept = kept.saturating_sub(*count);
-            self.forget_if_empty(queue);
+            let Some(id) = self.names.find(queue) else { continue };
+            if let Some(counts) = self.queues.get_mut(&id) {
+                counts[*state] = counts[*state].saturating_sub(*count);
+            }
+            self.forget_if_empty(id);
         }
     }
 }
@@ -217,6 +217,7 @@ fn restored_run(run: Run, stop: Option<StopIntent>, options: &Options) -> Held {
         started_at: run.started_at,
         timeout: options.timeout,
         max_attempts: options.max_attempts.unwrap_or(limits::DEFAULT_MAX_ATTEMPTS),
+        place: 0,
         claimed: true,
         lent: false,
         stop,

@@ -12,7 +12,7 @@ use crate::lifecycle::Trigger;
 use crate::limits;
 use crate::live::Live;
 use crate::names::NameId;
-use crate::sched::{ClassId, Routes, TaskKey};
+use crate::sched::{ClassId, Routes, Scheduler, TaskKey};
 use crate::time::Timestamp;
 use crate::timers::Timer;
 
@@ -21,7 +21,8 @@ pub(crate) struct Session {
     pub(crate) worker: Name,
     pub(crate) slots: u32,
     pub(crate) tasks: BTreeMap<NameId, Defaults>,
-    pub(crate) held: BTreeSet<TaskKey>,
+    /// Its runs, in no order; each knows its place.
+    pub(crate) held: Vec<TaskKey>,
     /// Runs whose slot is lent while they wait for credit; at most `slots`.
     pub(crate) lent: u32,
     pub(crate) link: Link,
@@ -58,6 +59,21 @@ impl Session {
     pub(crate) fn busy(&self) -> u32 {
         self.held.len() as u32 - self.lent
     }
+
+    /// Its runs, in an order that does not depend on which have ended before.
+    fn held_in_order(&self) -> Vec<TaskKey> {
+        let mut held = self.held.clone();
+        held.sort_unstable();
+        held
+    }
+
+    /// Tells the scheduler how many slots are free.
+    pub(crate) fn sync_free_slots(&mut self, id: SessionId, sched: &mut Scheduler) {
+        let Some(class) = self.link.class() else { return };
+        let now = self.slots.saturating_sub(self.busy());
+        let before = std::mem::replace(&mut self.free, now);
+        sched.set_free(class, id, before, now);
+    }
 }
 
 impl Link {
@@ -86,8 +102,7 @@ impl Core {
         self.awaited.remove(&id);
         self.connect(now, id, &hello);
         let held: BTreeSet<LeaseToken> = hello.held.into_iter().collect();
-        let before: Vec<TaskKey> = self.session_mut(id).held.iter().copied().collect();
-        for key in before {
+        for key in self.session_mut(id).held_in_order() {
             if !held.contains(&self.live(key).token()) {
                 self.lose(now, key, out);
             }
@@ -123,7 +138,7 @@ impl Core {
             worker: record.worker,
             slots: 0,
             tasks: BTreeMap::new(),
-            held: BTreeSet::new(),
+            held: Vec::new(),
             lent: 0,
             link: Link::Awaited,
             lease_until: lease,
@@ -149,13 +164,13 @@ impl Core {
         }
         let routes: Routes = declared.keys().copied().collect();
         let class = self.sched.join(&routes);
-        let session = self.session_mut(id);
+        let session = self.sessions.get_mut(&id).expect("it has just been opened");
         session.slots = hello.slots;
         session.tasks = declared;
         session.link = Link::Active(class);
         session.connected_at = now;
         session.lease_until = now + limits::LEASE;
-        self.sync_free_slots(id);
+        session.sync_free_slots(id, &mut self.sched);
     }
 
     /// Takes the session out of its class; its runs stay.
@@ -210,7 +225,7 @@ impl Core {
             task.state = Live::Held(Box::new(fresh));
         });
         // Claimed at once: another restart must not take it for an older one.
-        self.claim(key, token, out);
+        self.claim(key, out);
     }
 
     fn may_resume(&self, id: SessionId, key: TaskKey, token: LeaseToken) -> bool {
@@ -284,7 +299,7 @@ impl Core {
     fn end_session(&mut self, now: Timestamp, id: SessionId, out: &mut Output) {
         let session = self.session_mut(id);
         let before_restart = session.link == Link::Awaited;
-        let held: Vec<TaskKey> = session.held.iter().copied().collect();
+        let held = session.held_in_order();
         self.disconnect(id, Link::Awaited);
         for key in held {
             // A restart of the broker counts no loss.
@@ -304,14 +319,5 @@ impl Core {
 
     pub(crate) fn session_mut(&mut self, id: SessionId) -> &mut Session {
         self.sessions.get_mut(&id).expect("a run's session is known")
-    }
-
-    /// Tells the scheduler how many slots of a session are free.
-    pub(crate) fn sync_free_slots(&mut self, id: SessionId) {
-        let session = self.session_mut(id);
-        let Some(class) = session.link.class() else { return };
-        let now = session.slots.saturating_sub(session.busy());
-        let before = std::mem::replace(&mut session.free, now);
-        self.sched.set_free(class, id, before, now);
     }
 }

@@ -264,7 +264,7 @@ impl Core {
         }
         held.lent = lent;
         session.lent = if lent { session.lent + 1 } else { session.lent - 1 };
-        self.sync_free_slots(id);
+        session.sync_free_slots(id, &mut self.sched);
     }
 
     pub(crate) fn stop_intent(&self, key: TaskKey) -> Option<StopIntent> {
