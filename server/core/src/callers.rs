@@ -1,6 +1,5 @@
 //! What callers ask for: a task to be run, a task to be given up.
 
-use smallvec::SmallVec;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::change::Change;
@@ -21,19 +20,29 @@ use crate::time::Timestamp;
 /// so it may be kept on disk.
 #[must_use]
 pub fn digest(spec: &TaskSpec) -> u64 {
-    let mut text: SmallVec<[u8; AT_ONCE]> = SmallVec::new();
-    let named = [spec.name.as_str(), spec.queue.as_str(), spec.series.as_str()];
-    for part in named.into_iter().chain([&*spec.payload.content_type]) {
-        text.extend_from_slice(part.as_bytes());
-        text.push(0);
-    }
-    let data = &spec.payload.data;
-    if text.len() + data.len() <= AT_ONCE {
-        text.extend_from_slice(data);
-        return xxh3_64(&text);
+    let texts = [
+        spec.name.as_str(),
+        spec.queue.as_str(),
+        spec.series.as_str(),
+        &spec.payload.content_type,
+    ];
+    let data = &spec.payload.data[..];
+    let length = texts.iter().map(|text| text.len() + 1).sum::<usize>() + data.len();
+    if length <= AT_ONCE {
+        // After each text comes a zero, which is there already.
+        let (mut all, mut at) = ([0; AT_ONCE], 0);
+        for text in texts {
+            all[at..][..text.len()].copy_from_slice(text.as_bytes());
+            at += text.len() + 1;
+        }
+        all[at..length].copy_from_slice(data);
+        return xxh3_64(&all[..length]);
     }
     let mut hash = Xxh3::new();
-    hash.update(&text);
+    for text in texts {
+        hash.update(text.as_bytes());
+        hash.update(&[0]);
+    }
     hash.update(data);
     hash.digest()
 }
@@ -47,7 +56,7 @@ impl Core {
         &mut self,
         now: Timestamp,
         request: RequestId,
-        spec: TaskSpec,
+        spec: Box<TaskSpec>,
         reader: Option<Reader>,
         out: &mut Output,
     ) {
@@ -62,7 +71,7 @@ impl Core {
 
     /// Whether there is room and sense; the answer, if the task is known.
     fn admit(&self, now: Timestamp, spec: &TaskSpec) -> Result<Option<Reply>, Refusal> {
-        if let Some(&key) = self.by_id.get(&spec.id) {
+        if let Some(key) = self.find(spec.id) {
             let task = self.live(key);
             if task.digest != digest(spec) {
                 return Err(Refusal::AlreadyExists(spec.id));
@@ -108,7 +117,7 @@ impl Core {
         Ok(None)
     }
 
-    fn accept(&mut self, now: Timestamp, spec: TaskSpec, reader: Option<Reader>, out: &mut Output) -> Reply {
+    fn accept(&mut self, now: Timestamp, spec: Box<TaskSpec>, reader: Option<Reader>, out: &mut Output) -> Reply {
         let seq = self.next_seq;
         self.next_seq = Seq(seq.0 + 1);
         let digest = digest(&spec);
@@ -120,7 +129,7 @@ impl Core {
             mut options,
             start_at,
             payload,
-        } = spec;
+        } = *spec;
         options.stream = reader.is_some();
         let state = match start_at.filter(|&at| at > now) {
             Some(at) => Live::Scheduled(at),
@@ -178,7 +187,7 @@ impl Core {
     }
 
     pub(crate) fn on_cancel(&mut self, now: Timestamp, request: RequestId, id: TaskId, out: &mut Output) {
-        let Some(&key) = self.by_id.get(&id) else {
+        let Some(key) = self.find(id) else {
             out.effects
                 .push(Effect::Reply(request, Reply::Refused(Refusal::NotFound(id))));
             return;

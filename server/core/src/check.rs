@@ -6,6 +6,7 @@ use crate::core::Core;
 use crate::counts::Counts;
 use crate::live::Live;
 use crate::names::NameId;
+use crate::sched::TaskKey;
 use crate::sessions::Link;
 use crate::timers::Timer;
 
@@ -29,9 +30,9 @@ impl Core {
         let waiting: BTreeMap<_, _> = self.sched.waiting().map(|(seq, key)| (key, seq)).collect();
         let mut alarms = BTreeSet::new();
         let mut ready = 0;
-        for (&id, &key) in &self.by_id {
-            let task = self.live(key);
-            assert_eq!(task.id, id, "an id leads to another task");
+        for (key, task) in &self.tasks {
+            let (id, key) = (task.id, TaskKey(key as u32));
+            assert_eq!(self.find(id), Some(key), "{id} leads to another task");
             alarms.extend(self.alarms(key));
             if let Some(stream) = task.stream() {
                 let credit = stream.credit;

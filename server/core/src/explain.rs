@@ -18,7 +18,7 @@ impl Core {
     /// A task that has not ended.
     #[must_use]
     pub fn task(&self, id: TaskId) -> Option<TaskView> {
-        self.by_id.get(&id).map(|&key| self.view(key))
+        self.find(id).map(|key| self.view(key))
     }
 
     pub(crate) fn view(&self, key: TaskKey) -> TaskView {
@@ -33,7 +33,7 @@ impl Core {
     /// Why a task that has not ended is where it is.
     #[must_use]
     pub fn explain(&self, now: Timestamp, id: TaskId) -> Option<Explanation> {
-        let key = *self.by_id.get(&id)?;
+        let key = self.find(id)?;
         let task = self.live(key);
         let reason = self.reason(key);
         let mut details = BTreeMap::new();
@@ -203,7 +203,7 @@ impl Core {
     /// Which session holds a run, if its token is the task's current grant.
     #[must_use]
     pub fn holder(&self, token: LeaseToken) -> Option<SessionId> {
-        let task = self.live(*self.by_id.get(&token.task)?);
+        let task = self.live(self.find(token.task)?);
         task.held()
             .filter(|_| task.grant == token.grant)
             .map(|held| held.session)

@@ -96,7 +96,7 @@ impl Core {
     pub(crate) fn current_run(&self, session: SessionId, token: LeaseToken, out: &mut Output) -> Option<TaskKey> {
         let current = self.held_run(session, token);
         if current.is_none() {
-            let state = self.by_id.get(&token.task).map(|&key| self.live(key).state_name());
+            let state = self.find(token.task).map(|key| self.live(key).state_name());
             out.effects.push(Effect::Ack {
                 session,
                 token,
@@ -108,7 +108,7 @@ impl Core {
 
     /// The task the token is the current grant of, if the session holds it.
     pub(crate) fn held_run(&self, session: SessionId, token: LeaseToken) -> Option<TaskKey> {
-        let key = *self.by_id.get(&token.task)?;
+        let key = self.find(token.task)?;
         let task = self.live(key);
         let held = task.held().is_some_and(|held| held.session == session);
         (held && task.grant == token.grant).then_some(key)

@@ -196,7 +196,7 @@ impl Core {
     /// and that no newer one has replaced. Of older incarnations nobody knows
     /// what was granted since.
     fn resume_run(&mut self, now: Timestamp, id: SessionId, token: LeaseToken, out: &mut Output) {
-        let key = self.by_id.get(&token.task).copied();
+        let key = self.find(token.task);
         let Some(key) = key.filter(|&key| self.may_resume(id, key, token)) else {
             out.effects.push(Effect::Stop {
                 session: id,

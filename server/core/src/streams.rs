@@ -239,7 +239,7 @@ impl Core {
     }
 
     fn read_by(&self, id: TaskId, consumer: ConsumerId) -> Option<TaskKey> {
-        let key = *self.by_id.get(&id)?;
+        let key = self.find(id)?;
         self.live(key)
             .stream()
             .filter(|stream| stream.consumer == consumer)

@@ -19,6 +19,7 @@ mod workers;
 mod writer;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ use crate::server::Backing;
 /// If the store cannot be read.
 pub(crate) fn open(backing: Backing, clock: Arc<dyn Clock>) -> Result<(Broker, Loop), StoreError> {
     let Backing { mut store, durability } = backing;
-    let mut core = Core::new();
+    let mut core = Core::with_seed(RandomState::new().hash_one("ids"));
     let mut tasks = 0;
     let opened = store.open(clock.now(), &mut |seq, record| {
         tasks += 1;

@@ -24,7 +24,7 @@ pub(super) const DIRECTIONS: &[(&str, &[&str])] = &[
 ];
 
 /// All the pure core may stand on: containers, an error macro, a hash.
-const CORE_DEPENDENCIES: &[&str] = &["bytes", "slab", "smallvec", "thiserror", "xxhash-rust"];
+const CORE_DEPENDENCIES: &[&str] = &["bytes", "hashbrown", "slab", "smallvec", "thiserror", "xxhash-rust"];
 
 /// What no code may hold, and what to do instead.
 pub(super) const FORBIDDEN: &[(&str, &str)] = &[

@@ -34,7 +34,7 @@ pub(crate) struct Classes {
     /// The classes that may run a route, in order.
     by_route: BTreeMap<NameId, Vec<ClassId>>,
     /// Classes with a free slot.
-    idle: BTreeSet<ClassId>,
+    idle: Ordered<ClassId>,
 }
 
 impl Classes {
@@ -86,16 +86,16 @@ impl Classes {
             return;
         }
         let free = &mut self.classes[id.0 as usize].free;
+        let was_idle = !free.is_empty();
         match (before, now) {
             (0, _) => free.insert((Reverse(now), session)),
             (_, 0) => free.remove(&(Reverse(before), session)),
             (_, _) => free.replace(&(Reverse(before), session), (Reverse(now), session)),
         }
-        // Only a session that came first or went last makes a difference.
-        if free.is_empty() {
-            self.idle.remove(&id);
-        } else if before == 0 {
-            self.idle.insert(id);
+        match (was_idle, !free.is_empty()) {
+            (false, true) => self.idle.insert(id),
+            (true, false) => self.idle.remove(&id),
+            (true, true) | (false, false) => {}
         }
     }
 
@@ -108,7 +108,7 @@ impl Classes {
     pub(crate) fn next_idle(&self, from: Option<ClassId>) -> Option<ClassId> {
         match from {
             None => self.idle.first().copied(),
-            Some(last) => self.idle.range(ClassId(last.0 + 1)..).next().copied(),
+            Some(last) => self.idle.after(&last).copied(),
         }
     }
 
@@ -140,15 +140,20 @@ impl<T> Default for PerClass<T> {
 }
 
 impl<T> PerClass<T> {
+    fn find(&self, class: ClassId) -> Result<usize, usize> {
+        match &self.0[..] {
+            [(only, _)] if *only == class => Ok(0),
+            all => all.binary_search_by_key(&class, |&(c, _)| c),
+        }
+    }
+
     pub(crate) fn get(&self, class: ClassId) -> Option<&T> {
-        self.0
-            .binary_search_by_key(&class, |&(c, _)| c)
-            .ok()
-            .map(|at| &self.0[at].1)
+        let at = self.find(class).ok()?;
+        Some(&self.0[at].1)
     }
 
     pub(crate) fn get_mut(&mut self, class: ClassId) -> Option<&mut T> {
-        let at = self.0.binary_search_by_key(&class, |&(c, _)| c).ok()?;
+        let at = self.find(class).ok()?;
         Some(&mut self.0[at].1)
     }
 
@@ -162,7 +167,7 @@ impl<T> PerClass<T> {
     }
 
     pub(crate) fn remove(&mut self, class: ClassId) -> Option<T> {
-        let at = self.0.binary_search_by_key(&class, |&(c, _)| c).ok()?;
+        let at = self.find(class).ok()?;
         Some(self.0.remove(at).1)
     }
 
@@ -170,7 +175,7 @@ impl<T> PerClass<T> {
     where
         T: Default,
     {
-        let at = match self.0.binary_search_by_key(&class, |&(c, _)| c) {
+        let at = match self.find(class) {
             Ok(at) => at,
             Err(at) => {
                 self.0.insert(at, (class, T::default()));
@@ -184,11 +189,11 @@ impl<T> PerClass<T> {
         self.0.is_empty()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (ClassId, &T)> {
-        self.0.iter().map(|(class, value)| (*class, value))
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 
-    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.0.iter_mut().map(|(_, value)| value)
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ClassId, &T)> {
+        self.0.iter().map(|(class, value)| (*class, value))
     }
 }

@@ -2,6 +2,7 @@
 //! the only one, and it is the one that is asked for and replaced.
 
 use std::collections::BTreeSet;
+use std::ops::Bound::{Excluded, Unbounded};
 
 /// Values in order; no two are equal.
 #[derive(Debug)]
@@ -23,6 +24,12 @@ impl<T> Default for Ordered<T> {
 impl<T: Ord + Copy> Ordered<T> {
     pub(crate) fn first(&self) -> Option<&T> {
         self.first.as_ref()
+    }
+
+    /// The smallest that is greater than `value`.
+    pub(crate) fn after(&self, value: &T) -> Option<&T> {
+        let first = self.first.as_ref().filter(|first| *first > value);
+        first.or_else(|| self.rest.range((Excluded(value), Unbounded)).next())
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -52,6 +59,9 @@ impl<T: Ord + Copy> Ordered<T> {
 
     /// Takes `old` out and puts `new` in.
     pub(crate) fn replace(&mut self, old: &T, new: T) {
+        if *old == new {
+            return;
+        }
         let stays_first = self.first.as_ref() == Some(old) && self.rest.first().is_none_or(|next| new < *next);
         if stays_first {
             self.first = Some(new);
@@ -89,6 +99,7 @@ mod tests {
                 }
                 prop_assert!(ordered.iter().eq(&set), "{ordered:?} is not {set:?}");
                 prop_assert_eq!(ordered.first(), set.first());
+                prop_assert_eq!(ordered.after(&b), set.range(b + 1..).next());
                 prop_assert_eq!(ordered.is_empty(), set.is_empty());
             }
         }

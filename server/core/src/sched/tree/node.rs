@@ -128,27 +128,28 @@ impl Node {
     /// The ranks it is due in its parent, which is `level`, as node `id`; sets its
     /// base if it becomes runnable.
     pub(super) fn due(&mut self, id: NodeId, level: &Level, classes: &Classes) -> PerClass<Rank> {
+        if self.ranks.is_empty() {
+            let mut base: Option<u64> = None;
+            self.for_each_head(classes, |class, _, _| {
+                let start = level.start(class);
+                base = Some(base.map_or(start, |base| base.min(start)));
+            });
+            self.base = base.unwrap_or(0);
+        }
         let mut due = PerClass::default();
         self.for_each_head(classes, |class, niceness, seq| {
-            let tag = 0;
-            due.push(
-                class,
-                Rank {
-                    tag,
-                    niceness,
-                    seq,
-                    node: id,
-                },
-            );
+            let tag = match level.rule {
+                Rule::Fair => self.base + niceness.cost(),
+                Rule::Fifo => 0,
+            };
+            let rank = Rank {
+                tag,
+                niceness,
+                seq,
+                node: id,
+            };
+            due.push(class, rank);
         });
-        if self.ranks.is_empty() {
-            self.base = due.iter().map(|(class, _)| level.start(class)).min().unwrap_or(0);
-        }
-        if level.rule == Rule::Fair {
-            for rank in due.values_mut() {
-                rank.tag = self.base + rank.niceness.cost();
-            }
-        }
         due
     }
 }
@@ -196,18 +197,20 @@ impl Level {
 
     /// A child that was ranked as `old` says is ranked as `new` says.
     pub(super) fn rank(&mut self, old: &PerClass<Rank>, new: &PerClass<Rank>) {
+        let mut left = old.len();
         for (class, &rank) in new.iter() {
             let ranks = &mut self.classes.entry(class).ranks;
             match old.get(class) {
                 None => ranks.insert(rank),
-                Some(before) if *before == rank => {}
-                Some(before) => ranks.replace(before, rank),
+                Some(before) => {
+                    ranks.replace(before, rank);
+                    left -= 1;
+                }
             }
         }
-        for (class, rank) in old.iter() {
-            if new.get(class).is_none() {
-                self.classes.entry(class).ranks.remove(rank);
-            }
+        if left > 0 {
+            let gone = old.iter().filter(|&(class, _)| new.get(class).is_none());
+            gone.for_each(|(class, rank)| self.classes.entry(class).ranks.remove(rank));
         }
     }
 }
