@@ -2,7 +2,7 @@
 //! under callgrind, as docs/benchmarks.md says; instructions do not depend on how busy the machine is.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use asynq_core::{
     Core, Declaration, Effect, Epoch, Event, Hello, LeaseToken, Name, NameError, Output, Payload, Recovered, RequestId,
@@ -23,14 +23,11 @@ const PER_TASK: Duration = Duration::from_micros(20);
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let tasks = match std::env::args().nth(1) {
         Some(number) => number.parse()?,
-        None => 200_000,
+        None => 20_000,
     };
     let mut driver = Driver::new()?;
-    driver.run(IN_FLIGHT)?;
-    let begun = Instant::now();
     driver.run(tasks)?;
-    let micros = begun.elapsed().as_secs_f64() * 1e6;
-    println!("{tasks} tasks, {:.3} µs each", micros / tasks as f64);
+    println!("{} tasks enqueued, {} of them ended", driver.enqueued, driver.finished);
     Ok(())
 }
 
