@@ -18,7 +18,6 @@ mod body;
 use std::collections::HashMap;
 
 use asynq_core::{Name, SessionId, SessionRecord, TaskId, TaskRecord, Timestamp};
-use bytes::BufMut;
 use prost::Message;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -121,51 +120,41 @@ fn checksum(bytes: &[u8]) -> [u8; 4] {
 /// Writes records, one after the other into the same memory.
 #[derive(Debug, Default)]
 pub(crate) struct Encoder {
-    task: body::Task,
     record: Vec<u8>,
 }
 
 impl Encoder {
     pub(crate) fn task(&mut self, task: &TaskRecord) -> &[u8] {
-        self.task.fill(task);
-        frame(&mut self.record, task.id.0, task.enqueued_at, &self.task, &[])
+        self.frame(task.id.0, task.enqueued_at, |body| body::write_task(task, body))
     }
 
     /// A task that has just come in, with [`END_ROOM`] besides: so its end finds
     /// room where the task stands.
     pub(crate) fn new_task(&mut self, task: &TaskRecord) -> &[u8] {
-        self.task.fill(task);
-        frame(
-            &mut self.record,
-            task.id.0,
-            task.enqueued_at,
-            &self.task,
-            &[0; END_ROOM],
-        )
+        self.frame(task.id.0, task.enqueued_at, |body| {
+            body::write_task(task, body);
+            body::Fields(body).bytes(ROOM, &[0; END_ROOM]);
+        })
     }
 
     pub(crate) fn session(&mut self, session: &SessionRecord) -> &[u8] {
         let body = body::Session {
             worker: session.worker.as_str().to_owned(),
         };
-        frame(&mut self.record, session.id.0, session.opened_at, &body, &[])
+        self.frame(session.id.0, session.opened_at, |to| body.encode_raw(to))
     }
-}
 
-fn frame<'a>(record: &'a mut Vec<u8>, id: [u8; 16], at: Timestamp, body: &impl Message, room: &[u8]) -> &'a [u8] {
-    record.clear();
-    record.extend_from_slice(&[FORMAT, 0, 0, 0, 0]);
-    record.extend_from_slice(&id);
-    record.put_u64_le(at.as_micros());
-    body.encode_raw(record);
-    if !room.is_empty() {
-        prost::encoding::encode_key(ROOM, prost::encoding::WireType::LengthDelimited, record);
-        prost::encoding::encode_varint(room.len() as u64, record);
-        record.extend_from_slice(room);
+    fn frame(&mut self, id: [u8; 16], at: Timestamp, body: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
+        let record = &mut self.record;
+        record.clear();
+        record.extend_from_slice(&[FORMAT, 0, 0, 0, 0]);
+        record.extend_from_slice(&id);
+        record.extend_from_slice(&at.as_micros().to_le_bytes());
+        body(record);
+        let sum = checksum(&record[CHECKED_FROM..]);
+        record[1..CHECKED_FROM].copy_from_slice(&sum);
+        record
     }
-    let sum = checksum(&record[CHECKED_FROM..]);
-    record[1..CHECKED_FROM].copy_from_slice(&sum);
-    record
 }
 
 /// Reads records. Equal names share memory.

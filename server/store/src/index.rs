@@ -116,6 +116,15 @@ impl Index {
         }
     }
 
+    /// Whether there is a task at this place.
+    pub(crate) fn holds(&self, seq: Seq) -> bool {
+        let (number, offset) = place(seq);
+        self.position(number).is_ok_and(|i| {
+            let tasks = &self.blocks[i].tasks;
+            tasks.binary_search_by_key(&offset, |entry| entry.offset).is_ok()
+        })
+    }
+
     /// The places of tasks that may have this id, the likeliest first.
     pub(crate) fn candidates(&self, id: TaskId) -> Vec<Seq> {
         let mut found: Vec<Seq> = self.strays.get(&id).copied().into_iter().collect();

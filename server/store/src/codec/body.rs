@@ -1,8 +1,12 @@
 //! The bodies of records, as protocol buffers. Numbers are never used again.
 //! Times are µs since the Unix epoch, lengths of time are ns (up to 584 years).
 
-mod fill;
+mod fields;
 mod read;
+mod write;
+
+pub(super) use fields::Fields;
+pub(super) use write::write_task;
 
 /// A task, but for its id and the time of its acceptance.
 #[derive(Clone, PartialEq, prost::Message)]

@@ -44,6 +44,15 @@ proptest! {
         }
     }
 
+    /// What is written by hand is what prost would write.
+    #[test]
+    fn bodies_are_written_as_prost_does(record in any_record()) {
+        let mut encoder = Encoder::default();
+        let body = &encoder.task(&record)[HEAD_BYTES..];
+        let read = body::Task::decode(body).expect("it is a protocol buffer");
+        prop_assert_eq!(read.encode_to_vec(), body);
+    }
+
     #[test]
     fn sessions_come_back(session in any_session()) {
         let mut encoder = Encoder::default();

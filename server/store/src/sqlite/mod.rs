@@ -10,6 +10,7 @@ mod list;
 mod open;
 mod prune;
 mod read;
+mod rows;
 mod schema;
 mod wal;
 mod write;
@@ -94,7 +95,11 @@ impl Store for SqliteStore {
 
     fn commit(&mut self, epoch: Epoch, batch: u64, changes: &[Change]) -> Result<(), StoreError> {
         self.guarded(|store| {
-            store.writer.commit(&mut store.connection, epoch, batch, changes)?;
+            let index = store.index.read().unwrap_or_else(PoisonError::into_inner);
+            store
+                .writer
+                .commit(&mut store.connection, &index, epoch, batch, changes)?;
+            drop(index);
             let mut index = store.index.write().unwrap_or_else(PoisonError::into_inner);
             write::index_changes(&mut index, changes);
             drop(index);

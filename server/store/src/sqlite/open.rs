@@ -11,7 +11,7 @@ use super::error::{seq_from_sql, time_from_sql};
 use super::schema::{APPLICATION_ID, TABLES, VERSION};
 use crate::codec::{self, Decoder};
 use crate::index::Index;
-use crate::limits::{BUSY_TIMEOUT, PAGE_BYTES, WAL_FILE_BYTES, WRITER_CACHE_BYTES};
+use crate::limits::{BUSY_TIMEOUT, PAGE_BYTES, STATEMENTS, WAL_FILE_BYTES, WRITER_CACHE_BYTES};
 use crate::{Opened, StoreError, state};
 
 /// The writing connection. What is not ours is refused before anything is changed in it.
@@ -19,9 +19,11 @@ pub(super) fn connect(file: &Path) -> Result<Connection, StoreError> {
     let connection =
         Connection::open(file).map_err(|e| StoreError::Failed(format!("cannot open {}: {e}", file.display())))?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
     is_empty(&connection, file)?;
     // The first two only matter to a database without tables. Foreign keys: the
-    // core's order of changes is the only rule there is.
+    // core's order of changes is the only rule there is. Temporary store: what undoes
+    // a statement of many rows is never a file elsewhere, whose disk may be full.
     connection.execute_batch(&format!(
         "PRAGMA page_size = {PAGE_BYTES};
          PRAGMA auto_vacuum = INCREMENTAL;
@@ -30,6 +32,7 @@ pub(super) fn connect(file: &Path) -> Result<Connection, StoreError> {
          PRAGMA wal_autocheckpoint = 0;
          PRAGMA journal_size_limit = {WAL_FILE_BYTES};
          PRAGMA foreign_keys = OFF;
+         PRAGMA temp_store = MEMORY;
          PRAGMA cache_size = -{};",
         WRITER_CACHE_BYTES / 1024
     ))?;

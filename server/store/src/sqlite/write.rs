@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
-use asynq_core::{Change, Epoch, Name, Payload, Seq, State, TaskRecord, Timestamp};
-use rusqlite::{CachedStatement, Connection, Transaction, params};
+use asynq_core::{Change, Epoch, Name, Payload, Seq, State, StateName, TaskRecord, Timestamp};
+use rusqlite::{Connection, Transaction, params};
 
 use super::begin::begin;
-use super::error::{seq_to_sql, time_to_sql};
+use super::error::{seq_from_sql, seq_to_sql, time_to_sql};
 use super::open::read_meta;
+use super::rows::Rows;
 use super::schema::{payload_key, result_key};
 use crate::StoreError;
 use crate::batch::Summary;
@@ -17,128 +18,205 @@ use crate::limits::INLINE_BYTES;
 use crate::state;
 
 /// What is kept from batch to batch.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Writer {
     encoder: Encoder,
     /// `queues`, as far as needed. Emptied when a batch is not written.
     queues: HashMap<Name, i64>,
+    insert: Rows,
+    end: Rows,
+}
+
+/// A row for a task that has just come in.
+struct New<'a> {
+    seq: i64,
+    queue: i64,
+    record: &'a TaskRecord,
+    payload: Option<&'a [u8]>,
+}
+
+/// A row in place of that of a task that has ended and needs its arguments no more.
+struct Ended<'a> {
+    seq: i64,
+    queue: i64,
+    record: &'a TaskRecord,
+    drop_result_at: Option<i64>,
+    forget_at: i64,
+    result: Option<&'a [u8]>,
+}
+
+impl Default for Writer {
+    fn default() -> Self {
+        Self {
+            encoder: Encoder::default(),
+            queues: HashMap::new(),
+            // A batch that fails is undone as a whole, so no statement need be: FAIL.
+            insert: Rows::new("INSERT OR FAIL INTO tasks (seq, state, queue, record, payload)", 5),
+            end: Rows::new(
+                "INSERT OR REPLACE INTO tasks (seq, state, queue, drop_result_at, forget_at, record, result)",
+                7,
+            ),
+        }
+    }
 }
 
 impl Writer {
-    /// One transaction for all of it.
+    /// One transaction for all of it. `index` knows the tasks of the batches before.
     pub(super) fn commit(
         &mut self,
         connection: &mut Connection,
+        index: &Index,
         epoch: Epoch,
         batch: u64,
         changes: &[Change],
     ) -> Result<(), StoreError> {
-        let result = self.try_commit(connection, epoch, batch, changes);
+        let result = begin(connection).and_then(|transaction| {
+            follow_on(&transaction, epoch, batch, Summary::of(changes))?;
+            // Nothing of a task comes before its insert.
+            self.insert(&transaction, changes)?;
+            self.change(&transaction, index, changes)?;
+            Ok(transaction.commit()?)
+        });
         if result.is_err() {
             self.queues.clear();
         }
         result
     }
 
-    fn try_commit(
-        &mut self,
-        connection: &mut Connection,
-        epoch: Epoch,
-        batch: u64,
-        changes: &[Change],
-    ) -> Result<(), StoreError> {
-        let transaction = begin(connection)?;
-        follow_on(&transaction, epoch, batch, Summary::of(changes))?;
-        let mut statements = Statements::prepare(&transaction)?;
+    fn insert(&mut self, transaction: &Transaction<'_>, changes: &[Change]) -> Result<(), StoreError> {
+        let mut rows = Vec::with_capacity(changes.len());
         for change in changes {
-            self.write(&transaction, &mut statements, change)?;
+            let Change::Insert { seq, record, payload } = change else {
+                continue;
+            };
+            let seq = seq_to_sql(*seq)?;
+            rows.push(New {
+                seq,
+                queue: self.queue(transaction, &record.queue)?,
+                record,
+                payload: inline_or_put(transaction, payload_key(seq), payload)?,
+            });
         }
-        drop(statements);
-        transaction.commit()?;
+        let encoder = &mut self.encoder;
+        self.insert.write(transaction, &rows, |row, values| {
+            values.push(row.seq)?;
+            values.push(state::code(row.record.state.name()))?;
+            values.push(row.queue)?;
+            values.push(encoder.new_task(row.record))?;
+            values.push(row.payload)
+        })?;
         Ok(())
     }
 
-    fn write(
-        &mut self,
-        transaction: &Transaction<'_>,
-        statements: &mut Statements<'_>,
-        change: &Change,
-    ) -> Result<(), StoreError> {
-        match change {
-            Change::Insert { seq, record, payload } => {
-                let seq = seq_to_sql(*seq)?;
-                let queue = self.queue(transaction, &record.queue)?;
-                let inline = inline(payload);
-                if inline.is_none() {
-                    statements
-                        .put_blob
-                        .execute(params![payload_key(seq), payload.data.as_ref()])?;
+    /// All but the inserts. Whole rows are gathered; what changes a part of one is
+    /// written in its turn.
+    fn change(&mut self, transaction: &Transaction<'_>, index: &Index, changes: &[Change]) -> Result<(), StoreError> {
+        let mut ended = Vec::with_capacity(changes.len());
+        for change in changes {
+            match change {
+                Change::Insert { .. } => {}
+                Change::Update { seq, record } => {
+                    self.replace(transaction, &mut ended)?;
+                    self.update(transaction, *seq, record)?;
                 }
-                let state = state::code(record.state.name());
-                statements
-                    .insert
-                    .execute(params![seq, state, queue, self.encoder.new_task(record), inline])?;
-                Ok(())
-            }
-            Change::Update { seq, record } => {
-                let state = state::code(record.state.name());
-                let record = self.encoder.task(record);
-                changed_one(
-                    *seq,
-                    statements.update.execute(params![seq_to_sql(*seq)?, state, record])?,
-                )
-            }
-            Change::Finish {
-                seq,
-                record,
-                result,
-                forget_at,
-            } => self.finish(statements, *seq, record, result.as_ref(), *forget_at),
-            Change::SessionOpened(session) => {
-                let mut put = transaction.prepare_cached("INSERT OR REPLACE INTO sessions VALUES (?1, ?2)")?;
-                put.execute(params![session.id.0, self.encoder.session(session)])?;
-                Ok(())
-            }
-            Change::SessionClosed(id) => {
-                transaction
-                    .prepare_cached("DELETE FROM sessions WHERE id = ?1")?
-                    .execute([id.0])?;
-                Ok(())
+                Change::Finish {
+                    seq,
+                    record,
+                    result,
+                    forget_at,
+                } => {
+                    let key = seq_to_sql(*seq)?;
+                    let is_dead = record.state.name() == StateName::Dead;
+                    if !is_dead && record.payload_bytes > INLINE_BYTES as u64 {
+                        transaction
+                            .prepare_cached("DELETE FROM blobs WHERE key = ?1")?
+                            .execute([payload_key(key)])?;
+                    }
+                    let inline = match result {
+                        Some(result) => inline_or_put(transaction, result_key(key), result)?,
+                        None => None,
+                    };
+                    let until = result
+                        .as_ref()
+                        .map(|_| time_to_sql(result_until(record).unwrap_or(*forget_at)));
+                    let row = Ended {
+                        seq: key,
+                        queue: self.queue(transaction, &record.queue)?,
+                        record,
+                        drop_result_at: until,
+                        forget_at: time_to_sql(*forget_at),
+                        result: inline,
+                    };
+                    // A row to be replaced must be known to be there.
+                    if is_dead || !index.holds(*seq) {
+                        self.replace(transaction, &mut ended)?;
+                        self.finish(transaction, &row, is_dead)?;
+                    } else {
+                        ended.push(row);
+                    }
+                }
+                Change::SessionOpened(session) => {
+                    let mut put = transaction.prepare_cached("INSERT OR REPLACE INTO sessions VALUES (?1, ?2)")?;
+                    put.execute(params![session.id.0, self.encoder.session(session)])?;
+                }
+                Change::SessionClosed(id) => {
+                    transaction
+                        .prepare_cached("DELETE FROM sessions WHERE id = ?1")?
+                        .execute([id.0])?;
+                }
             }
         }
+        self.replace(transaction, &mut ended)
     }
 
-    fn finish(
-        &mut self,
-        statements: &mut Statements<'_>,
-        seq: Seq,
-        record: &TaskRecord,
-        result: Option<&Payload>,
-        forget_at: Timestamp,
-    ) -> Result<(), StoreError> {
-        let key = seq_to_sql(seq)?;
-        let state = state::code(record.state.name());
-        let inline = result.and_then(inline);
-        if let (Some(result), None) = (result, inline) {
-            statements
-                .put_blob
-                .execute(params![result_key(key), result.data.as_ref()])?;
-        }
-        let dead = state == state::DEAD;
-        if !dead && record.payload_bytes > INLINE_BYTES as u64 {
-            statements.delete_blob.execute([payload_key(key)])?;
-        }
-        let until = result.map(|_| time_to_sql(result_until(record).unwrap_or(forget_at)));
-        let statement = if dead {
-            &mut statements.bury
-        } else {
-            &mut statements.finish
-        };
-        let record = self.encoder.task(record);
-        changed_one(
-            seq,
-            statement.execute(params![key, state, record, until, time_to_sql(forget_at), inline])?,
-        )
+    /// Writes what has been gathered, in the order of the rows.
+    fn replace(&mut self, transaction: &Transaction<'_>, ended: &mut Vec<Ended<'_>>) -> Result<(), StoreError> {
+        ended.sort_by_key(|row| row.seq);
+        let encoder = &mut self.encoder;
+        self.end.write(transaction, ended, |row, values| {
+            values.push(row.seq)?;
+            values.push(state::code(row.record.state.name()))?;
+            values.push(row.queue)?;
+            values.push(row.drop_result_at)?;
+            values.push(row.forget_at)?;
+            values.push(encoder.task(row.record))?;
+            values.push(row.result)
+        })?;
+        ended.clear();
+        Ok(())
+    }
+
+    fn update(&mut self, transaction: &Transaction<'_>, seq: Seq, record: &TaskRecord) -> Result<(), StoreError> {
+        // It may be a dead task's second life, so nothing of its end stays.
+        let rows = transaction
+            .prepare_cached(
+                "UPDATE tasks SET state = ?2, record = ?3, drop_result_at = NULL, forget_at = NULL, result = NULL
+                 WHERE seq = ?1",
+            )?
+            .execute(params![
+                seq_to_sql(seq)?,
+                state::code(record.state.name()),
+                self.encoder.task(record)
+            ])?;
+        changed_one(seq, rows)
+    }
+
+    fn finish(&mut self, transaction: &Transaction<'_>, row: &Ended<'_>, keep_payload: bool) -> Result<(), StoreError> {
+        let rows = transaction
+            .prepare_cached(
+                "UPDATE tasks SET state = ?2, record = ?3, drop_result_at = ?4, forget_at = ?5, result = ?6,
+                 payload = iif(?7, payload, NULL) WHERE seq = ?1",
+            )?
+            .execute(params![
+                row.seq,
+                state::code(row.record.state.name()),
+                self.encoder.task(row.record),
+                row.drop_result_at,
+                row.forget_at,
+                row.result,
+                keep_payload
+            ])?;
+        changed_one(seq_from_sql(row.seq), rows)
     }
 
     fn queue(&mut self, transaction: &Transaction<'_>, name: &Name) -> Result<i64, StoreError> {
@@ -153,40 +231,6 @@ impl Writer {
             .query_row([name.as_str()], |row| row.get(0))?;
         self.queues.insert(name.clone(), id);
         Ok(id)
-    }
-}
-
-/// Prepared once, fetched once per batch.
-struct Statements<'a> {
-    insert: CachedStatement<'a>,
-    update: CachedStatement<'a>,
-    finish: CachedStatement<'a>,
-    bury: CachedStatement<'a>,
-    put_blob: CachedStatement<'a>,
-    delete_blob: CachedStatement<'a>,
-}
-
-impl<'a> Statements<'a> {
-    fn prepare(transaction: &'a Transaction<'_>) -> Result<Self, StoreError> {
-        Ok(Self {
-            insert: transaction
-                .prepare_cached("INSERT INTO tasks (seq, state, queue, record, payload) VALUES (?1, ?2, ?3, ?4, ?5)")?,
-            // It may be a dead task's second life, so nothing of its end stays.
-            update: transaction.prepare_cached(
-                "UPDATE tasks SET state = ?2, record = ?3, drop_result_at = NULL, forget_at = NULL, result = NULL
-                 WHERE seq = ?1",
-            )?,
-            finish: transaction.prepare_cached(
-                "UPDATE tasks SET state = ?2, record = ?3, drop_result_at = ?4, forget_at = ?5, payload = NULL,
-                 result = ?6 WHERE seq = ?1",
-            )?,
-            bury: transaction.prepare_cached(
-                "UPDATE tasks SET state = ?2, record = ?3, drop_result_at = ?4, forget_at = ?5, result = ?6
-                 WHERE seq = ?1",
-            )?,
-            put_blob: transaction.prepare_cached("INSERT OR REPLACE INTO blobs (key, data) VALUES (?1, ?2)")?,
-            delete_blob: transaction.prepare_cached("DELETE FROM blobs WHERE key = ?1")?,
-        })
     }
 }
 
@@ -219,9 +263,21 @@ fn follow_on(
     )))
 }
 
-/// The bytes, if they are to stand in the task's own row.
-fn inline(payload: &Payload) -> Option<&[u8]> {
-    (payload.data.len() <= INLINE_BYTES).then_some(payload.data.as_ref())
+/// The bytes, if they are to stand in the task's own row; others are written
+/// beside it.
+fn inline_or_put<'a>(
+    transaction: &Transaction<'_>,
+    key: i64,
+    payload: &'a Payload,
+) -> Result<Option<&'a [u8]>, StoreError> {
+    let data = payload.data.as_ref();
+    if data.len() <= INLINE_BYTES {
+        return Ok(Some(data));
+    }
+    transaction
+        .prepare_cached("INSERT OR REPLACE INTO blobs (key, data) VALUES (?1, ?2)")?
+        .execute(params![key, data])?;
+    Ok(None)
 }
 
 fn changed_one(seq: Seq, rows: usize) -> Result<(), StoreError> {

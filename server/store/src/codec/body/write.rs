@@ -1,0 +1,165 @@
+//! From a record to its body: straight into the bytes, field by field in the
+//! order of their numbers, as prost would write a `Task`.
+
+use std::time::Duration;
+
+use asynq_core::{
+    Counters, DeadReason, Failure, Finish, Options, Outcome, Placement, ResultInfo, Run, State, StopIntent, TaskRecord,
+    Timestamp,
+};
+
+use super::fields::Fields;
+use crate::state;
+
+/// Appends the body of a task.
+pub(in crate::codec) fn write_task(task: &TaskRecord, to: &mut Vec<u8>) {
+    let TaskRecord {
+        id: _,
+        enqueued_at: _,
+        name,
+        queue,
+        series,
+        options,
+        start_at,
+        payload_bytes,
+        content_type,
+        digest,
+        state,
+        grant,
+        counters,
+        failure,
+    } = task;
+    let mut fields = Fields(to);
+    fields.text(1, name.as_str());
+    fields.text(2, queue.as_str());
+    fields.text(3, series.as_str());
+    fields.text(4, content_type);
+    fields.number(5, *payload_bytes);
+    fields.fixed(6, *digest);
+    fields.optional(7, start_at.map(Timestamp::as_micros));
+    write_options(options, &mut fields);
+    write_state(state, &mut fields);
+    fields.number(30, grant.epoch.0);
+    fields.number(31, grant.attempt.into());
+    let Counters {
+        failures,
+        timeouts,
+        crashes,
+        losses,
+        releases,
+    } = *counters;
+    fields.number(32, failures.into());
+    fields.number(33, timeouts.into());
+    fields.number(34, crashes.into());
+    fields.number(35, losses.into());
+    fields.number(36, releases.into());
+    if let Some(failure) = failure {
+        let Failure {
+            kind,
+            message,
+            trace,
+            retryable,
+        } = failure.as_ref();
+        fields.message(37, |fields| {
+            fields.text(1, kind);
+            fields.text(2, message);
+            fields.text(3, trace);
+            fields.number(4, u64::from(*retryable));
+        });
+    }
+}
+
+fn write_options(options: &Options, fields: &mut Fields<'_>) {
+    let Options {
+        niceness,
+        placement,
+        start_before,
+        timeout,
+        deadline,
+        max_attempts,
+        max_timeouts,
+        result_ttl,
+        stream,
+    } = options;
+    fields.signed(10, niceness.get().into());
+    fields.number(
+        11,
+        match placement {
+            Placement::Fair => 0,
+            Placement::Next => 1,
+            Placement::Last => 2,
+        },
+    );
+    fields.optional(12, start_before.map(Timestamp::as_micros));
+    fields.optional(13, timeout.map(nanos));
+    fields.optional(14, deadline.map(Timestamp::as_micros));
+    fields.optional(15, max_attempts.map(u64::from));
+    fields.optional(16, max_timeouts.map(u64::from));
+    fields.optional(17, result_ttl.map(nanos));
+    fields.number(18, u64::from(*stream));
+}
+
+fn write_state(state: &State, fields: &mut Fields<'_>) {
+    fields.number(20, state::code(state.name()).into());
+    match state {
+        State::Scheduled { at } => fields.number(21, at.as_micros()),
+        State::Ready => {}
+        State::Running(run) => write_run(run, fields),
+        State::Stopping(run, intent) => {
+            write_run(run, fields);
+            fields.number(
+                24,
+                match intent {
+                    StopIntent::Timeout => 1,
+                    StopIntent::Deadline => 2,
+                    StopIntent::Cancel => 3,
+                },
+            );
+        }
+        State::Finished(finish) => write_finish(finish, fields),
+    }
+}
+
+fn write_run(run: &Run, fields: &mut Fields<'_>) {
+    fields.bytes(22, &run.session.0);
+    fields.optional(23, Some(run.started_at.as_micros()));
+}
+
+fn write_finish(finish: &Finish, fields: &mut Fields<'_>) {
+    let Finish {
+        outcome,
+        at,
+        started_at,
+        result,
+    } = finish;
+    fields.number(21, at.as_micros());
+    fields.optional(23, started_at.map(Timestamp::as_micros));
+    fields.number(
+        25,
+        match outcome {
+            Outcome::Dead(DeadReason::Error) => 1,
+            Outcome::Dead(DeadReason::Rejected) => 2,
+            Outcome::Dead(DeadReason::Timeout) => 3,
+            Outcome::Dead(DeadReason::Poison) => 4,
+            Outcome::Dead(DeadReason::WorkerLost) => 5,
+            Outcome::Succeeded | Outcome::Cancelled | Outcome::Expired => 0,
+        },
+    );
+    if let Some(ResultInfo {
+        bytes,
+        content_type,
+        until,
+    }) = result
+    {
+        fields.message(26, |fields| {
+            fields.number(1, *bytes);
+            fields.text(2, content_type);
+            fields.number(3, until.as_micros());
+        });
+    }
+}
+
+/// Saturates at 584 years; the core allows ten.
+fn nanos(length: Duration) -> u64 {
+    u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)
+}
