@@ -30,12 +30,14 @@ const FORMAT: u8 = 1;
 const CHECKED_FROM: usize = 5;
 const ID_END: usize = CHECKED_FROM + 16;
 const HEAD_BYTES: usize = ID_END + 8;
-/// The field of a body that holds nothing, and is skipped.
-const ROOM: u32 = 100;
 /// Bytes by which a row grows when its task ends, at most for an ordinary task
 /// with a result as long as its arguments: times, the grant, what is known of
-/// the result. A row that outgrew its page would have it split.
-const END_ROOM: usize = 64;
+/// the result. A row that outgrew its page would have it split. Three of them are
+/// the field that keeps the others free.
+const END_ROOM: usize = 67;
+/// Bytes a body has for what has become of a task that has just come in: the
+/// number of its state.
+const NEW_STATE: usize = 3;
 
 /// Why bytes are not a record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -125,7 +127,9 @@ pub(crate) struct Encoder {
 
 impl Encoder {
     pub(crate) fn task(&mut self, task: &TaskRecord) -> &[u8] {
-        self.frame(task.id.0, task.enqueued_at, |body| body::write_task(task, body))
+        self.frame(task.id.0, task.enqueued_at, |body| {
+            body::write_task(task, body);
+        })
     }
 
     /// A task that has just come in, with [`END_ROOM`] besides: so its end finds
@@ -133,7 +137,22 @@ impl Encoder {
     pub(crate) fn new_task(&mut self, task: &TaskRecord) -> &[u8] {
         self.frame(task.id.0, task.enqueued_at, |body| {
             body::write_task(task, body);
-            body::Fields(body).bytes(ROOM, &[0; END_ROOM]);
+            body::Fields(body).room(END_ROOM);
+        })
+    }
+
+    /// A task that has ended, `grown` bytes shorter than it was as a new one if
+    /// that can be, for a row that has grown as much beside its record: what takes
+    /// as many bytes as before is written over, and nothing moves.
+    pub(crate) fn ended_task(&mut self, task: &TaskRecord, grown: isize) -> &[u8] {
+        self.frame(task.id.0, task.enqueued_at, |body| {
+            let asked = body::write_task(task, body);
+            let since = body.len() - asked;
+            let room = (NEW_STATE + END_ROOM).checked_sub(since);
+            let room = room.and_then(|room| room.checked_add_signed(-grown));
+            if let Some(room) = room.filter(|room| body::ROOM_FIELD_BYTES.contains(room)) {
+                body::Fields(body).room(room);
+            }
         })
     }
 

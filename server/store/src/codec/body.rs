@@ -5,7 +5,7 @@ mod fields;
 mod read;
 mod write;
 
-pub(super) use fields::Fields;
+pub(super) use fields::{Fields, ROOM_FIELD_BYTES};
 pub(super) use write::write_task;
 
 /// A task, but for its id and the time of its acceptance.

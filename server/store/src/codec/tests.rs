@@ -143,6 +143,20 @@ fn an_end_finds_room() {
     // Beside the record, two times get a value.
     let grown = encoder.task(&record).len() + 16;
     assert!(grown <= new.len(), "{grown} bytes do not fit into {}", new.len());
+    // A result may be shorter than the arguments were, too.
+    for grown in [-60, -1, 0, 1, 16] {
+        let ended = encoder.ended_task(&record, grown);
+        assert_eq!(
+            ended.len().checked_add_signed(grown),
+            Some(new.len()),
+            "grown by {grown}"
+        );
+        assert_eq!(Decoder::default().task(ended), Ok(record.clone()));
+    }
+    for impossible in [-1_000, 100] {
+        let ended = encoder.ended_task(&record, impossible).to_vec();
+        assert_eq!(ended, encoder.task(&record), "no room is made");
+    }
 }
 
 /// These bytes are on disks.

@@ -166,6 +166,39 @@ impl tracing::Subscriber for GivesBack {
     fn exit(&self, _: &tracing::Id) {}
 }
 
+/// Nothing moves in a page for the end of an ordinary task.
+#[test]
+fn an_end_takes_the_place_of_what_stood_there() {
+    for (arguments, result) in [
+        (100, 100),
+        (10, 10),
+        (1_500, 1_500),
+        (100, 50),
+        (70, 40),
+        (2_000, 1_950),
+    ] {
+        let dir = fresh();
+        let (mut store, opened) = open(&dir).expect("opens");
+        store
+            .commit(opened.epoch, 1, &[insert(1, arguments)])
+            .expect("committed");
+        let bytes = || -> i64 {
+            let all = "SELECT sum(payload) FROM dbstat WHERE name = 'tasks'";
+            database(&dir).query_row(all, (), |row| row.get(0)).expect("counted")
+        };
+        let new = bytes();
+        let mut record = task(id(START, 1), START, &value(arguments));
+        record.grant.epoch = opened.epoch;
+        let mut result = value(result);
+        result.content_type = "".into();
+        let kept = Some((result.clone(), START));
+        let end = finish(Seq(1), record, Outcome::Succeeded, START, kept, START);
+        store.commit(opened.epoch, 2, &[end]).expect("committed");
+        let result = result.data.len();
+        assert_eq!(bytes(), new, "{arguments} bytes of arguments, {result} of result");
+    }
+}
+
 /// Somebody looks around with the `sqlite3` shell: nothing was written by then,
 /// so nothing has failed.
 #[test]

@@ -1,6 +1,6 @@
 //! Writes batches.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use asynq_core::{Change, Epoch, Name, Payload, Seq, State, StateName, TaskRecord, Timestamp};
 use rusqlite::{Connection, Transaction, params};
@@ -22,7 +22,7 @@ use crate::state;
 pub(super) struct Writer {
     encoder: Encoder,
     /// `queues`, as far as needed. Emptied when a batch is not written.
-    queues: HashMap<Name, i64>,
+    queues: BTreeMap<Name, i64>,
     insert: Rows,
     end: Rows,
 }
@@ -45,11 +45,32 @@ struct Ended<'a> {
     result: Option<&'a [u8]>,
 }
 
+impl Ended<'_> {
+    /// Bytes by which the row is larger than it was when the task came in, beside
+    /// its record.
+    fn grown(&self) -> isize {
+        let times = 8 * (1 + isize::from(self.drop_result_at.is_some()));
+        let payload = usize::try_from(self.record.payload_bytes)
+            .ok()
+            .filter(|&bytes| bytes <= INLINE_BYTES);
+        times + column_bytes(self.result.map(<[u8]>::len)) - column_bytes(payload)
+    }
+}
+
+/// Bytes of a column that holds so many, with those that tell how many
+/// (<https://sqlite.org/fileformat2.html#record_format>).
+fn column_bytes(data: Option<usize>) -> isize {
+    const ONE_BYTE_HEADER: usize = 57;
+    data.map_or(1, |bytes| {
+        bytes.cast_signed() + if bytes <= ONE_BYTE_HEADER { 1 } else { 2 }
+    })
+}
+
 impl Default for Writer {
     fn default() -> Self {
         Self {
             encoder: Encoder::default(),
-            queues: HashMap::new(),
+            queues: BTreeMap::new(),
             // A batch that fails is undone as a whole, so no statement need be: FAIL.
             insert: Rows::new("INSERT OR FAIL INTO tasks (seq, state, queue, record, payload)", 5),
             end: Rows::new(
@@ -179,7 +200,7 @@ impl Writer {
             values.push(row.queue)?;
             values.push(row.drop_result_at)?;
             values.push(row.forget_at)?;
-            values.push(encoder.task(row.record))?;
+            values.push(encoder.ended_task(row.record, row.grown()))?;
             values.push(row.result)
         })?;
         ended.clear();

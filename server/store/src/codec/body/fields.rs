@@ -1,9 +1,16 @@
 //! Writes the fields of protocol buffers. Prost does it too, a byte at a time
 //! and from a message that would have to be filled first.
 
+use std::ops::RangeInclusive;
+
 /// The end of what has been written. Fields that hold nothing are left out,
 /// unless they are `optional`.
 pub(in crate::codec) struct Fields<'a>(pub(in crate::codec) &'a mut Vec<u8>);
+
+/// The field of a body that holds nothing, and is skipped.
+const ROOM: u32 = 100;
+/// Bytes it may take: two for its key, one for its length, and so many.
+pub(in crate::codec) const ROOM_FIELD_BYTES: RangeInclusive<usize> = 3..=130;
 
 const VARINT: u32 = 0;
 const FIXED_64: u32 = 1;
@@ -43,12 +50,20 @@ impl Fields<'_> {
     }
 
     #[inline]
-    pub(in crate::codec) fn bytes(&mut self, field: u32, value: &[u8]) {
+    pub(super) fn bytes(&mut self, field: u32, value: &[u8]) {
         if !value.is_empty() {
             self.key(field, LENGTH_DELIMITED);
             self.varint(value.len() as u64);
             self.0.extend_from_slice(value);
         }
+    }
+
+    /// A field of [`ROOM_FIELD_BYTES`] that hold nothing.
+    pub(in crate::codec) fn room(&mut self, field_bytes: usize) {
+        self.key(ROOM, LENGTH_DELIMITED);
+        let length = field_bytes - ROOM_FIELD_BYTES.start();
+        self.varint(length as u64);
+        self.0.resize(self.0.len() + length, 0);
     }
 
     /// Its length is known once it is written: room for a short one is left,

@@ -11,8 +11,9 @@ use asynq_core::{
 use super::fields::Fields;
 use crate::state;
 
-/// Appends the body of a task.
-pub(in crate::codec) fn write_task(task: &TaskRecord, to: &mut Vec<u8>) {
+/// Appends the body of a task. Returns where what the caller asked for ends, and
+/// what has become of it begins.
+pub(in crate::codec) fn write_task(task: &TaskRecord, to: &mut Vec<u8>) -> usize {
     let TaskRecord {
         id: _,
         enqueued_at: _,
@@ -38,6 +39,7 @@ pub(in crate::codec) fn write_task(task: &TaskRecord, to: &mut Vec<u8>) {
     fields.fixed(6, *digest);
     fields.optional(7, start_at.map(Timestamp::as_micros));
     write_options(options, &mut fields);
+    let asked = fields.0.len();
     write_state(state, &mut fields);
     fields.number(30, grant.epoch.0);
     fields.number(31, grant.attempt.into());
@@ -67,6 +69,7 @@ pub(in crate::codec) fn write_task(task: &TaskRecord, to: &mut Vec<u8>) {
             fields.number(4, u64::from(*retryable));
         });
     }
+    asked
 }
 
 fn write_options(options: &Options, fields: &mut Fields<'_>) {
