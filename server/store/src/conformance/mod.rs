@@ -4,6 +4,7 @@
 //! asynq_store::conformance!(|| MyShard::new());
 //! ```
 
+pub mod batches;
 pub mod listings;
 pub mod lookups;
 pub mod owners;
@@ -38,6 +39,7 @@ macro_rules! conformance {
             records::come_back_equal records::last_change_counts records::empty_is_not_absent
             records::large_values_come_back records::dead_tasks_keep_their_arguments
             records::a_task_may_pass_in_one_batch records::a_second_life_forgets_the_end
+            batches::batches_of_any_size_are_whole batches::an_end_of_nothing_is_refused
             owners::a_fresh_shard_is_empty owners::a_newer_owner_deposes owners::epochs_rise_whatever_the_clock_says
             owners::a_clock_set_back_is_noticed
             owners::a_batch_is_all_or_nothing owners::batches_follow_one_another owners::an_open_finds_all

@@ -166,6 +166,18 @@ impl tracing::Subscriber for GivesBack {
     fn exit(&self, _: &tracing::Id) {}
 }
 
+#[test]
+fn a_place_is_taken_once() {
+    let dir = fresh();
+    let (mut store, opened) = open(&dir).expect("opens");
+    store.commit(opened.epoch, 1, &[insert(1, 10)]).expect("committed");
+    let twice: Vec<_> = (2..=70).chain([1]).map(|n| insert(n, 10)).collect();
+    let done = store.commit(opened.epoch, 2, &twice);
+    assert!(matches!(done, Err(StoreError::Failed(_))), "{done:?}");
+    drop(store);
+    assert_eq!(open(&dir).expect("opens").1.next_seq, Seq(2));
+}
+
 /// Nothing moves in a page for the end of an ordinary task.
 #[test]
 fn an_end_takes_the_place_of_what_stood_there() {
