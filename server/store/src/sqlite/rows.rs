@@ -1,5 +1,5 @@
 //! Writes rows many at a time: most of what a statement costs is the same for
-//! one row and for 32.
+//! one row and for 64.
 
 use rusqlite::{Connection, Statement, ToSql};
 
@@ -12,16 +12,16 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// `into` is what stands before `VALUES`: `INSERT INTO t (a, b)`.
-    pub(super) fn new(into: &str, columns: usize) -> Self {
-        let row = format!("({})", vec!["?"; columns].join(","));
+    /// `into` is what stands before `VALUES`, `row` the values of one row, with
+    /// `?` for those that are bound.
+    pub(super) fn new(into: &str, row: &str) -> Self {
         Self {
-            sql: STATEMENT_ROWS.map(|rows| format!("{into} VALUES {}", vec![row.as_str(); rows].join(","))),
+            sql: STATEMENT_ROWS.map(|rows| format!("{into} VALUES {}", vec![row; rows].join(","))),
         }
     }
 
-    /// Writes one row for each of `rows`. `bind` gives its values, in the order
-    /// of the columns.
+    /// Writes one row for each of `rows`. `bind` gives the values to be bound,
+    /// in their order.
     pub(super) fn write<R>(
         &self,
         connection: &Connection,

@@ -71,12 +71,9 @@ impl Default for Writer {
         Self {
             encoder: Encoder::default(),
             queues: BTreeMap::new(),
-            // A batch that fails is undone as a whole, so no statement need be: FAIL.
-            insert: Rows::new("INSERT OR FAIL INTO tasks (seq, state, queue, record, payload)", 5),
-            end: Rows::new(
-                "INSERT OR REPLACE INTO tasks (seq, state, queue, drop_result_at, forget_at, record, result)",
-                7,
-            ),
+            // All columns in their order: SQLite need not move them.
+            insert: Rows::new("INSERT INTO tasks", "(?, ?, ?, NULL, NULL, ?, ?, NULL)"),
+            end: Rows::new("INSERT OR REPLACE INTO tasks", "(?, ?, ?, ?, ?, ?, NULL, ?)"),
         }
     }
 }
