@@ -13,8 +13,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
     tonic_prost_build::configure()
-        .bytes(".asynq.v1.Payload.data")
-        .bytes(".asynq.v1.ItemBatch.data")
+        .codec_path("crate::codec::Codec")
+        // Read without a copy: a slice of the message.
+        .bytes(".asynq.v1")
         .compile_fds(compiler.file_descriptor_set())?;
     println!("cargo::rerun-if-changed=asynq");
     Ok(())

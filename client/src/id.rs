@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::Error;
@@ -20,8 +21,8 @@ impl TaskId {
         Self(id)
     }
 
-    pub(crate) fn to_wire(self) -> Vec<u8> {
-        self.0.as_bytes().to_vec()
+    pub(crate) fn to_wire(self) -> Bytes {
+        Bytes::copy_from_slice(self.0.as_bytes())
     }
 
     pub(crate) fn from_wire(bytes: &[u8]) -> Result<Self, Error> {

@@ -84,7 +84,7 @@ async fn options_reach_the_broker() {
     let [request] = &enqueues(&fake)[..] else {
         panic!("one enqueue")
     };
-    assert_eq!(request.id, id.as_bytes());
+    assert_eq!(request.id, &id.as_bytes()[..]);
     assert!(request.first_send && request.wait);
     let options = request.options.clone().unwrap();
     let deadline = options.deadline_ms;
@@ -182,7 +182,7 @@ async fn of_an_acknowledged_call_only_the_wait_is_sent_again() {
             }
         })
         .await;
-    assert_eq!(waited, id.as_bytes());
+    assert_eq!(waited, &id.as_bytes()[..]);
     assert_eq!(enqueues(&fake).len(), 1);
     assert_eq!(client.cancel(id).await.unwrap().outcome, CancelOutcome::Cancelled);
     assert!(matches!(call.await.unwrap(), Err(Error::Cancelled { id: cancelled }) if cancelled == id));

@@ -2,6 +2,7 @@
 //! messages, typed task names, payloads, errors, durations, limits, the connector and its credentials.
 
 pub mod backoff;
+mod codec;
 pub mod connect;
 pub mod credentials;
 pub mod duration;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use asynq_proto::v1::tasks_client::TasksClient;
 use asynq_proto::v1::{self, TaskState, operation::Op};
+use bytes::Bytes;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tokio_stream::StreamExt;
 use tonic::transport::{Channel, Endpoint};
@@ -151,8 +152,9 @@ async fn a_second_signal_exits_at_once() {
         v1::Operation { call, op }
     };
     // Another id, to see when all of it has been gone through.
-    let mut last = id.clone();
+    let mut last = id.to_vec();
     last[15] ^= 1;
+    let last = Bytes::from(last);
     let enqueue = v1::EnqueueRequest {
         id: last.clone(),
         name: "last".into(),

@@ -17,7 +17,12 @@ use std::collections::BTreeMap;
 
 use asynq_proto::Payload;
 use load::Load;
+use mimalloc::MiMalloc;
 use setup::{Kind, Setup};
+
+/// As the daemons, for asynq's side and for all it is measured against.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Rounds, unless the command says otherwise.
 const ROUNDS: usize = 7;

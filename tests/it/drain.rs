@@ -206,7 +206,7 @@ async fn a_broker_ends_in_time_with_a_peer_that_does_not_read() {
             payload: Some(args),
             ..Default::default()
         }),
-        consumer_id: vec![1; 16],
+        consumer_id: vec![1; 16].into(),
         auto_ack: true,
         ..Default::default()
     };

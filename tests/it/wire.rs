@@ -42,7 +42,7 @@ async fn enqueue(tasks: &mut Tasks, task: v1::EnqueueRequest) -> v1::Enqueued {
 }
 
 async fn wait(tasks: &mut Tasks, id: &[u8]) -> v1::Finished {
-    let request = v1::WaitRequest { id: id.to_vec() };
+    let request = v1::WaitRequest { id: id.to_vec().into() };
     within("the end", PATIENCE, tasks.wait(request))
         .await
         .unwrap()
@@ -134,7 +134,7 @@ async fn every_refusal_has_its_reason() {
     };
     let ahead = uuid::Timestamp::from_unix(uuid::NoContext, 4_000_000_000, 0);
     let with_id = |id: Vec<u8>| v1::EnqueueRequest {
-        id,
+        id: id.into(),
         ..task("echo", "1")
     };
     for (bad, reason, part) in [
@@ -180,10 +180,16 @@ async fn every_refusal_has_its_reason() {
         1, 0x9a, 0xab, 0x6c, 0x7d, 0x3e, 0x7c, 0x41, 0x9f, 0x0e, 0x3b, 0x5d, 0x2a, 0x64, 0xe8, 0xf1,
     ];
     for status in [
-        tasks.wait(v1::WaitRequest { id: id.clone() }).await.unwrap_err(),
-        tasks.show(v1::ShowRequest { id: id.clone() }).await.unwrap_err(),
-        tasks.cancel(v1::CancelRequest { id: id.clone() }).await.unwrap_err(),
-        tasks.explain(v1::ExplainRequest { id: id.clone() }).await.unwrap_err(),
+        tasks.wait(v1::WaitRequest { id: id.clone().into() }).await.unwrap_err(),
+        tasks.show(v1::ShowRequest { id: id.clone().into() }).await.unwrap_err(),
+        tasks
+            .cancel(v1::CancelRequest { id: id.clone().into() })
+            .await
+            .unwrap_err(),
+        tasks
+            .explain(v1::ExplainRequest { id: id.clone().into() })
+            .await
+            .unwrap_err(),
     ] {
         refused(&status, Code::NotFound, "TASK_NOT_FOUND", "019aab6c");
     }

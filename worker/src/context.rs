@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use asynq_proto::v1;
+use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -47,7 +48,7 @@ impl LeaseToken {
 
     pub(crate) fn to_wire(self) -> v1::LeaseToken {
         v1::LeaseToken {
-            task_id: self.task_id.as_bytes().to_vec(),
+            task_id: Bytes::copy_from_slice(self.task_id.as_bytes()),
             epoch: self.epoch,
             attempt: self.attempt,
         }
@@ -282,7 +283,7 @@ mod tests {
         assert_eq!(LeaseToken::from_wire(&token.to_wire()), Some(token));
         assert_eq!(
             LeaseToken::from_wire(&v1::LeaseToken {
-                task_id: vec![1; 15],
+                task_id: vec![1; 15].into(),
                 epoch: 1,
                 attempt: 1
             }),

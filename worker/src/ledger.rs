@@ -1,10 +1,11 @@
 //! What the broker and this worker owe each other: the runs the worker holds,
 //! and outcomes the broker has not acknowledged. Plain data, no wire, no clock.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use asynq_proto::limits::{INLINE_BYTES, MAX_BATCH_BYTES, MAX_BATCH_OPS};
 use asynq_proto::{Payload, TaskError, v1};
+use foldhash::HashMap;
 
 use crate::context::{Control, LeaseToken, StopCause};
 use crate::limits::{MAX_UNACKED, MAX_UNACKED_BYTES};
@@ -67,6 +68,10 @@ pub(crate) struct Ledger {
     unsent: VecDeque<LeaseToken>,
     unsent_large: VecDeque<LeaseToken>,
     unfetched: VecDeque<LeaseToken>,
+    /// Messages on this connection that told of outcomes.
+    messages: u64,
+    /// Whose outcomes they told of, as far as that is not acknowledged.
+    told: VecDeque<(u64, Vec<LeaseToken>)>,
     unacked: usize,
     unacked_bytes: usize,
 }
@@ -224,6 +229,15 @@ impl Ledger {
         }
     }
 
+    /// The broker has what messages up to this number told, or has refused it.
+    pub(crate) fn all_acknowledged(&mut self, number: u64) {
+        while let Some((_, tokens)) = self.told.pop_front_if(|(message, _)| *message <= number) {
+            for token in tokens {
+                self.acknowledged(token, false);
+            }
+        }
+    }
+
     /// Gives back what has not started.
     pub(crate) fn release_unstarted(&mut self) {
         let waiting = |run: &Run| matches!(run.phase, Phase::Fetching(_));
@@ -266,6 +280,8 @@ impl Ledger {
     pub(crate) fn reconnected(&mut self) {
         self.unsent = self.tokens(|run| matches!(run.phase, Phase::Over(_))).into();
         self.unsent_large.clear();
+        self.told.clear();
+        self.messages = 0;
         self.unfetched = self.tokens(|run| matches!(run.phase, Phase::Fetching(_))).into();
     }
 
@@ -277,6 +293,8 @@ impl Ledger {
     /// Adds unsent outcomes to a message, as many as fit.
     pub(crate) fn gather(&mut self, request: &mut v1::WorkRequest) {
         let mut bytes = 0;
+        let mut told = Vec::with_capacity(self.unsent.len().min(MAX_BATCH_OPS));
+        request.completions.reserve(told.capacity());
         for _ in 0..MAX_BATCH_OPS {
             if bytes >= MAX_BATCH_BYTES {
                 break;
@@ -310,7 +328,17 @@ impl Ledger {
                 Outcome::Released => request.released.extend(wire),
                 Outcome::Ended => request.ended.extend(wire),
             }
+            told.push(token);
             bytes += outcome.bytes();
+        }
+        if !told.is_empty() {
+            // What a broker acknowledged run by run is left behind here.
+            let runs = &self.runs;
+            let settled = |(_, tokens): &mut (u64, Vec<_>)| !tokens.iter().any(|token| runs.contains_key(token));
+            while self.told.pop_front_if(settled).is_some() {}
+            self.messages += 1;
+            request.number = self.messages;
+            self.told.push_back((self.messages, told));
         }
     }
 

@@ -171,6 +171,47 @@ fn the_end_of_a_drain_gives_everything_back() {
 }
 
 #[test]
+fn a_number_acknowledges_all_that_its_message_and_those_before_told() {
+    let mut ledger = Ledger::default();
+    let over = |ledger: &mut Ledger, n| {
+        let _ = ledger.going(token(n));
+        ledger.over(token(n), Outcome::Released);
+    };
+    over(&mut ledger, 1);
+    over(&mut ledger, 2);
+    assert_eq!(gathered(&mut ledger).number, 1);
+    over(&mut ledger, 3);
+    assert_eq!(gathered(&mut ledger).number, 2);
+    over(&mut ledger, 4);
+    assert_eq!(gathered(&mut ledger).number, 3);
+    ledger.acknowledged(token(3), true); // refused by name
+    ledger.all_acknowledged(2);
+    let held: Vec<_> = (1..=4).map(|n| ledger.contains(token(n))).collect();
+    assert_eq!(held, [false, false, false, true]);
+    ledger.all_acknowledged(2);
+    // A new connection counts anew, and owes what was not acknowledged.
+    ledger.reconnected();
+    ledger.all_acknowledged(3);
+    assert!(ledger.contains(token(4)));
+    assert_eq!(gathered(&mut ledger).number, 1);
+    ledger.all_acknowledged(1);
+    assert!(ledger.is_empty());
+    assert_eq!(gathered(&mut ledger).number, 0, "nothing is told");
+}
+
+#[test]
+fn a_broker_that_acknowledges_run_by_run_leaves_nothing_behind() {
+    let mut ledger = Ledger::default();
+    for n in 1..100 {
+        let _ = ledger.going(token(n));
+        ledger.over(token(n), Outcome::Released);
+        assert_eq!(gathered(&mut ledger).number, n as u64);
+        ledger.acknowledged(token(n), false);
+        assert!(ledger.told.len() <= 1);
+    }
+}
+
+#[test]
 fn unacknowledged_bytes_are_bounded() {
     let mut ledger = Ledger::default();
     ledger.going(token(1));

@@ -10,6 +10,8 @@ pub(crate) const MAX_TRANSFERS: usize = 8;
 pub(crate) const MAX_UNACKED: usize = 65_536;
 /// Bytes of results the broker has not acknowledged; the same holds.
 pub(crate) const MAX_UNACKED_BYTES: usize = 64 * 1024 * 1024;
+/// Runs the runtime takes over from the wire in one go.
+pub(crate) const STARTS: usize = 64;
 /// Outcomes on their way from the runs to the wire.
 pub(crate) const REPORTS: usize = 1024;
 /// How long an idle thread of a blocking handler waits for the next run.

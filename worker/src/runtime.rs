@@ -20,7 +20,7 @@ use crate::emit::{self, Reader, Slot, collect, collect_blocking};
 use crate::error::RunError;
 use crate::handler::{Handler, RunResult, panicked};
 use crate::ledger::Outcome;
-use crate::limits::REPORTS;
+use crate::limits::{REPORTS, STARTS};
 use crate::registry::Registry;
 use crate::session::{Mode, Session, SessionConfig};
 use crate::threads::Threads;
@@ -82,12 +82,16 @@ pub(crate) async fn run(worker: Worker, shutdown: impl Future<Output = ()>) -> R
     let mut runs = JoinSet::new();
     let mut shutdown = pin!(shutdown.fuse());
     let mut asked = false;
+    let mut started = Vec::with_capacity(STARTS);
     loop {
         tokio::select! {
-            Some(start) = starts.recv() => {
-                runs.spawn(start.context.clone().around(runner.clone().run(start)));
+            // Many at a time: a run that does nothing is cheap.
+            1.. = starts.recv_many(&mut started, STARTS) => {
+                for start in started.drain(..) {
+                    runs.spawn(start.context.clone().around(runner.clone().run(start)));
+                }
             }
-            Some(_) = runs.join_next() => {}
+            Some(_) = runs.join_next() => while runs.try_join_next().is_some() {},
             () = &mut shutdown, if !asked => {
                 asked = true;
                 runner.draining.cancel();

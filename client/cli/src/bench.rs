@@ -11,7 +11,7 @@ use asynq_client::{Client, Error, Payload, TaskId};
 use clap::ValueEnum;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
-use tokio::time::timeout;
+use tokio::{task::unconstrained, time::timeout};
 
 use crate::{
     cli::Format,
@@ -197,7 +197,9 @@ impl Args {
         let all = stream::iter(0..self.tasks)
             .map(one)
             .buffer_unordered(self.in_flight as usize);
-        all.try_collect().await
+        // All in one task: tokio's turns are meant for smaller ones, and would
+        // have what is ready polled twice.
+        unconstrained(all.try_collect()).await
     }
 
     /// What the workers have to offer.

@@ -28,7 +28,13 @@ mod worker;
 
 use std::process::ExitCode;
 
+use mimalloc::MiMalloc;
+
 use crate::{cli::Cli, failure::Failure};
+
+/// As the daemons: with the system's, `asynq bench` would measure that.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     match cli::parse().and_then(run) {

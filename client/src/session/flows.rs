@@ -6,6 +6,7 @@ use std::{
 };
 
 use asynq_proto::v1::{Credit, FlowRequest, Operation, operation::Op};
+use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::TaskId;
@@ -19,8 +20,8 @@ impl ConsumerId {
         Self(fastrand::u128(..).to_be_bytes())
     }
 
-    pub(crate) fn to_wire(self) -> Vec<u8> {
-        self.0.to_vec()
+    pub(crate) fn to_wire(self) -> Bytes {
+        Bytes::copy_from_slice(&self.0)
     }
 }
 

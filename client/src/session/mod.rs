@@ -22,7 +22,10 @@ use std::{
 
 use asynq_proto::{Connector, IdMaker, Payload, limits::INLINE_BYTES, v1, v1::answer::Of};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
     time::{Instant, timeout},
 };
 
@@ -198,7 +201,15 @@ impl Session {
             since: Instant::now(),
             reply,
         };
-        self.requests.send(request).await.map_err(|_| Error::closed())?;
+        // Most often there is room; what waiting for it needs is made only then.
+        match self.requests.try_send(request) {
+            Ok(()) => {}
+            Err(TrySendError::Full(request)) => {
+                let sent = Box::pin(self.requests.send(request)).await;
+                sent.map_err(|_| Error::closed())?;
+            }
+            Err(TrySendError::Closed(_)) => return Err(Error::closed()),
+        }
         let asked = Asked::new(call, &self.shared.forgotten);
         let answer = answer.await;
         asked.answered();

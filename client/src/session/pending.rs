@@ -3,12 +3,13 @@
 //! Plain data without I/O. The driver tells it what happens and sends what it
 //! says; the tests below do the same.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use asynq_proto::{
     limits::{MAX_BATCH_BYTES, MAX_BATCH_OPS},
     v1::{self, answer::Of, operation::Op as WireOp},
 };
+use foldhash::HashMap;
 use tokio::{sync::oneshot, time::Instant};
 use tonic::Code;
 
@@ -26,9 +27,9 @@ pub(super) struct Request {
     pub(super) reply: oneshot::Sender<Result<Of, Error>>,
 }
 
-/// The unanswered operations, oldest first.
+/// The unanswered operations.
 pub(super) struct Pending {
-    entries: BTreeMap<u64, Entry>,
+    entries: HashMap<u64, Entry>,
     /// To be sent on this stream, in this order. May name entries that are gone.
     outgoing: VecDeque<u64>,
     /// Withdrawn; to be told before anything takes their room.
@@ -68,7 +69,7 @@ enum Sent {
 impl Pending {
     pub(super) fn new(broker: String) -> Self {
         Self {
-            entries: BTreeMap::new(),
+            entries: HashMap::default(),
             outgoing: VecDeque::new(),
             forgets: Vec::new(),
             later: VecDeque::new(),
@@ -134,7 +135,10 @@ impl Pending {
                 entry.dark_since = None;
             }
         }
-        self.outgoing = self.entries.keys().copied().collect();
+        // Oldest first.
+        let mut calls: Vec<_> = self.entries.keys().copied().collect();
+        calls.sort_unstable();
+        self.outgoing = calls.into();
     }
 
     /// The stream is lost.

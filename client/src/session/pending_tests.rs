@@ -74,7 +74,7 @@ impl Asker {
 
 fn enqueue(wait: bool, bytes: usize) -> Op {
     Op::Enqueue(Box::new(v1::EnqueueRequest {
-        id: ID.to_vec(),
+        id: ID.to_vec().into(),
         payload: Some(Payload::bytes("x", vec![0; bytes]).into()),
         first_send: true,
         wait,

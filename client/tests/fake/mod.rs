@@ -252,7 +252,7 @@ impl v1::admin_server::Admin for Fake {
     async fn list_workers(&self, _: Request<v1::ListWorkersRequest>) -> Result<Response<v1::ListWorkersReply>, Status> {
         let worker = v1::WorkerInfo {
             name: "node-1".to_owned(),
-            session: vec![0xab; 16],
+            session: vec![0xab; 16].into(),
             state: "active".to_owned(),
             slots: 8,
             busy: 3,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use asynq_proto::v1::{self, answer::Of, operation::Op};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status, Streaming, codegen::Bytes};
 
 use super::{Fake, lock};
 
@@ -31,7 +31,7 @@ pub(crate) fn open(
 struct Session {
     fake: Fake,
     /// Calls that are answered when their task ends.
-    waiting: HashMap<u64, Vec<u8>>,
+    waiting: HashMap<u64, Bytes>,
     unanswered: usize,
     cut: bool,
 }

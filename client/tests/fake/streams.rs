@@ -5,7 +5,7 @@ use std::{collections::HashMap, pin::Pin};
 use asynq_proto::v1::{self, Credit, stream_frame::Frame};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
-use tonic::{Code, Status};
+use tonic::{Code, Status, codegen::Bytes};
 use tonic_types::{ErrorDetails, StatusExt};
 use v1::TaskState;
 
@@ -20,7 +20,7 @@ const BATCH: usize = 64;
 pub(crate) struct Streams {
     /// In the order they were opened.
     open: Vec<watch::Sender<Seen>>,
-    by_consumer: HashMap<Vec<u8>, usize>,
+    by_consumer: HashMap<Bytes, usize>,
 }
 
 /// What has been seen of a stream.
@@ -117,7 +117,7 @@ pub(crate) fn open(fake: &Fake, request: v1::IterateRequest) -> Result<Frames, S
 
 struct Source {
     name: String,
-    id: Vec<u8>,
+    id: Bytes,
     count: u64,
 }
 

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 
 use asynq_proto::{limits::INLINE_BYTES, v1};
+use tonic::codegen::Bytes;
 use v1::{DeadReason, TaskState};
 
 #[derive(Default)]
 pub(crate) struct Tasks {
-    known: HashMap<Vec<u8>, Task>,
+    known: HashMap<Bytes, Task>,
     /// As they came.
-    order: Vec<Vec<u8>>,
+    order: Vec<Bytes>,
 }
 
 struct Task {
@@ -50,7 +51,7 @@ impl Tasks {
     pub(crate) fn finished(&self, id: &[u8]) -> Option<v1::Finished> {
         let task = self.known.get(id)?;
         let ended = v1::Finished {
-            id: id.to_vec(),
+            id: Bytes::copy_from_slice(id),
             stats: Some(v1::CallStats {
                 queued_us: 5,
                 run_us: 7,
@@ -126,7 +127,7 @@ impl Tasks {
         };
         let state = TaskState::try_from(self.finished(id)?.state).unwrap();
         Some(v1::Cancelled {
-            id: id.to_vec(),
+            id: Bytes::copy_from_slice(id),
             outcome: outcome.into(),
             state: state.into(),
         })
@@ -136,7 +137,7 @@ impl Tasks {
         let task = self.known.get(id)?;
         let finished = self.finished(id);
         Some(v1::TaskInfo {
-            id: id.to_vec(),
+            id: Bytes::copy_from_slice(id),
             name: task.request.name.clone(),
             queue: "default".to_owned(),
             state: finished
@@ -189,7 +190,7 @@ impl Tasks {
             "no_free_slot"
         };
         Some(v1::Explanation {
-            id: id.to_vec(),
+            id: Bytes::copy_from_slice(id),
             state: TaskState::Ready.into(),
             reason: reason.to_owned(),
             message: "a sentence".to_owned(),

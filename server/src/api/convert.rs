@@ -1,6 +1,7 @@
 //! From the wire to the core's words: every field is checked here, and every
 //! refusal names the field and its range.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use asynq_core::limits::{MAX_BUDGET, MAX_DECLARATIONS, MAX_DURATION, MAX_NAME_BYTES, MAX_SLOTS};
@@ -320,6 +321,7 @@ pub(super) fn work(request: v1::WorkRequest) -> Result<WorkerInput, Error> {
     Ok(WorkerInput {
         heartbeat,
         reports,
+        number: NonZeroU64::new(request.number),
         draining: request.draining,
     })
 }

@@ -213,7 +213,7 @@ mod tests {
                 name: "rows".into(),
                 ..Default::default()
             }),
-            consumer_id: vec![1; 16],
+            consumer_id: vec![1; 16].into(),
             credit: Some(v1::Credit::default()),
             auto_ack: false,
         };
@@ -226,7 +226,7 @@ mod tests {
         };
         iterate(auto, now).unwrap();
         let named = v1::EnqueueRequest {
-            id: iterate(good.clone(), now).unwrap().spec.id.0.to_vec(),
+            id: iterate(good.clone(), now).unwrap().spec.id.0.to_vec().into(),
             first_send: true,
             ..good.task.clone().unwrap()
         };
@@ -238,7 +238,7 @@ mod tests {
         for (bad, part) in [
             (
                 v1::IterateRequest {
-                    consumer_id: vec![1; 15],
+                    consumer_id: vec![1; 15].into(),
                     ..good.clone()
                 },
                 "consumer_id is 15",

@@ -7,6 +7,7 @@ use asynq_core::{
     StateName, StopCause, StopIntent, TaskId, TaskView, Timestamp, Verdict, WorkerState, WorkerView,
 };
 use asynq_proto::v1;
+use bytes::Bytes;
 
 use super::items;
 use super::status::operation_error;
@@ -160,7 +161,7 @@ pub(super) fn worker(view: WorkerView) -> v1::WorkerInfo {
     };
     v1::WorkerInfo {
         name: view.name.to_string(),
-        session: view.session.0.to_vec(),
+        session: Bytes::copy_from_slice(&view.session.0),
         state: state.into(),
         slots: view.slots,
         busy: view.busy,
@@ -198,9 +199,9 @@ pub(super) fn stop(of: LeaseToken, cause: StopCause) -> v1::StopRun {
 pub(super) fn assignment(run: asynq_core::Assignment, arguments: Option<Payload>) -> v1::Assignment {
     v1::Assignment {
         token: Some(token(run.token)),
-        name: run.name.to_string(),
-        queue: run.queue.to_string(),
-        series: run.series.to_string(),
+        name: run.name.as_str().to_owned(),
+        queue: run.queue.as_str().to_owned(),
+        series: run.series.as_str().to_owned(),
         fetch_payload: arguments.is_none(),
         payload: arguments.map(payload),
         timeout_ms: run.timeout.map_or(0, millis),
@@ -225,8 +226,8 @@ fn token(token: LeaseToken) -> v1::LeaseToken {
     }
 }
 
-fn id(task: TaskId) -> Vec<u8> {
-    task.0.to_vec()
+fn id(task: TaskId) -> Bytes {
+    Bytes::copy_from_slice(&task.0)
 }
 
 fn failure(failure: Failure) -> v1::TaskFailure {

@@ -7,6 +7,7 @@ use asynq_core::SessionId;
 use asynq_core::limits::{HEARTBEAT, LEASE, LEASE_MARGIN};
 use asynq_proto::v1;
 use asynq_proto::v1::workers_server::Workers;
+use bytes::Bytes;
 use futures_util::stream;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
@@ -100,11 +101,16 @@ impl Connection {
 /// All that is ready, as one message.
 fn reply(batch: Vec<ToWorker>) -> v1::WorkReply {
     let mut reply = v1::WorkReply::default();
+    let of = |kind: fn(&ToWorker) -> bool| batch.iter().filter(|message| kind(message)).count();
+    reply
+        .assignments
+        .reserve(of(|message| matches!(message, ToWorker::Assign(..))));
+    reply.acks.reserve(of(|message| matches!(message, ToWorker::Ack(..))));
     for message in batch {
         match message {
             ToWorker::Welcome { session, resumed, now } => {
                 reply.welcome = Some(v1::WorkWelcome {
-                    session: session.0.to_vec(),
+                    session: Bytes::copy_from_slice(&session.0),
                     lease_ms: render::millis(LEASE),
                     heartbeat_ms: render::millis(HEARTBEAT),
                     margin_ms: render::millis(LEASE_MARGIN),
@@ -116,6 +122,7 @@ fn reply(batch: Vec<ToWorker>) -> v1::WorkReply {
             ToWorker::Assign(run, payload) => reply.assignments.push(render::assignment(*run, payload)),
             ToWorker::Stop(token, cause) => reply.stops.push(render::stop(token, cause)),
             ToWorker::Ack(token, verdict) => reply.acks.push(render::run_ack(token, verdict)),
+            ToWorker::Acked(number) => reply.acked = reply.acked.max(number),
         }
     }
     reply

@@ -18,7 +18,6 @@ mod worker;
 mod workers;
 mod writer;
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,7 +92,7 @@ pub(crate) fn open(backing: Backing, clock: Arc<dyn Clock>) -> Result<(Broker, L
         now,
         requests: Slab::new(),
         waiters: waiters::Waiters::default(),
-        resolving: HashMap::new(),
+        resolving: foldhash::HashMap::default(),
         sessions,
         streams: streams::Streams::default(),
         payloads: payloads::PayloadCache::new(PAYLOAD_CACHE_BYTES, last_stored),
@@ -105,7 +104,7 @@ pub(crate) fn open(backing: Backing, clock: Arc<dyn Clock>) -> Result<(Broker, L
         last_batch: opened.last_batch,
         meters: crate::metrics::Meters::default(),
     };
-    this.absorb();
+    this.absorb(run::Acks::All);
     Ok((broker, this))
 }
 

@@ -113,6 +113,7 @@ impl<T: Weigh> Outbox<T> {
     fn try_take(&self, batch: &mut Vec<T>, max_items: usize, max_bytes: usize) -> Option<Option<Error>> {
         let mut inner = self.lock();
         let mut bytes = 0;
+        batch.reserve(inner.items.len().min(max_items));
         while batch.len() < max_items && bytes < max_bytes {
             let Some(item) = inner.items.pop_front() else { break };
             bytes += item.weight();

@@ -1,11 +1,12 @@
 //! The arguments of tasks that wait, as far as they fit into memory. The store
 //! has them all, once they are durable.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use asynq_core::{Payload, Seq};
 use asynq_proto::limits::INLINE_BYTES;
 use bytes::Bytes;
+use foldhash::HashMap;
 
 /// What the cache knows of a task's arguments.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub(crate) enum Cached {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct PayloadCache {
-    entries: BTreeMap<Seq, Option<Payload>>,
+    entries: HashMap<Seq, Option<Payload>>,
     /// In the order they came, so in the order of `Seq`; taken ones included.
     order: VecDeque<Seq>,
     bytes: usize,
@@ -32,7 +33,7 @@ pub(crate) struct PayloadCache {
 impl PayloadCache {
     pub(crate) fn new(max_bytes: usize, durable: Seq) -> Self {
         Self {
-            entries: BTreeMap::new(),
+            entries: HashMap::default(),
             order: VecDeque::new(),
             bytes: 0,
             max_bytes,

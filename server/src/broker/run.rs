@@ -2,12 +2,12 @@
 //! hand the changes to the writer if it is idle, release what has become
 //! durable. While one commit runs the next batch gathers; there are no timers.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use asynq_core::{Change, Core, Effect, Event, Output, Seq, TaskId, Timestamp};
+use asynq_core::{Change, Core, Effect, Event, Output, Seq, TaskId, Timestamp, Verdict};
 use asynq_store::StoreError;
+use foldhash::HashMap;
 use slab::Slab;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -23,6 +23,7 @@ use super::payloads::PayloadCache;
 use super::reader::{Found, Job, Reader};
 use super::streams::Streams;
 use super::waiters::Waiters;
+use super::worker::{ToWorker, WorkerConn};
 use super::workers::Sessions;
 use super::writer::{Writer, Written};
 use crate::limits::{COMMANDS_PER_TURN, MAX_GATHERED_BYTES, MAX_GATHERED_CHANGES, MAX_HELD, MAX_NAP};
@@ -61,10 +62,20 @@ pub(crate) struct Loop {
 #[derive(Debug)]
 pub(super) enum Held {
     Effect(Effect),
+    /// A worker's reports up to this message.
+    Acked(Arc<WorkerConn>, u64),
     Answer(Arc<Caller>, u64, Answer),
     Read(Job),
     List(Job),
     Page(Box<Listing>, Page),
+}
+
+/// Which acknowledgements a worker is to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Acks {
+    All,
+    /// The others are sent together, by the number of the message.
+    Refusals,
 }
 
 /// What a turn of the loop begins with.
@@ -92,6 +103,16 @@ pub(super) struct InFlight {
 }
 
 impl Gathering {
+    /// Takes what has been gathered. The next batch is likely to be as large.
+    fn take(&mut self) -> Self {
+        let next = Self {
+            changes: Vec::with_capacity(self.changes.len()),
+            held: Vec::with_capacity(self.held.len()),
+            ..Self::default()
+        };
+        std::mem::replace(self, next)
+    }
+
     fn has_room(&self) -> bool {
         self.changes.len() < MAX_GATHERED_CHANGES && self.bytes < MAX_GATHERED_BYTES && self.held.len() < MAX_HELD
     }
@@ -238,10 +259,10 @@ impl Loop {
     /// done at once or held.
     pub(super) fn apply(&mut self, event: Event) {
         self.core.apply(self.now, event, &mut self.out);
-        self.absorb();
+        self.absorb(Acks::All);
     }
 
-    pub(super) fn absorb(&mut self) {
+    pub(super) fn absorb(&mut self, acks: Acks) {
         let Output {
             mut changes,
             mut effects,
@@ -251,6 +272,16 @@ impl Loop {
             self.gathering.changes.push(change);
         }
         for effect in effects.drain(..) {
+            let is_acceptance = matches!(
+                effect,
+                Effect::Ack {
+                    verdict: Verdict::Accepted(_),
+                    ..
+                }
+            );
+            if is_acceptance && acks == Acks::Refusals {
+                continue;
+            }
             if effect.after_commit() {
                 self.hold(Held::Effect(effect));
             } else {
@@ -291,7 +322,7 @@ impl Loop {
             return;
         }
         if self.gathering.changes.is_empty() {
-            let held = std::mem::take(&mut self.gathering.held);
+            let held = self.gathering.take().held;
             return self.release(held);
         }
         let Gathering {
@@ -299,7 +330,7 @@ impl Loop {
             held,
             last_insert,
             ..
-        } = std::mem::take(&mut self.gathering);
+        } = self.gathering.take();
         self.last_batch += 1;
         self.meters.commit_begins(changes.len());
         self.writer.write(self.last_batch, changes);
@@ -330,6 +361,7 @@ impl Loop {
                 Held::Effect(Effect::Reply(request, reply)) => self.reply(request, reply),
                 Held::Effect(Effect::Finished(finished)) => self.finished(*finished),
                 Held::Effect(effect) => self.effect(effect),
+                Held::Acked(conn, number) => conn.outbox().push(ToWorker::Acked(number)),
                 Held::Answer(caller, call, answer) => caller.answer(call, answer, true),
                 Held::Read(job) => self.reader.push(job),
                 Held::List(job) => self.lister.push(job),

@@ -1,12 +1,12 @@
 //! The loop's part in streams of items: who consumes them, how far they may go,
 //! which Emit stream they come from.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use asynq_core::{
     ConsumerId, Credit, Event, Finished, ItemBatch, LeaseToken, Reader, Refusal, SessionId, TaskId, Verdict,
 };
+use foldhash::HashMap;
 use tracing::debug;
 
 use super::caller::{Answer, Caller};

@@ -1,9 +1,9 @@
 //! Who waits for which task to end.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use asynq_core::TaskId;
+use foldhash::HashMap;
 use smallvec::SmallVec;
 
 use super::caller::{Caller, CallerId};

@@ -1,5 +1,6 @@
 //! One connection of a worker: what it says, what it is told.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use asynq_core::{
@@ -23,6 +24,8 @@ pub(crate) enum ToWorker {
     Assign(Box<Assignment>, Option<Payload>),
     Stop(LeaseToken, StopCause),
     Ack(LeaseToken, Verdict),
+    /// All that messages up to this number said.
+    Acked(u64),
 }
 
 impl Weigh for ToWorker {
@@ -73,6 +76,8 @@ pub(crate) struct WorkerHello {
 pub(crate) struct WorkerInput {
     pub(crate) heartbeat: Option<u64>,
     pub(crate) reports: Vec<Report>,
+    /// By which the reports are acknowledged together.
+    pub(crate) number: Option<NonZeroU64>,
     pub(crate) draining: bool,
 }
 

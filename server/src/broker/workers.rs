@@ -1,6 +1,6 @@
 //! Worker sessions: their connections, what they report, what they are handed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use asynq_core::limits::MAX_SESSIONS;
@@ -9,6 +9,7 @@ use asynq_core::{
 };
 use asynq_proto::limits::INLINE_BYTES;
 use asynq_store::StoreError;
+use foldhash::HashMap;
 use tokio::sync::oneshot;
 use tracing::{debug, info};
 
@@ -16,7 +17,7 @@ use super::emitter::Emitter;
 use super::error::{End, Error};
 use super::payloads::Cached;
 use super::reader::Job;
-use super::run::{Held, Loop};
+use super::run::{Acks, Held, Loop};
 use super::worker::{Report, ToWorker, WorkerConn, WorkerHello, WorkerInput};
 use crate::limits::INLINE_BACKLOG_BYTES;
 
@@ -157,8 +158,9 @@ impl Loop {
             conn.outbox().push(ToWorker::HeartbeatAck(count));
             self.apply(Event::Heartbeat(session));
         }
+        let together = input.number;
         for report in input.reports {
-            self.apply(match report {
+            let event = match report {
                 Report::Completed(token, result) => Event::Completed { session, token, result },
                 Report::Failed(token, failure) => Event::Failed {
                     session,
@@ -167,7 +169,12 @@ impl Loop {
                 },
                 Report::Released(token) => Event::Released { session, token },
                 Report::Ended(token) => Event::Ended { session, token },
-            });
+            };
+            self.core.apply(self.now, event, &mut self.out);
+            self.absorb(if together.is_some() { Acks::Refusals } else { Acks::All });
+        }
+        if let Some(number) = together {
+            self.hold(Held::Acked(conn.clone(), number.get()));
         }
         if begins_to_drain {
             self.apply(Event::Draining(session));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use asynq_proto::v1::operation::Op;
 use asynq_proto::v1::{self, TaskState, answer::Of};
+use bytes::Bytes;
 use tonic::{Code, Request};
 
 use crate::harness::{Broker, Session, Worker, json, reason, soon, task};
@@ -64,7 +65,7 @@ async fn unary_calls_do_the_same_one_at_a_time() {
     let broker = Broker::start().await;
     let mut tasks = broker.tasks().await;
     let request = v1::EnqueueRequest {
-        id: Vec::new(),
+        id: Bytes::new(),
         ..task("echo")
     };
     let id = tasks.enqueue(request).await.unwrap().into_inner().id;

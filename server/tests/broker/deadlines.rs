@@ -135,7 +135,7 @@ async fn a_reader_that_does_not_read_loses_its_stream_at_the_deadline() {
     let id = rows.id.clone();
     let request = v1::IterateRequest {
         task: Some(rows),
-        consumer_id: vec![7; 16],
+        consumer_id: vec![7; 16].into(),
         credit: None,
         auto_ack: true,
     };

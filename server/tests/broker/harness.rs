@@ -16,6 +16,7 @@ use asynq_proto::v1::{self, answer::Of};
 use asynqd::clock::{Clock, SystemClock};
 use asynqd::limits::DRAIN_TIMEOUT;
 use asynqd::{Access, Backing, Server, ServerError, TcpIncoming};
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
@@ -124,16 +125,17 @@ pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
 }
 
 /// A new id, like an SDK makes it.
-pub(crate) fn new_id() -> Vec<u8> {
+pub(crate) fn new_id() -> Bytes {
     id_at(SystemClock::new().now())
 }
 
-pub(crate) fn id_at(time: Timestamp) -> Vec<u8> {
+pub(crate) fn id_at(time: Timestamp) -> Bytes {
     let [random @ .., _, _, _, _, _, _] = fastrand::u128(..).to_be_bytes();
     Builder::from_unix_timestamp_millis(time.as_millis(), &random)
         .as_uuid()
         .as_bytes()
         .to_vec()
+        .into()
 }
 
 pub(crate) fn json(text: &str) -> v1::Payload {
@@ -264,6 +266,7 @@ pub(crate) struct Worker {
     assignments: VecDeque<v1::Assignment>,
     stops: VecDeque<v1::StopRun>,
     acks: VecDeque<v1::RunAck>,
+    acked: u64,
     heartbeat: u64,
 }
 
@@ -304,6 +307,7 @@ impl Worker {
             assignments: VecDeque::new(),
             stops: VecDeque::new(),
             acks: VecDeque::new(),
+            acked: 0,
             heartbeat: 0,
         };
         let first = worker.read().await?;
@@ -318,6 +322,7 @@ impl Worker {
         self.assignments.extend(reply.assignments);
         self.stops.extend(reply.stops);
         self.acks.extend(reply.acks);
+        self.acked = self.acked.max(reply.acked);
         self.heartbeat = self.heartbeat.max(reply.heartbeat_ack);
         Ok(reply.welcome)
     }
@@ -341,6 +346,13 @@ impl Worker {
             self.read().await.unwrap();
         }
         self.acks.pop_front().unwrap()
+    }
+
+    /// Until messages up to this number have been acknowledged.
+    pub(crate) async fn acked(&mut self, number: u64) {
+        while self.acked < number {
+            self.read().await.unwrap();
+        }
     }
 
     pub(crate) async fn heartbeat(&mut self, count: u64) {

@@ -2,6 +2,7 @@
 
 use asynq_proto::v1;
 use asynq_proto::v1::TaskState::{self, Cancelled, Dead, Ready, Running, Scheduled, Succeeded};
+use bytes::Bytes;
 use tonic::Code;
 
 use crate::harness::{Broker, Worker, json, reason, soon, task};
@@ -17,12 +18,12 @@ async fn list(broker: &Broker, request: v1::ListTasksRequest) -> v1::ListTasksRe
         .into_inner()
 }
 
-pub(crate) async fn enqueue(broker: &Broker, request: v1::EnqueueRequest) -> Vec<u8> {
+pub(crate) async fn enqueue(broker: &Broker, request: v1::EnqueueRequest) -> Bytes {
     broker.tasks().await.enqueue(request).await.unwrap().into_inner().id
 }
 
 pub(crate) fn ids(reply: &v1::ListTasksReply) -> Vec<&[u8]> {
-    reply.tasks.iter().map(|task| task.id.as_slice()).collect()
+    reply.tasks.iter().map(|task| &task.id[..]).collect()
 }
 
 /// On a disk and in memory: as `show` has each of them, at once, whether the
@@ -79,7 +80,7 @@ async fn tasks_are_listed_as_they_are() {
             let shown = tasks.show(v1::ShowRequest { id: listed.id.clone() }).await.unwrap();
             assert_eq!(listed, &shown.into_inner());
         }
-        assert!(ids(&all).into_iter().rev().eq(enqueued.iter().map(Vec::as_slice)));
+        assert!(ids(&all).into_iter().rev().eq(enqueued.iter().map(Bytes::as_ref)));
 
         let in_states = async |states: &[TaskState]| {
             let states = states.iter().map(|&state| state.into()).collect();
@@ -221,8 +222,8 @@ async fn pages_follow_one_another() {
     broker.stop().await.unwrap();
 }
 
-fn ids_of(ids: &[Vec<u8>]) -> Vec<&[u8]> {
-    ids.iter().map(Vec::as_slice).collect()
+fn ids_of(ids: &[Bytes]) -> Vec<&[u8]> {
+    ids.iter().map(Bytes::as_ref).collect()
 }
 
 #[tokio::test]

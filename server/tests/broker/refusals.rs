@@ -37,7 +37,7 @@ async fn malformed_tasks_are_refused_the_same_in_calls_and_sessions() {
         (task("no spaces"), "INVALID_FIELD", "name"),
         (
             v1::EnqueueRequest {
-                id: vec![1, 2, 3],
+                id: vec![1, 2, 3].into(),
                 ..task("echo")
             },
             "INVALID_FIELD",
@@ -45,7 +45,7 @@ async fn malformed_tasks_are_refused_the_same_in_calls_and_sessions() {
         ),
         (
             v1::EnqueueRequest {
-                id: vec![9; 16],
+                id: vec![9; 16].into(),
                 ..task("echo")
             },
             "INVALID_FIELD",
@@ -151,8 +151,8 @@ async fn unknown_and_malformed_ids_are_told_apart() {
     let mut tasks = broker.tasks().await;
     for (id, code, expected) in [
         (new_id(), Code::NotFound, "TASK_NOT_FOUND"),
-        (vec![], Code::InvalidArgument, "INVALID_FIELD"),
-        (vec![0; 16], Code::InvalidArgument, "INVALID_FIELD"),
+        (vec![].into(), Code::InvalidArgument, "INVALID_FIELD"),
+        (vec![0; 16].into(), Code::InvalidArgument, "INVALID_FIELD"),
     ] {
         for status in [
             tasks.show(v1::ShowRequest { id: id.clone() }).await.unwrap_err(),
@@ -253,7 +253,7 @@ async fn malformed_workers_are_turned_away() {
         (hello(1, &["no spaces"]), "hello.tasks.name"),
         (
             v1::WorkHello {
-                resume: vec![1],
+                resume: vec![1].into(),
                 ..hello(1, &[])
             },
             "hello.resume",

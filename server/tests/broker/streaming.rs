@@ -10,6 +10,7 @@ use asynq_proto::v1::tasks_client::TasksClient;
 use asynq_proto::v1::{self};
 use asynq_store::{MemoryStore, Opened, Pruned, Reader, Store, StoreError};
 use asynqd::{Backing, Durability};
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -29,7 +30,7 @@ pub(crate) fn credit(acked: u64, limit_index: u64, limit_bytes: u64) -> v1::Cred
 pub(crate) fn rows(credit: Option<v1::Credit>) -> v1::IterateRequest {
     v1::IterateRequest {
         task: Some(task("rows")),
-        consumer_id: fastrand::u128(..).to_be_bytes().to_vec(),
+        consumer_id: fastrand::u128(..).to_be_bytes().to_vec().into(),
         auto_ack: credit.is_none(),
         credit,
     }
@@ -37,8 +38,8 @@ pub(crate) fn rows(credit: Option<v1::Credit>) -> v1::IterateRequest {
 
 /// A reader of items.
 pub(crate) struct Rows {
-    pub(crate) id: Vec<u8>,
-    pub(crate) consumer_id: Vec<u8>,
+    pub(crate) id: Bytes,
+    pub(crate) consumer_id: Bytes,
     frames: Streaming<v1::StreamFrame>,
     /// Items and bytes received.
     pub(crate) got: u64,
@@ -133,7 +134,7 @@ impl Emit {
         (emit, run.stream.expect("a stream was asked for"))
     }
 
-    pub(crate) async fn open(broker: &Broker, token: v1::LeaseToken, session: Vec<u8>) -> Self {
+    pub(crate) async fn open(broker: &Broker, token: v1::LeaseToken, session: Bytes) -> Self {
         let (frames, outgoing) = mpsc::channel(1);
         let first = v1::EmitFrame {
             token: Some(token.clone()),

@@ -17,7 +17,7 @@ async fn a_stream_has_one_reader_once() {
     let request = rows(Some(credit(0, 5, BYTES)));
     let reader = Rows::open(&mut tasks, request.clone()).await.unwrap();
     let other = v1::IterateRequest {
-        consumer_id: vec![9; 16],
+        consumer_id: vec![9; 16].into(),
         ..request.clone()
     };
     let taken = tasks.iterate(other.clone()).await.unwrap_err();
@@ -28,12 +28,12 @@ async fn a_stream_has_one_reader_once() {
     let same_name = tasks.iterate(request.clone()).await.unwrap_err();
     assert_eq!(reason(&same_name), "STREAM_TAKEN");
     let stop = v1::StopRequest {
-        consumer_id: vec![9; 16],
+        consumer_id: vec![9; 16].into(),
         ..reader.stop()
     };
     assert_eq!(reason(&tasks.stop(stop).await.unwrap_err()), "STREAM_TAKEN");
     let flow = v1::FlowRequest {
-        consumer_id: vec![9; 16],
+        consumer_id: vec![9; 16].into(),
         ..reader.flow(credit(0, 99, BYTES))
     };
     tasks.flow(flow).await.unwrap();
@@ -67,7 +67,7 @@ async fn malformed_requests_are_refused() {
     for (bad, part) in [
         (
             v1::IterateRequest {
-                consumer_id: vec![1; 3],
+                consumer_id: vec![1; 3].into(),
                 ..good.clone()
             },
             "consumer_id",
@@ -93,7 +93,7 @@ async fn malformed_requests_are_refused() {
     }
     let flow = v1::FlowRequest {
         id: new_id(),
-        consumer_id: vec![1; 16],
+        consumer_id: vec![1; 16].into(),
         credit: None,
     };
     assert_eq!(reason(&tasks.flow(flow.clone()).await.unwrap_err()), "INVALID_FIELD");
@@ -107,7 +107,7 @@ async fn malformed_requests_are_refused() {
     let id = tasks.enqueue(task("echo")).await.unwrap().into_inner().id;
     let stop = v1::StopRequest {
         id,
-        consumer_id: vec![1; 16],
+        consumer_id: vec![1; 16].into(),
     };
     let status = tasks.stop(stop.clone()).await.unwrap_err();
     assert!(status.message().contains("Cancel"), "{status:?}");
@@ -191,7 +191,7 @@ async fn only_who_holds_the_run_may_emit() {
         let emit = Emit::open(&broker, token, session).await;
         assert!(emit.ack().await.stale);
     }
-    let nameless = Emit::open(&broker, token.clone(), vec![1, 2]).await;
+    let nameless = Emit::open(&broker, token.clone(), vec![1, 2].into()).await;
     let mut nameless = nameless;
     assert_eq!(reason(&nameless.control().await.unwrap_err()), "INVALID_FIELD");
     let mut emit = Emit::open(&broker, token, ours).await;

@@ -144,11 +144,11 @@ async fn a_session_is_taken_up_again_with_what_it_holds() {
 async fn an_unknown_session_is_replaced_by_a_new_one() {
     let broker = Broker::start().await;
     let resume = v1::WorkHello {
-        resume: vec![7; 16],
+        resume: vec![7; 16].into(),
         ..hello(1, &["echo"])
     };
     let worker = Worker::say_hello(&broker, resume).await.unwrap();
-    assert!(!worker.welcome.resumed && worker.welcome.session != [7; 16]);
+    assert!(!worker.welcome.resumed && worker.welcome.session != [7; 16][..]);
     assert_eq!(worker.welcome.lease_ms, 30_000);
     broker.stop().await.unwrap();
 }
@@ -236,4 +236,48 @@ async fn a_silent_session_ends_with_its_lease() {
         (TaskState::Running, 1, "w")
     );
     broker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_message_with_a_number_is_acknowledged_by_it_and_refusals_by_name() {
+    let broker = Broker::start().await;
+    let mut tasks = broker.tasks().await;
+    let mut worker = Worker::connect(&broker, 3, &["echo"]).await;
+    let mut runs = Vec::new();
+    for _ in 0..3 {
+        tasks.enqueue(task("echo")).await.unwrap();
+        runs.push(worker.assignment().await.token);
+    }
+    let stale = runs[0].clone().map(|token| v1::LeaseToken { attempt: 9, ..token });
+    let completed = |token: &Option<v1::LeaseToken>| v1::Completion {
+        token: token.clone(),
+        result: Some(json("1")),
+    };
+    worker
+        .send(v1::WorkRequest {
+            completions: vec![completed(&runs[0]), completed(&stale)],
+            released: vec![runs[1].clone().unwrap()],
+            number: 7,
+            ..Default::default()
+        })
+        .await;
+    worker.acked(7).await;
+    // A message that says nothing of runs has its number all the same.
+    worker
+        .send(v1::WorkRequest {
+            heartbeat: 1,
+            number: 9,
+            ..Default::default()
+        })
+        .await;
+    worker.acked(9).await;
+    let refused = worker.ack().await;
+    assert_eq!((refused.stale, refused.token), (true, stale));
+    // Named run by run where the message has no number, and nothing was named twice.
+    worker.complete(runs[2].clone(), json("1")).await;
+    let ack = worker.ack().await;
+    assert_eq!((ack.stale, &ack.token), (false, &runs[2]));
+    let id = runs[0].clone().unwrap().task_id;
+    let end = tasks.wait(v1::WaitRequest { id }).await.unwrap().into_inner();
+    assert_eq!(end.state(), TaskState::Succeeded);
 }

@@ -13,7 +13,7 @@ fn unknown() -> ShowRequest {
     let mut id = vec![1; 16];
     // A UUIDv7, as every id of a task.
     (id[6], id[8]) = (0x71, 0x81);
-    ShowRequest { id }
+    ShowRequest { id: id.into() }
 }
 
 fn lines(log: &str) -> Vec<Value> {

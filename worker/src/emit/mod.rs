@@ -17,6 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use asynq_proto::v1::emit_frame::Frame;
 use asynq_proto::v1::{Credit, EmitEnd, EmitFrame};
 use asynq_proto::{Payload, TaskError};
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
@@ -35,7 +36,7 @@ use lane::{Lane, Word};
 #[derive(Debug, Clone)]
 pub(crate) struct Reader {
     /// The session the run belongs to.
-    pub(crate) session: Vec<u8>,
+    pub(crate) session: Bytes,
     /// What the reader has room for to begin with.
     pub(crate) credit: Credit,
 }

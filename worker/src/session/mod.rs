@@ -12,6 +12,7 @@ use std::time::Duration;
 use asynq_proto::limits::MAX_BATCH_OPS;
 use asynq_proto::v1::workers_client::WorkersClient;
 use asynq_proto::{Backoff, Connector, Wire, v1};
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -67,7 +68,7 @@ pub(crate) struct Session {
 
     ledger: Ledger,
     /// The session to resume.
-    id: Option<Vec<u8>>,
+    id: Option<Bytes>,
     /// `None` before the first welcome, and again once it ran out.
     lease: Option<Lease>,
     /// How often the lease ran out.

@@ -107,6 +107,8 @@ impl Session {
                 self.ledger.acknowledged(token, ack.stale);
             }
         }
+        // After the refusals, which it leaves out.
+        self.ledger.all_acknowledged(reply.acked);
         // Before the stops: one message may carry a run and its stop.
         for assignment in reply.assignments {
             self.assign(assignment, broker);

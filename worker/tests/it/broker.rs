@@ -15,6 +15,7 @@ use asynq_proto::v1::{
     StopCause, StopRun, WorkHello, WorkReply, WorkRequest, WorkWelcome,
 };
 use asynq_worker::{RunError, WorkerBuilder};
+use bytes::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -44,7 +45,7 @@ pub(crate) struct Broker {
 /// What travels on the data connection.
 #[derive(Default)]
 pub(crate) struct Bulk {
-    pub(crate) arguments: Mutex<HashMap<Vec<u8>, Payload>>,
+    pub(crate) arguments: Mutex<HashMap<Bytes, Payload>>,
     pub(crate) results: Mutex<Vec<Completion>>,
     /// The next calls fail with this.
     pub(crate) failures: Mutex<Vec<Status>>,
@@ -75,7 +76,7 @@ pub(crate) struct Emit {
 /// Short enough for tests to see heartbeats.
 pub(crate) fn welcome() -> WorkWelcome {
     WorkWelcome {
-        session: vec![7; 16],
+        session: vec![7; 16].into(),
         lease_ms: 30_000,
         heartbeat_ms: 20,
         margin_ms: 5_000,
@@ -86,7 +87,7 @@ pub(crate) fn welcome() -> WorkWelcome {
 
 pub(crate) fn token(n: u8) -> LeaseToken {
     LeaseToken {
-        task_id: Uuid::from_u128(n.into()).as_bytes().to_vec(),
+        task_id: Uuid::from_u128(n.into()).as_bytes().to_vec().into(),
         epoch: 1,
         attempt: 1,
     }

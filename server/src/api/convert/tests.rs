@@ -40,7 +40,7 @@ fn defaults_are_filled_in() {
     assert_eq!(id_time(spec.id), NOW);
     task_id("id", &spec.id.0).unwrap();
     let again = v1::EnqueueRequest {
-        id: spec.id.0.to_vec(),
+        id: spec.id.0.to_vec().into(),
         ..request()
     };
     assert!(!enqueue(again, NOW).unwrap().first_send);
@@ -112,7 +112,7 @@ fn what_is_out_of_range_is_refused_naming_field_and_range() {
         ),
         (
             v1::EnqueueRequest {
-                id: vec![1; 15],
+                id: vec![1; 15].into(),
                 ..request()
             },
             "id",
@@ -120,7 +120,7 @@ fn what_is_out_of_range_is_refused_naming_field_and_range() {
         ),
         (
             v1::EnqueueRequest {
-                id: vec![0x41; 16],
+                id: vec![0x41; 16].into(),
                 ..request()
             },
             "id",
@@ -230,7 +230,7 @@ fn ids_from_the_future_are_refused() {
     let at = |ms| {
         enqueue(
             v1::EnqueueRequest {
-                id: id_at(ms),
+                id: id_at(ms).into(),
                 ..request()
             },
             NOW,
@@ -286,7 +286,7 @@ fn hellos_are_checked() {
         ),
         (
             v1::WorkHello {
-                resume: vec![1; 17],
+                resume: vec![1; 17].into(),
                 ..good()
             },
             "hello.resume",
