@@ -65,7 +65,8 @@ impl ById {
     }
 }
 
-/// The table takes its place from the low bits and a tag from the high ones.
+/// The table takes its place from the low bits and a tag from the high ones: 2^64
+/// divided by the golden ratio spreads 32 bits over both (Fibonacci hashing).
 fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

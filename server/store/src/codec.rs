@@ -141,8 +141,8 @@ impl Encoder {
         })
     }
 
-    /// A task that has ended, `grown` bytes shorter than it was as a new one if
-    /// that can be, for a row that has grown as much beside its record: what takes
+    /// A task that has ended, `grown` bytes shorter than it was as a new one (or
+    /// longer, below zero) if that can be, for a row that has grown as much beside its record: what takes
     /// as many bytes as before is written over, and nothing moves.
     pub(crate) fn ended_task(&mut self, task: &TaskRecord, grown: isize) -> &[u8] {
         self.frame(task.id.0, task.enqueued_at, |body| {

@@ -17,7 +17,7 @@ pub const SHARED_NAMES: usize = 64 * 1024;
 
 /// Rows one statement writes: any number of rows is a sum of these. The last is 1.
 pub const STATEMENT_ROWS: [usize; 4] = [64, 16, 4, 1];
-/// Prepared statements the writer keeps; a few more than there are.
+/// Prepared statements the writer keeps; more than there are, so that none is made twice.
 pub const STATEMENTS: usize = 48;
 /// Bytes of a database page.
 pub const PAGE_BYTES: u32 = 4 * 1024;
