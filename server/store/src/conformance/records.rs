@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use asynq_core::{Change, DeadReason, Finish, Outcome, Payload, State, Timestamp};
+use asynq_core::{Change, DeadReason, Finish, Outcome, Payload, State, StateName, TaskRecord, Timestamp};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -11,42 +11,65 @@ use super::{Fresh, Owner, START, property};
 
 const LATER: Timestamp = Timestamp::MAX;
 
-/// Every field of any record, through insert, update, finish and a restart.
+/// Every field of any record, through insert, update, finish, a dead task's
+/// second life and a restart, however that is cut into batches.
 pub fn come_back_equal(fresh: Fresh<'_>) {
     let life = (
         any_task(),
         proptest::option::of(any_live_state()),
         proptest::option::of(any_end()),
+        proptest::option::of(any_live_state()),
     );
-    let result = property(48).run(&vec(life, 1..20), |lives| {
+    let cases = (vec(life, 1..20), any::<bool>(), prop_oneof![1..4_usize, 4..80_usize]);
+    let result = property(64).run(&cases, |(lives, one_by_one, batch)| {
         let shard = fresh();
         let mut owner = Owner::open(shard.as_ref(), START);
         let mut expected = Vec::new();
-        for (n, ((mut record, payload), update, end)) in lives.into_iter().enumerate() {
+        // The first changes of all tasks, the second ones, and so on.
+        let mut rounds: [Vec<Change>; 4] = Default::default();
+        for (n, ((mut record, payload), state, end, second_life)) in lives.into_iter().enumerate() {
             // Ids are given once; any other part may repeat.
             record.id.0[15] = n as u8;
             record.id.0[14] = 0;
-            let seq = owner.insert(&record, &payload);
-            if let Some(state) = update {
+            let seq = owner.next_seq();
+            let mut changes = vec![Change::Insert {
+                seq,
+                record: Box::new(record.clone()),
+                payload: payload.clone(),
+            }];
+            let update = |record: &TaskRecord| Change::Update {
+                seq,
+                record: Box::new(record.clone()),
+            };
+            if let Some(state) = state {
                 record.state = state;
-                owner.commit(&[Change::Update {
-                    seq,
-                    record: Box::new(record.clone()),
-                }]);
+                changes.push(update(&record));
             }
             let mut result = None;
             if let Some((end, value)) = end {
                 record.state = State::Finished(end);
                 result = value;
-                let (record, result) = (Box::new(record.clone()), result.clone());
-                owner.commit(&[Change::Finish {
+                changes.push(Change::Finish {
                     seq,
-                    record,
-                    result,
+                    record: Box::new(record.clone()),
+                    result: result.clone(),
                     forget_at: LATER,
-                }]);
+                });
+            }
+            if let Some(state) = second_life
+                && record.state.name() == StateName::Dead
+            {
+                record.state = state;
+                result = None;
+                changes.push(update(&record));
+            }
+            for (n, change) in changes.into_iter().enumerate() {
+                rounds[if one_by_one { 0 } else { n }].push(change);
             }
             expected.push((seq, record, payload, result));
+        }
+        for changes in rounds.concat().chunks(batch) {
+            owner.commit(changes);
         }
         for restarted in [false, true] {
             if restarted {
@@ -55,7 +78,7 @@ pub fn come_back_equal(fresh: Fresh<'_>) {
             for (seq, record, payload, result) in &expected {
                 prop_assert_eq!(owner.task(record.id), Some((*seq, record.clone())));
                 prop_assert_eq!(&owner.result(*seq), result);
-                if !record.state.name().is_terminal() {
+                if !record.state.name().is_terminal() || record.state.name() == StateName::Dead {
                     prop_assert_eq!(owner.payload(*seq), Some(payload.clone()));
                 }
             }

@@ -6,6 +6,7 @@
 
 mod begin;
 mod error;
+mod fold;
 mod list;
 mod open;
 mod prune;

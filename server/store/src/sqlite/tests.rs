@@ -297,11 +297,11 @@ fn what_is_forgotten_leaves_no_trace() {
             Outcome::Dead(asynq_core::DeadReason::Rejected)
         };
         let result = Some((value(5_000), seconds(1)));
-        let changes = [
-            insert(n, large),
-            finish(Seq(n), record, outcome, START, result, seconds(2)),
-        ];
-        store.commit(opened.epoch, n, &changes).expect("committed");
+        let end = finish(Seq(n), record, outcome, START, result, seconds(2));
+        // Together they would leave less behind.
+        for (batch, change) in [(2 * n - 1, insert(n, large)), (2 * n, end)] {
+            store.commit(opened.epoch, batch, &[change]).expect("committed");
+        }
     }
     let count = |what: &str| -> i64 { database(&dir).query_row(what, (), |row| row.get(0)).expect("counted") };
     let blobs = || count("SELECT count(*) FROM blobs");

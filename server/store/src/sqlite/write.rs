@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use asynq_core::{Change, Epoch, Name, Payload, Seq, State, StateName, TaskRecord, Timestamp};
+use asynq_core::{Change, Epoch, Name, Payload, Seq, TaskRecord};
 use rusqlite::{Connection, Transaction, params};
 
 use super::begin::begin;
 use super::error::{seq_from_sql, seq_to_sql, time_to_sql};
+use super::fold::{End, Fold, Row, is_dead, result_until};
 use super::open::read_meta;
-use super::rows::Rows;
+use super::rows::{Rows, Values};
 use super::schema::{payload_key, result_key};
 use crate::StoreError;
 use crate::batch::Summary;
@@ -27,27 +28,31 @@ pub(super) struct Writer {
     end: Rows,
 }
 
-/// A row for a task that has just come in.
-struct New<'a> {
+/// A row, column by column.
+struct Columns<'a> {
     seq: i64,
     queue: i64,
+    drop_result_at: Option<i64>,
+    forget_at: Option<i64>,
     record: &'a TaskRecord,
     payload: Option<&'a [u8]>,
-}
-
-/// A row in place of that of a task that has ended and needs its arguments no more.
-struct Ended<'a> {
-    seq: i64,
-    queue: i64,
-    record: &'a TaskRecord,
-    drop_result_at: Option<i64>,
-    forget_at: i64,
     result: Option<&'a [u8]>,
 }
 
-impl Ended<'_> {
-    /// Bytes by which the row is larger than it was when the task came in, beside
-    /// its record.
+impl Columns<'_> {
+    fn push(&self, record: &[u8], values: &mut Values<'_, '_>) -> rusqlite::Result<()> {
+        values.push(self.seq)?;
+        values.push(state::code(self.record.state.name()))?;
+        values.push(self.queue)?;
+        values.push(self.drop_result_at)?;
+        values.push(self.forget_at)?;
+        values.push(record)?;
+        values.push(self.payload)?;
+        values.push(self.result)
+    }
+
+    /// Bytes by which the row of a task that has ended is larger than it was when
+    /// the task came in, beside its record.
     fn grown(&self) -> isize {
         let times = 8 * (1 + isize::from(self.drop_result_at.is_some()));
         let payload = usize::try_from(self.record.payload_bytes)
@@ -72,8 +77,8 @@ impl Default for Writer {
             encoder: Encoder::default(),
             queues: BTreeMap::new(),
             // All columns in their order: SQLite need not move them.
-            insert: Rows::new("INSERT INTO tasks", "(?, ?, ?, NULL, NULL, ?, ?, NULL)"),
-            end: Rows::new("INSERT OR REPLACE INTO tasks", "(?, ?, ?, ?, ?, ?, NULL, ?)"),
+            insert: Rows::new("INSERT INTO tasks", "(?, ?, ?, ?, ?, ?, ?, ?)"),
+            end: Rows::new("INSERT OR REPLACE INTO tasks", "(?, ?, ?, ?, ?, ?, ?, ?)"),
         }
     }
 }
@@ -90,9 +95,9 @@ impl Writer {
     ) -> Result<(), StoreError> {
         let result = begin(connection).and_then(|transaction| {
             follow_on(&transaction, epoch, batch, Summary::of(changes))?;
-            // Nothing of a task comes before its insert.
-            self.insert(&transaction, changes)?;
-            self.change(&transaction, index, changes)?;
+            let Fold { new, rest } = Fold::of(changes);
+            self.insert(&transaction, new)?;
+            self.change(&transaction, index, rest)?;
             Ok(transaction.commit()?)
         });
         if result.is_err() {
@@ -101,73 +106,51 @@ impl Writer {
         result
     }
 
-    fn insert(&mut self, transaction: &Transaction<'_>, changes: &[Change]) -> Result<(), StoreError> {
-        let mut rows = Vec::with_capacity(changes.len());
-        for change in changes {
-            let Change::Insert { seq, record, payload } = change else {
-                continue;
-            };
-            let seq = seq_to_sql(*seq)?;
-            rows.push(New {
-                seq,
-                queue: self.queue(transaction, &record.queue)?,
-                record,
-                payload: inline_or_put(transaction, payload_key(seq), payload)?,
-            });
-        }
+    fn insert(&mut self, transaction: &Transaction<'_>, new: Vec<Row<'_>>) -> Result<(), StoreError> {
+        let rows = new.into_iter().map(|row| self.columns(transaction, row));
+        let rows = rows.collect::<Result<Vec<_>, _>>()?;
         let encoder = &mut self.encoder;
         self.insert.write(transaction, &rows, |row, values| {
-            values.push(row.seq)?;
-            values.push(state::code(row.record.state.name()))?;
-            values.push(row.queue)?;
-            values.push(encoder.new_task(row.record))?;
-            values.push(row.payload)
+            let record = match row.forget_at {
+                Some(_) => encoder.task(row.record),
+                None => encoder.new_task(row.record),
+            };
+            row.push(record, values)
         })?;
         Ok(())
     }
 
-    /// All but the inserts. Whole rows are gathered; what changes a part of one is
-    /// written in its turn.
-    fn change(&mut self, transaction: &Transaction<'_>, index: &Index, changes: &[Change]) -> Result<(), StoreError> {
+    /// What was there before.
+    fn change(
+        &mut self,
+        transaction: &Transaction<'_>,
+        index: &Index,
+        changes: Vec<&Change>,
+    ) -> Result<(), StoreError> {
         let mut ended = Vec::with_capacity(changes.len());
         for change in changes {
             match change {
                 Change::Insert { .. } => {}
-                Change::Update { seq, record } => {
-                    self.replace(transaction, &mut ended)?;
-                    self.update(transaction, *seq, record)?;
-                }
+                Change::Update { seq, record } => self.update(transaction, *seq, record)?,
                 Change::Finish {
                     seq,
                     record,
                     result,
                     forget_at,
                 } => {
-                    let key = seq_to_sql(*seq)?;
-                    let is_dead = record.state.name() == StateName::Dead;
+                    let is_dead = is_dead(record);
                     if !is_dead && record.payload_bytes > INLINE_BYTES as u64 {
                         transaction
                             .prepare_cached("DELETE FROM blobs WHERE key = ?1")?
-                            .execute([payload_key(key)])?;
+                            .execute([payload_key(seq_to_sql(*seq)?)])?;
                     }
-                    let inline = match result {
-                        Some(result) => inline_or_put(transaction, result_key(key), result)?,
-                        None => None,
+                    let end = End {
+                        result: result.as_ref(),
+                        forget_at: *forget_at,
                     };
-                    let until = result
-                        .as_ref()
-                        .map(|_| time_to_sql(result_until(record).unwrap_or(*forget_at)));
-                    let row = Ended {
-                        seq: key,
-                        queue: self.queue(transaction, &record.queue)?,
-                        record,
-                        drop_result_at: until,
-                        forget_at: time_to_sql(*forget_at),
-                        result: inline,
-                    };
+                    let row = self.columns(transaction, Row::ended(*seq, record, end))?;
                     // A row to be replaced must be known to be there.
                     if is_dead || !index.holds(*seq) {
-                        self.replace(transaction, &mut ended)?;
                         self.finish(transaction, &row, is_dead)?;
                     } else {
                         ended.push(row);
@@ -184,24 +167,37 @@ impl Writer {
                 }
             }
         }
-        self.replace(transaction, &mut ended)
-    }
-
-    /// Writes what has been gathered, in the order of the rows.
-    fn replace(&mut self, transaction: &Transaction<'_>, ended: &mut Vec<Ended<'_>>) -> Result<(), StoreError> {
+        // After all others: such an end is the last there is of a task. In the order of the rows.
         ended.sort_by_key(|row| row.seq);
         let encoder = &mut self.encoder;
-        self.end.write(transaction, ended, |row, values| {
-            values.push(row.seq)?;
-            values.push(state::code(row.record.state.name()))?;
-            values.push(row.queue)?;
-            values.push(row.drop_result_at)?;
-            values.push(row.forget_at)?;
-            values.push(encoder.ended_task(row.record, row.grown()))?;
-            values.push(row.result)
+        self.end.write(transaction, &ended, |row, values| {
+            row.push(encoder.ended_task(row.record, row.grown()), values)
         })?;
-        ended.clear();
         Ok(())
+    }
+
+    /// The columns of a row. Values too large to stand in it are written beside it.
+    fn columns<'a>(&mut self, transaction: &Transaction<'_>, row: Row<'a>) -> Result<Columns<'a>, StoreError> {
+        let Row {
+            seq,
+            record,
+            payload,
+            end,
+        } = row;
+        let seq = seq_to_sql(seq)?;
+        let inline = |key, value: Option<&'a Payload>| match value {
+            Some(value) => inline_or_put(transaction, key, value),
+            None => Ok(None),
+        };
+        Ok(Columns {
+            seq,
+            queue: self.queue(transaction, &record.queue)?,
+            drop_result_at: end.as_ref().and_then(|end| end.drop_result_at(record)).map(time_to_sql),
+            forget_at: end.as_ref().map(|end| time_to_sql(end.forget_at)),
+            record,
+            payload: inline(payload_key(seq), payload)?,
+            result: inline(result_key(seq), end.and_then(|end| end.result))?,
+        })
     }
 
     fn update(&mut self, transaction: &Transaction<'_>, seq: Seq, record: &TaskRecord) -> Result<(), StoreError> {
@@ -219,7 +215,7 @@ impl Writer {
         changed_one(seq, rows)
     }
 
-    fn finish(&mut self, transaction: &Transaction<'_>, row: &Ended<'_>, keep_payload: bool) -> Result<(), StoreError> {
+    fn finish(&mut self, transaction: &Transaction<'_>, row: &Columns<'_>, keep_payload: bool) -> Result<(), StoreError> {
         let rows = transaction
             .prepare_cached(
                 "UPDATE tasks SET state = ?2, record = ?3, drop_result_at = ?4, forget_at = ?5, result = ?6,
@@ -303,13 +299,6 @@ fn changed_one(seq: Seq, rows: usize) -> Result<(), StoreError> {
         Ok(())
     } else {
         Err(StoreError::Failed(format!("task {} is not there", seq.0)))
-    }
-}
-
-fn result_until(record: &TaskRecord) -> Option<Timestamp> {
-    match &record.state {
-        State::Finished(finish) => finish.result.as_ref().map(|result| result.until),
-        _ => None,
     }
 }
 
