@@ -20,13 +20,13 @@ pub const STATEMENT_ROWS: [usize; 4] = [64, 16, 4, 1];
 /// Prepared statements the writer keeps; more than there are, so that none is made twice.
 pub const STATEMENTS: usize = 48;
 /// Bytes of a database page.
-pub const PAGE_BYTES: u32 = 4 * 1024;
+pub const PAGE_BYTES: u32 = 8 * 1024;
 /// Bytes of database pages the writer caches.
 pub const WRITER_CACHE_BYTES: u32 = 64 * 1024 * 1024;
 /// Bytes of database pages each reader caches.
 pub const READER_CACHE_BYTES: u32 = 8 * 1024 * 1024;
 /// Pages of write-ahead log after which a commit is followed by a checkpoint (16 MiB).
-pub const CHECKPOINT_PAGES: u32 = 4_096;
+pub const CHECKPOINT_PAGES: u32 = 2_048;
 /// Pages of write-ahead log after which it is worth waiting for readers, to
 /// begin the log anew (256 MiB).
 pub const TRUNCATE_PAGES: u32 = 65_536;
