@@ -164,6 +164,7 @@ impl From<v1::TaskFailure> for Failure {
             message,
             trace,
             retryable: _,
+            crashed: _,
         } = failure;
         Self { kind, message, trace }
     }

@@ -12,6 +12,8 @@ pub const KIND_ERROR: &str = "error";
 pub const KIND_REJECTED: &str = "rejected";
 /// Kind of a failure that was a panic.
 pub const KIND_PANIC: &str = "panic";
+/// Kind of a failure that was the end of the process that ran the task.
+pub const KIND_CRASH: &str = "crash";
 
 /// How a run failed, and whether another attempt may help.
 ///
@@ -19,7 +21,7 @@ pub const KIND_PANIC: &str = "panic";
 /// is no [`std::error::Error`] itself, which is what makes that `?` possible.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskError {
-    /// A word for programs: `"error"`, `"rejected"`, `"panic"` or the handler's own.
+    /// A word for programs: `"error"`, `"rejected"`, `"panic"`, `"crash"` or the handler's own.
     pub kind: String,
     /// A sentence for people.
     pub message: String,
@@ -28,6 +30,10 @@ pub struct TaskError {
     /// Whether another attempt may help. The task's `max_attempts` decides
     /// whether there is one.
     pub retryable: bool,
+    /// Whether the process that ran the task died under it. Such ends are
+    /// counted apart from failures: after the third the task is dead, for reason
+    /// `poison`, whatever its `max_attempts`.
+    pub crashed: bool,
 }
 
 impl TaskError {
@@ -39,6 +45,24 @@ impl TaskError {
             message: message.into(),
             trace: String::new(),
             retryable: true,
+            crashed: false,
+        }
+    }
+
+    /// The process that ran the task died: the task is tried again at once, and
+    /// dead for reason `poison` after the third time. For handlers that run
+    /// their tasks in processes of their own.
+    ///
+    /// ```
+    /// let error = asynq_proto::TaskError::crashed("resize was killed by signal 11");
+    /// assert_eq!((error.kind.as_str(), error.crashed), ("crash", true));
+    /// ```
+    #[must_use]
+    pub fn crashed(message: impl Into<String>) -> Self {
+        Self {
+            kind: KIND_CRASH.into(),
+            crashed: true,
+            ..Self::retryable(message)
         }
     }
 
@@ -109,6 +133,7 @@ impl TaskError {
             message: self.message,
             trace: self.trace,
             retryable: self.retryable,
+            crashed: self.crashed,
         }
     }
 
@@ -120,6 +145,7 @@ impl TaskError {
             message: wire.message,
             trace: wire.trace,
             retryable: wire.retryable,
+            crashed: wire.crashed,
         }
     }
 }

@@ -13,6 +13,13 @@ use rustix::time::{ClockId, clock_gettime};
 pub trait Clock: fmt::Debug + Send + Sync {
     /// The time now.
     fn now(&self) -> Timestamp;
+
+    /// How long the machine has been up, suspend included: what tells a process
+    /// that it did not run for a while. A clock that is set by hand says
+    /// nothing of that.
+    fn up(&self) -> Duration {
+        read(ClockId::Boottime)
+    }
 }
 
 /// The clock a broker runs on.
@@ -103,11 +110,19 @@ impl<C: Clock> Clock for ClampedClock<C> {
     fn now(&self) -> Timestamp {
         self.inner.now() + self.ahead
     }
+
+    fn up(&self) -> Duration {
+        self.inner.up()
+    }
 }
 
 impl<C: Clock + ?Sized> Clock for std::sync::Arc<C> {
     fn now(&self) -> Timestamp {
         (**self).now()
+    }
+
+    fn up(&self) -> Duration {
+        (**self).up()
     }
 }
 

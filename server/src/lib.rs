@@ -12,6 +12,7 @@ mod handshake;
 pub mod health;
 pub mod http;
 pub mod limits;
+mod line;
 mod listener;
 pub mod lock;
 pub mod logging;

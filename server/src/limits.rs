@@ -58,6 +58,12 @@ pub const MAX_QUEUE_LABELS: usize = 100;
 /// one.
 pub const MAX_ERROR_LABELS: usize = 200;
 
+/// A connection whose calls break is known to be over, if it is, this much later.
+pub const LINE_DECIDES: Duration = Duration::from_millis(500);
+/// Between two turns of the loop, beyond what it meant to sleep: so long a gap
+/// means that the process did not run, and that heartbeats are waiting unread.
+pub const GAP: Duration = Duration::from_secs(1);
+
 /// Operations a caller's session may have unanswered.
 pub const MAX_OUTSTANDING: u32 = 16_384;
 /// Operations that may queue behind the read of one id.

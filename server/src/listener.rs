@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -25,6 +26,7 @@ use crate::api::{Api, Conventions};
 use crate::auth::{Access, Guard};
 use crate::handshake::{self, Transport};
 use crate::limits::{ACCEPT_PAUSE, DRAIN_SHARE, HANDSHAKE_TIMEOUT, MAX_CONNECTIONS, TCP_KEEPALIVE};
+use crate::line::Watched;
 use crate::trace::Traced;
 
 /// A bound TCP address.
@@ -147,7 +149,8 @@ async fn connection<T: Transport>(io: T, api: Api, access: Access, stop: Cancell
         // On the heap: what waits for its handshake should be small.
         Ok(Ok(io)) => {
             let calls = access.calls().clone();
-            let service = Conventions::new(Guard::new(api, access, peer));
+            let (io, line) = Watched::new(io);
+            let service = Conventions::new(Guard::new(api, access, peer, line));
             Box::pin(converse(io, Traced::new(service, calls, peer), stop)).await;
         }
         Ok(Err(error)) if error.is_telling() => access.complain(peer, &error),
@@ -157,7 +160,11 @@ async fn connection<T: Transport>(io: T, api: Api, access: Access, stop: Cancell
 }
 
 /// Speaks HTTP/2 until the connection ends.
-async fn converse(io: impl Transport, service: Traced<Conventions<Guard>>, stop: CancellationToken) {
+async fn converse(
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    service: Traced<Conventions<Guard>>,
+    stop: CancellationToken,
+) {
     let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
     builder
         .http2()

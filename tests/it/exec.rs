@@ -153,7 +153,7 @@ async fn each_bad_end_is_told_and_the_worker_goes_on() {
             1,
             "asynq: REJECTED: the arguments hold a NUL",
         ),
-        (&["call", "crash"], 1, "ERROR: crash: sh was killed by signal 9"),
+        (&["call", "crash"], 1, "POISON: crash: sh was killed by signal 9"),
         (&["call", "hang"], 4, "TIMEOUT: "),
         (&["call", "hang", "--timeout", "200ms"], 4, "TIMEOUT: "),
         (

@@ -1,7 +1,7 @@
 //! Workers that are lost for a while: cut off, silent, stopped. Their runs go on.
 
 use asynq_client::{Client, Handle, State};
-use asynq_core::limits::LEASE;
+use asynq_core::limits::{LEASE, RESET_GRACE};
 use asynq_tests::{Cluster, Ended, PATIENCE, Proxy, Signal, WorkerHere, eventually, within};
 use uuid::Uuid;
 
@@ -68,6 +68,10 @@ async fn a_worker_that_was_stopped_for_a_moment_goes_on() {
     cluster.reaches(&client, id.parse().unwrap(), State::Running).await;
     worker.signal(Signal::STOP);
     cluster.worker_becomes(&client, "lost").await;
+    // It was silent, not cut off: its lease counts, not the grace of a reset.
+    let why = client.explain(id.parse().unwrap()).await.unwrap();
+    let given_up: u128 = why.details["given_up_ms"].parse().unwrap();
+    assert!(given_up > RESET_GRACE.as_millis(), "{why:?}");
     worker.signal(Signal::CONT);
     cluster.worker_becomes(&client, "active").await;
     assert_eq!(cluster.ok(&["task", "wait", &id]).await, "null");

@@ -58,6 +58,7 @@ pub(crate) struct Work {
 pub(crate) enum Report {
     Completed(Payload),
     Failed(Failure),
+    Crashed(Failure),
     Released,
     Ended,
 }

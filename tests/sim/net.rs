@@ -29,6 +29,17 @@ pub(crate) enum To {
     Peer,
 }
 
+/// How one side learns that a connection is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hangup {
+    /// The other side closed it.
+    Clean,
+    /// It broke.
+    Reset,
+    /// Pings went unanswered.
+    Silent,
+}
+
 #[derive(Debug)]
 struct Lane<M> {
     queue: VecDeque<M>,

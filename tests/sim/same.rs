@@ -73,7 +73,9 @@ const EVENTS: &str = "LeaseOver(
     > Iterated
     > Draining
     how: Goodbye
-    how: Lost
+    how: Reset
+    how: Silent
+    Crashed {
     the store fails
     stands still
     nothing passes to [Broker] of

@@ -14,7 +14,7 @@ use super::dice::{Dice, fingerprint};
 use super::disk::Disk;
 use super::env::{Env, Event, Who};
 use super::message::{Down, Up};
-use super::net::{ConnId, Peer, To};
+use super::net::{ConnId, Hangup, Peer, To};
 use super::plan::Plan;
 use super::worker::Worker;
 
@@ -100,10 +100,10 @@ impl World {
         let env = &mut self.env;
         match event {
             Event::Arrive(id, to) => self.arrives(id, to),
-            Event::Lost(id, side) => self.lost(id, side),
+            Event::Lost(id, side) => self.lost(id, side, Hangup::Reset),
             Event::Unanswered(id, side) => {
                 if self.is_unanswered(id, side) {
-                    self.lost(id, side);
+                    self.lost(id, side, Hangup::Silent);
                 }
             }
             Event::Broker(life, wake) => return self.broker.wake(life, wake, env),
@@ -143,12 +143,12 @@ impl World {
             To::Broker => match self.env.net.take_up(id) {
                 Some(Up::End(clean)) => {
                     if !clean {
-                        self.lost(id, To::Broker);
+                        self.lost(id, To::Broker, Hangup::Reset);
                     } else if self.env.net.is_open(id, To::Broker) {
-                        self.broker.lost(id, true, &mut self.env);
+                        self.broker.lost(id, Hangup::Clean, &mut self.env);
                     }
                 }
-                Some(message) if self.is_too_late(id, &message) => self.lost(id, To::Broker),
+                Some(message) if self.is_too_late(id, &message) => self.lost(id, To::Broker, Hangup::Reset),
                 Some(message) => self.broker.arrives(id, message, &mut self.env),
                 None => {}
             },
@@ -172,7 +172,7 @@ impl World {
             return;
         }
         if matches!(message, Down::End) {
-            return self.lost(id, To::Peer);
+            return self.lost(id, To::Peer, Hangup::Reset);
         }
         let env = &mut self.env;
         match peer {
@@ -192,7 +192,7 @@ impl World {
     }
 
     /// One side learns that a connection is gone.
-    fn lost(&mut self, id: ConnId, side: To) {
+    fn lost(&mut self, id: ConnId, side: To, how: Hangup) {
         let Some((peer, life)) = self.env.net.peer(id) else {
             return;
         };
@@ -203,7 +203,7 @@ impl World {
         self.env.close(id, side);
         let env = &mut self.env;
         match (side, peer) {
-            (To::Broker, _) => self.broker.lost(id, false, env),
+            (To::Broker, _) => self.broker.lost(id, how, env),
             (To::Peer, Peer::Worker(index)) if self.workers[index].is_life(life) => self.workers[index].lost(id, env),
             (To::Peer, Peer::Caller(index)) if self.callers[index].is_life(life) => self.callers[index].lost(id, env),
             (To::Peer, _) => {}

@@ -128,6 +128,11 @@ impl Core {
                 token,
                 failure,
             } => self.on_failed(now, session, token, failure, out),
+            Event::Crashed {
+                session,
+                token,
+                failure,
+            } => self.on_crashed(now, session, token, failure, out),
             Event::Released { session, token } => self.on_released(now, session, token, out),
             Event::Ended { session, token } => self.on_ended(now, session, token, out),
             Event::Flow { task, consumer, credit } => self.on_flow(task, consumer, credit, out),
@@ -135,6 +140,7 @@ impl Core {
             Event::Items { session, token, batch } => self.on_items(now, session, token, batch, out),
             Event::Blocked { session, token, credit } => self.on_blocked(session, token, credit),
             Event::Iterated { session, token, count } => self.on_iterated(now, session, token, count, out),
+            Event::Gap(gap) => self.on_gap(gap),
             Event::Tick => self.on_tick(now, out),
         }
         self.dispatch(now, out);

@@ -61,6 +61,15 @@ pub enum Event {
         /// How.
         failure: Failure,
     },
+    /// The process of a run died. Answered by one [`crate::Effect::Ack`].
+    Crashed {
+        /// Who says so.
+        session: SessionId,
+        /// Which run.
+        token: LeaseToken,
+        /// How, as far as anybody knows.
+        failure: Failure,
+    },
     /// A grant is given back unstarted. Answered by one [`crate::Effect::Ack`].
     Released {
         /// Who says so.
@@ -119,6 +128,9 @@ pub enum Event {
         /// Items in all.
         count: u64,
     },
+    /// The shell did not run for so long, and heartbeats may wait unread: leases
+    /// last for as much longer.
+    Gap(Duration),
     /// Nothing but time has passed.
     Tick,
 }
@@ -128,8 +140,11 @@ pub enum Event {
 pub enum Closed {
     /// The worker said goodbye: it holds nothing any more.
     Goodbye,
-    /// Reset or end of file: it may come back.
-    Lost,
+    /// Reset or end of file: it may come back, but what it ran is given up soon.
+    Reset,
+    /// Nothing was heard of it for a while: it may go on and know of nothing, so
+    /// what it ran is its own until its lease ends.
+    Silent,
 }
 
 /// What a worker says when it connects.

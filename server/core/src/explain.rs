@@ -132,6 +132,7 @@ impl Core {
                     Link::Awaited | Link::Active(_) | Link::Draining => session.lease_until,
                 };
                 let left = until.since(now);
+                details.insert("given_up_ms", left.as_millis().to_string());
                 format!("Worker {worker} holds it but has no connection; it is given up in {left:.1?}.")
             }
             _ if held.lent => format!(

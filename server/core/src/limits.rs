@@ -42,6 +42,8 @@ pub const CLAIM_AFTER: Duration = Duration::from_millis(50);
 pub const DEFAULT_MAX_ATTEMPTS: u32 = 1;
 /// Timeouts allowed unless the task says otherwise.
 pub const DEFAULT_MAX_TIMEOUTS: u32 = 1;
+/// Processes that may die under a task before it counts as poison.
+pub const MAX_CRASHES: u32 = 3;
 /// Sessions that may end under a task before it counts as poison.
 pub const MAX_LOSSES: u32 = 20;
 /// A retry waits a random time up to this, doubled with every failure …

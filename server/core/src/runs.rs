@@ -57,6 +57,24 @@ impl Core {
         ack(session, token, state, out);
     }
 
+    pub(crate) fn on_crashed(
+        &mut self,
+        now: Timestamp,
+        session: SessionId,
+        token: LeaseToken,
+        failure: Failure,
+        out: &mut Output,
+    ) {
+        let Some(key) = self.current_run(session, token, out) else {
+            return;
+        };
+        let state = match self.stop_intent(key) {
+            Some(intent) => self.conclude_stop(now, key, intent, out),
+            None => self.crash(now, key, failure.clipped(), out),
+        };
+        ack(session, token, state, out);
+    }
+
     pub(crate) fn on_released(&mut self, now: Timestamp, session: SessionId, token: LeaseToken, out: &mut Output) {
         let Some(key) = self.current_run(session, token, out) else {
             return;
@@ -181,6 +199,24 @@ impl Core {
             DeadReason::Rejected
         } else {
             DeadReason::Error
+        };
+        self.finish(now, key, Trigger::GaveUp, Outcome::Dead(reason), None, out);
+        StateName::Dead
+    }
+
+    /// The process of a run has died: the task may be what kills it.
+    fn crash(&mut self, now: Timestamp, key: TaskKey, failure: Failure, out: &mut Output) -> StateName {
+        self.tally.crashes += 1;
+        let extra = self.tasks[key.index()].extra_mut();
+        extra.counters.crashes += 1;
+        extra.failure = Some(Box::new(failure));
+        let reason = if extra.stream.is_some() {
+            // Half a stream cannot be told again from its beginning.
+            DeadReason::WorkerLost
+        } else if extra.counters.crashes >= limits::MAX_CRASHES {
+            DeadReason::Poison
+        } else {
+            return self.put_back(key, out);
         };
         self.finish(now, key, Trigger::GaveUp, Outcome::Dead(reason), None, out);
         StateName::Dead

@@ -261,12 +261,27 @@ impl Core {
     pub(crate) fn on_session_closed(&mut self, now: Timestamp, id: SessionId, how: Closed, out: &mut Output) {
         let Some(session) = self.sessions.get(&id) else { return };
         match how {
-            Closed::Lost if !session.held.is_empty() => {
-                let at = now + limits::RESET_GRACE;
-                self.disconnect(id, Link::Lost(at));
-                self.timers.arm(at, Timer::ResetGrace(id));
+            Closed::Reset if !session.held.is_empty() => self.await_resume(id, now + limits::RESET_GRACE),
+            Closed::Silent if !session.held.is_empty() => self.await_resume(id, session.lease_until),
+            Closed::Goodbye | Closed::Reset | Closed::Silent => self.end_session(now, id, out),
+        }
+    }
+
+    /// What the session runs is given up then, unless it resumes.
+    fn await_resume(&mut self, id: SessionId, until: Timestamp) {
+        self.disconnect(id, Link::Lost(until));
+        self.timers.arm(until, Timer::ResetGrace(id));
+    }
+
+    /// All sessions have as much longer.
+    pub(crate) fn on_gap(&mut self, gap: Duration) {
+        for (&id, session) in &mut self.sessions {
+            session.lease_until = session.lease_until + gap;
+            if let Link::Lost(until) = &mut session.link {
+                self.timers.disarm(*until, Timer::ResetGrace(id));
+                *until = *until + gap;
+                self.timers.arm(*until, Timer::ResetGrace(id));
             }
-            Closed::Goodbye | Closed::Lost => self.end_session(now, id, out),
         }
     }
 

@@ -93,6 +93,8 @@ pub struct Tally {
     pub failures: u64,
     /// Runs that took longer than their timeout.
     pub timeouts: u64,
+    /// Runs whose process died.
+    pub crashes: u64,
     /// Runs whose session ended under them.
     pub losses: u64,
     /// Grants given back before the start.

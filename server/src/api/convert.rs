@@ -225,8 +225,15 @@ pub(super) fn completion(completion: v1::Completion) -> Result<(LeaseToken, Payl
     Ok((token(completion.token)?, payload("result", completion.result)?))
 }
 
-fn failure(failure: v1::Failure) -> Result<(LeaseToken, Failure), Error> {
-    Ok((token(failure.token)?, task_failure(failure.failure.unwrap_or_default())))
+fn failed(failed: v1::Failure) -> Result<Report, Error> {
+    let token = token(failed.token)?;
+    let failure = failed.failure.unwrap_or_default();
+    let report = if failure.crashed {
+        Report::Crashed
+    } else {
+        Report::Failed
+    };
+    Ok(report(token, task_failure(failure)))
 }
 
 pub(super) fn task_failure(failure: v1::TaskFailure) -> Failure {
@@ -235,6 +242,7 @@ pub(super) fn task_failure(failure: v1::TaskFailure) -> Failure {
         message,
         trace,
         retryable,
+        crashed: _,
     } = failure;
     if kind.is_empty() {
         "error".clone_into(&mut kind);
@@ -307,9 +315,8 @@ pub(super) fn work(request: v1::WorkRequest) -> Result<WorkerInput, Error> {
         let (token, result) = completion(done)?;
         reports.push(Report::Completed(token, result));
     }
-    for failed in request.failures {
-        let (token, failure) = failure(failed)?;
-        reports.push(Report::Failed(token, failure));
+    for failure in request.failures {
+        reports.push(failed(failure)?);
     }
     for released in request.released {
         reports.push(Report::Released(token(Some(released))?));

@@ -75,6 +75,7 @@ pub(super) fn emission(frame: v1::EmitFrame) -> Result<Option<Emission>, Error> 
         Some(EmitFrame::Items(items)) => Emission::Items(batch(items)?),
         Some(EmitFrame::Blocked(used_up)) => Emission::Blocked(credit(used_up)),
         Some(EmitFrame::End(end)) => Emission::End(end.count),
+        Some(EmitFrame::Failure(failure)) if failure.crashed => Emission::Crashed(convert::task_failure(failure)),
         Some(EmitFrame::Failure(failure)) => Emission::Failed(convert::task_failure(failure)),
         None => return Ok(None),
     };

@@ -242,6 +242,7 @@ fn failure(failure: Failure) -> v1::TaskFailure {
         message,
         trace,
         retryable,
+        crashed: false,
     }
 }
 

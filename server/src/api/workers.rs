@@ -14,8 +14,9 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument, debug};
 
 use super::{Replies, convert, emit, render};
-use crate::broker::{Broker, Command, End, Error, ToWorker, WorkerConn, WorkerHello};
+use crate::broker::{Broker, Command, End, Error, Hangup, ToWorker, WorkerConn, WorkerHello};
 use crate::limits::{HELLO_TIMEOUT, WORKER_BACKLOG};
+use crate::line::Line;
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -36,7 +37,8 @@ impl Workers for WorkersApi {
 
     async fn work(&self, request: Request<Streaming<v1::WorkRequest>>) -> Result<Response<Self::WorkStream>, Status> {
         let conn = WorkerConn::new();
-        tokio::spawn(read(self.broker.clone(), conn.clone(), request.into_inner()).in_current_span());
+        let line = request.extensions().get::<Line>().cloned();
+        tokio::spawn(read(self.broker.clone(), conn.clone(), line, request.into_inner()).in_current_span());
         let state = Connection {
             broker: self.broker.clone(),
             conn,
@@ -128,7 +130,7 @@ fn reply(batch: Vec<ToWorker>) -> v1::WorkReply {
     reply
 }
 
-async fn read(broker: Broker, conn: Arc<WorkerConn>, mut requests: Streaming<v1::WorkRequest>) {
+async fn read(broker: Broker, conn: Arc<WorkerConn>, line: Option<Line>, mut requests: Streaming<v1::WorkRequest>) {
     let said = tokio::select! {
         biased;
         () = conn.outbox().closed() => return,
@@ -152,14 +154,19 @@ async fn read(broker: Broker, conn: Arc<WorkerConn>, mut requests: Streaming<v1:
     };
     let ended = tokio::select! {
         () = conn.outbox().closed() => Ok(false),
-        ended = converse(&broker, session, &conn, first, &mut requests) => ended.map(|()| true),
+        ended = converse(&broker, session, &conn, first, &mut requests) => ended,
     };
-    let clean = ended.unwrap_or_else(|error| {
+    let goodbye = ended.unwrap_or_else(|error| {
         conn.outbox().end(error);
         false
     });
+    let how = match line {
+        _ if goodbye => Hangup::Goodbye,
+        Some(line) if line.is_silent().await => Hangup::Silent,
+        _ => Hangup::Reset,
+    };
     // The broker has ended, or hears of it.
-    let _ = broker.send(Command::WorkerHangup { session, conn, clean }).await;
+    let _ = broker.send(Command::WorkerHangup { session, conn, how }).await;
 }
 
 /// Reads the hello, and what else the first message said.
@@ -174,17 +181,21 @@ async fn said_hello(requests: &mut Streaming<v1::WorkRequest>) -> Result<(Worker
     Ok((convert::hello(hello)?, first))
 }
 
-/// Until the worker closes its side.
+/// Until the worker closes its side; says whether it had told that it drains. If it
+/// had not, its side may not be closed at all: hyper ends what it reads without an
+/// error, too, when pings go unanswered.
 async fn converse(
     broker: &Broker,
     session: SessionId,
     conn: &Arc<WorkerConn>,
     first: v1::WorkRequest,
     requests: &mut Streaming<v1::WorkRequest>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let mut next = Some(first);
+    let mut draining = false;
     while let Some(request) = next {
         let input = convert::work(request)?;
+        draining |= input.draining;
         broker
             .send(Command::WorkerInput {
                 session,
@@ -199,7 +210,7 @@ async fn converse(
             .await
             .map_err(|status| Error::BadMessage(status.message().to_owned()))?;
     }
-    Ok(())
+    Ok(draining)
 }
 
 #[cfg(test)]
@@ -235,7 +246,7 @@ mod tests {
             ..Default::default()
         };
         let conn = WorkerConn::new();
-        let mut reading = pin!(read(broker.clone(), conn.clone(), says(request)));
+        let mut reading = pin!(read(broker.clone(), conn.clone(), None, says(request)));
         assert_eq!(reading.as_mut().now_or_never(), None, "the loop does not run yet");
         conn.outbox().abandon();
         assert_eq!(

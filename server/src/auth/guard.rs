@@ -18,6 +18,7 @@ use super::Access;
 use super::policy::{self, Allowed};
 use super::role::Roles;
 use crate::api::{Api, cut, descriptors};
+use crate::line::Line;
 
 /// Why a call is refused. Never repeats a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,11 +44,17 @@ pub(crate) struct Guard {
     api: Api,
     access: Access,
     peer: Option<SocketAddr>,
+    line: Line,
 }
 
 impl Guard {
-    pub(crate) const fn new(api: Api, access: Access, peer: Option<SocketAddr>) -> Self {
-        Self { api, access, peer }
+    pub(crate) const fn new(api: Api, access: Access, peer: Option<SocketAddr>, line: Line) -> Self {
+        Self {
+            api,
+            access,
+            peer,
+            line,
+        }
     }
 }
 
@@ -101,7 +108,8 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        request.extensions_mut().insert(self.line.clone());
         match self.access.admit(request.uri().path(), request.headers()) {
             Ok(None) => self.api.call(request),
             Ok(Some(revoked)) => {

@@ -29,6 +29,8 @@ pub(crate) enum Emission {
     End(u64),
     /// The generator failed after the items sent.
     Failed(Failure),
+    /// The process of the generator died after the items sent.
+    Crashed(Failure),
 }
 
 impl Emission {
@@ -36,14 +38,14 @@ impl Emission {
     pub(super) fn payload_bytes(&self) -> usize {
         match self {
             Self::Items(batch) => batch.data.len(),
-            Self::Failed(failure) => failure.message.len() + failure.trace.len(),
+            Self::Failed(failure) | Self::Crashed(failure) => failure.message.len() + failure.trace.len(),
             Self::Opened | Self::Blocked(_) | Self::End(_) => 0,
         }
     }
 
     /// Nothing follows it.
     pub(crate) fn is_last(&self) -> bool {
-        matches!(self, Self::End(_) | Self::Failed(_))
+        matches!(self, Self::End(_) | Self::Failed(_) | Self::Crashed(_))
     }
 }
 

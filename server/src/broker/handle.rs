@@ -15,7 +15,7 @@ use super::consumer::{Consumer, ConsumerGuard, Iterate};
 use super::emitter::{Emission, EmitRun, Emitter};
 use super::error::{End, Error};
 use super::listing::{ListTasks, Listing, Page};
-use super::worker::{WorkerConn, WorkerHello, WorkerInput};
+use super::worker::{Hangup, WorkerConn, WorkerHello, WorkerInput};
 use crate::clock::Clock;
 use crate::limits::{COMMAND_QUEUE_KIB, MAX_LISTINGS, MAX_NAP, MAX_SILENCE};
 use crate::metrics::Figures;
@@ -46,7 +46,7 @@ pub(crate) enum Command {
     WorkerHangup {
         session: SessionId,
         conn: Arc<WorkerConn>,
-        clean: bool,
+        how: Hangup,
     },
     CompleteLarge {
         token: LeaseToken,

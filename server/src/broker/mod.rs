@@ -35,7 +35,7 @@ pub(crate) use error::{End, Error};
 pub(crate) use handle::{Broker, CallerGuard, Command};
 pub(crate) use listing::{ListTasks, Page};
 pub(crate) use run::Loop;
-pub(crate) use worker::{Report, ToWorker, WorkerConn, WorkerHello, WorkerInput};
+pub(crate) use worker::{Hangup, Report, ToWorker, WorkerConn, WorkerHello, WorkerInput};
 
 use crate::clock::{ClampedClock, Clock};
 use crate::limits::{COMMAND_QUEUE, PAYLOAD_CACHE_BYTES};

@@ -12,7 +12,7 @@ use slab::Slab;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::caller::{Answer, Caller};
 use super::callers::{Behind, Request};
@@ -23,10 +23,10 @@ use super::payloads::PayloadCache;
 use super::reader::{Found, Job, Reader};
 use super::streams::Streams;
 use super::waiters::Waiters;
-use super::worker::{ToWorker, WorkerConn};
+use super::worker::{Hangup, ToWorker, WorkerConn};
 use super::workers::Sessions;
 use super::writer::{Writer, Written};
-use crate::limits::{COMMANDS_PER_TURN, MAX_GATHERED_BYTES, MAX_GATHERED_CHANGES, MAX_HELD, MAX_NAP};
+use crate::limits::{COMMANDS_PER_TURN, GAP, MAX_GATHERED_BYTES, MAX_GATHERED_CHANGES, MAX_HELD, MAX_NAP};
 use crate::metrics::{Figures, Meters};
 
 /// The least time between two looks at the clock.
@@ -144,6 +144,7 @@ impl Loop {
     async fn turns(&mut self, stop: &CancellationToken) -> Result<(), StoreError> {
         let nap = sleep_until(Instant::now());
         tokio::pin!(nap);
+        let mut awake_by = self.broker.clock().up();
         loop {
             let stopping = stop.is_cancelled();
             if stopping && self.is_settled() {
@@ -163,6 +164,16 @@ impl Loop {
             };
             let began = Instant::now();
             self.now = self.broker.clock().now();
+            let up = self.broker.clock().up();
+            let gap = up.saturating_sub(awake_by);
+            if gap > GAP {
+                // Before time is looked at: heartbeats may be waiting to be read.
+                warn!(
+                    ?gap,
+                    "the broker did not run for a while; leases last for as much longer"
+                );
+                self.apply(Event::Gap(gap));
+            }
             if self.core.next_wakeup().is_some_and(|due| due <= self.now) {
                 self.apply(Event::Tick);
             }
@@ -185,7 +196,10 @@ impl Loop {
             let done = Instant::now();
             self.meters.turn(done.duration_since(began));
             self.broker.beat(done);
-            nap.as_mut().reset(done + due.clamp(MIN_NAP, MAX_NAP));
+            let length = due.clamp(MIN_NAP, MAX_NAP);
+            nap.as_mut().reset(done + length);
+            // The turn itself is none of it: a long one is a gap as well.
+            awake_by = up + length;
         }
     }
 
@@ -218,11 +232,11 @@ impl Loop {
                 let session = self.worker_hello(hello, conn.clone());
                 if let Err(Ok(session)) = opened.send(session) {
                     // Nobody is there who would.
-                    self.worker_hangup(session, &conn, false);
+                    self.worker_hangup(session, &conn, Hangup::Reset);
                 }
             }
             Command::WorkerInput { session, conn, input } => self.worker_input(session, &conn, input),
-            Command::WorkerHangup { session, conn, clean } => self.worker_hangup(session, &conn, clean),
+            Command::WorkerHangup { session, conn, how } => self.worker_hangup(session, &conn, how),
             Command::CompleteLarge { token, result, reply } => self.complete_large(token, result, reply),
             Command::FetchPayload { token, reply } => self.fetch(token, reply),
             Command::Emit { run, emitter, said } => self.emit(run, &emitter, said),

@@ -178,6 +178,14 @@ impl Loop {
                     failure,
                 });
             }
+            Emission::Crashed(failure) => {
+                self.last_emission(token, emitter);
+                self.apply(Event::Crashed {
+                    session,
+                    token,
+                    failure,
+                });
+            }
         }
     }
 

@@ -61,6 +61,17 @@ impl WorkerConn {
     }
 }
 
+/// How a worker's connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hangup {
+    /// The worker, which drained, closed it itself.
+    Goodbye,
+    /// It broke, and the worker, or what is left of it, knows.
+    Reset,
+    /// Nothing more was heard: the worker may be there and know of nothing.
+    Silent,
+}
+
 /// What a worker says when it connects, checked.
 #[derive(Debug)]
 pub(crate) struct WorkerHello {
@@ -86,7 +97,7 @@ impl WorkerInput {
     pub(super) fn payload_bytes(&self) -> usize {
         let bytes = |report: &Report| match report {
             Report::Completed(_, result) => result.data.len(),
-            Report::Failed(_, failure) => failure.message.len() + failure.trace.len(),
+            Report::Failed(_, failure) | Report::Crashed(_, failure) => failure.message.len() + failure.trace.len(),
             Report::Released(_) | Report::Ended(_) => 0,
         };
         self.reports.iter().map(bytes).sum()
@@ -98,6 +109,8 @@ impl WorkerInput {
 pub(crate) enum Report {
     Completed(LeaseToken, Payload),
     Failed(LeaseToken, Failure),
+    /// Its process died.
+    Crashed(LeaseToken, Failure),
     Released(LeaseToken),
     Ended(LeaseToken),
 }

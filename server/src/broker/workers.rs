@@ -18,7 +18,7 @@ use super::error::{End, Error};
 use super::payloads::Cached;
 use super::reader::Job;
 use super::run::{Acks, Held, Loop};
-use super::worker::{Report, ToWorker, WorkerConn, WorkerHello, WorkerInput};
+use super::worker::{Hangup, Report, ToWorker, WorkerConn, WorkerHello, WorkerInput};
 use crate::limits::INLINE_BACKLOG_BYTES;
 
 /// What the shell keeps of worker sessions.
@@ -167,6 +167,11 @@ impl Loop {
                     token,
                     failure,
                 },
+                Report::Crashed(token, failure) => Event::Crashed {
+                    session,
+                    token,
+                    failure,
+                },
                 Report::Released(token) => Event::Released { session, token },
                 Report::Ended(token) => Event::Ended { session, token },
             };
@@ -181,15 +186,18 @@ impl Loop {
         }
     }
 
-    /// The connection is gone; `clean` if the worker closed it itself.
-    pub(super) fn worker_hangup(&mut self, session: SessionId, conn: &Arc<WorkerConn>, clean: bool) {
+    /// The connection is gone.
+    pub(super) fn worker_hangup(&mut self, session: SessionId, conn: &Arc<WorkerConn>, how: Hangup) {
         let Some(state) = self.sessions.current(session, conn) else {
             return;
         };
         state.conn = None;
-        let goodbye = clean && state.draining && self.core.held_by_session(session) == 0;
         conn.outbox().end(End::Done);
-        let how = if goodbye { Closed::Goodbye } else { Closed::Lost };
+        let how = match how {
+            Hangup::Goodbye if self.core.held_by_session(session) == 0 => Closed::Goodbye,
+            Hangup::Goodbye | Hangup::Reset => Closed::Reset,
+            Hangup::Silent => Closed::Silent,
+        };
         info!(%session, ?how, "worker disconnected");
         self.apply(Event::SessionClosed { session, how });
     }

@@ -100,6 +100,7 @@ fn tasks(text: &mut Text, figures: &Figures) {
     for (kind, count) in [
         ("failure", tally.failures),
         ("timeout", tally.timeouts),
+        ("crash", tally.crashes),
         ("loss", tally.losses),
         ("release", tally.releases),
     ] {

@@ -388,6 +388,7 @@ impl Worker {
             message: message.into(),
             trace: String::new(),
             retryable,
+            crashed: false,
         };
         let failed = v1::Failure {
             token,

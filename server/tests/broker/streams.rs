@@ -204,6 +204,7 @@ async fn a_failure_comes_after_the_items_before_it() {
         message: "row 4 is torn".into(),
         trace: String::new(),
         retryable: true,
+        crashed: false,
     };
     emit.say(Emitted::Failure(failure)).await;
     assert_eq!(emit.ack().await.state(), TaskState::Dead);

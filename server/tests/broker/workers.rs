@@ -1,7 +1,9 @@
 //! Worker sessions: what they are handed, how they end and are taken up again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use asynq_core::Timestamp;
 use asynq_core::limits::{HEARTBEAT, LEASE};
 use asynq_proto::v1::operation::Op;
 use asynq_proto::v1::{self, TaskState, answer::Of};
@@ -194,6 +196,38 @@ async fn a_lost_worker_is_listed_as_lost() {
         }
     })
     .await;
+    broker.stop().await.unwrap();
+}
+
+/// A clock of a machine that is put to sleep: what is up tells of it, too.
+#[derive(Debug)]
+struct Sleeper(ManualClock);
+
+impl Clock for Sleeper {
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+
+    fn up(&self) -> Duration {
+        Duration::from_micros(self.0.now().as_micros())
+    }
+}
+
+#[tokio::test]
+async fn a_broker_that_did_not_run_for_long_ends_no_session() {
+    let clock = Arc::new(Sleeper(ManualClock::new(SystemClock::new().now())));
+    let broker = Broker::with(Backing::memory(), clock.clone(), DRAIN_TIMEOUT).await;
+    let mut tasks = broker.tasks().await;
+    let id = tasks.enqueue(task("echo")).await.unwrap().into_inner().id;
+    let mut worker = Worker::connect(&broker, 1, &["echo"]).await;
+    let token = worker.assignment().await.token;
+    clock.0.advance(10 * LEASE);
+    // Whoever is answered, the loop has seen the time go by.
+    tasks.show(v1::ShowRequest { id: id.clone() }).await.unwrap();
+    worker.complete(token, json("1")).await;
+    assert!(!worker.ack().await.stale, "its lease was lengthened");
+    let shown = tasks.show(v1::ShowRequest { id }).await.unwrap().into_inner();
+    assert_eq!((shown.attempt, shown.losses), (1, 0));
     broker.stop().await.unwrap();
 }
 

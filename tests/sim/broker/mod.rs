@@ -23,7 +23,7 @@ use super::bug::Bug;
 use super::disk::Disk;
 use super::env::{Env, Event};
 use super::message::Up;
-use super::net::{ConnId, To};
+use super::net::{ConnId, Hangup, To};
 use process::Process;
 pub(crate) use seen::end_of;
 
@@ -157,10 +157,10 @@ impl Broker {
     }
 
     /// A connection is gone.
-    pub(crate) fn lost(&mut self, id: ConnId, clean: bool, env: &mut Env) {
+    pub(crate) fn lost(&mut self, id: ConnId, how: Hangup, env: &mut Env) {
         env.record(Record::Gone(seen::asker(id)));
         if let Some(process) = &mut self.process {
-            process.hung_up(id, clean, env);
+            process.hung_up(id, how, env);
         }
     }
 

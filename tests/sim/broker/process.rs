@@ -19,7 +19,7 @@ use crate::bug::Bug;
 use crate::disk::{Batch, Disk};
 use crate::env::{Env, Event};
 use crate::message::{Answer, Down, Up};
-use crate::net::{ConnId, To};
+use crate::net::{ConnId, Hangup, To};
 use crate::plan::Fault;
 
 /// Something that waits for what was decided before it to be durable.
@@ -33,7 +33,7 @@ pub(super) enum Held {
 #[derive(Debug)]
 enum Arrived {
     Message(ConnId, Up),
-    HungUp(ConnId, bool),
+    HungUp(ConnId, Hangup),
     Wrote(ConnId, u64, u64),
 }
 
@@ -116,8 +116,8 @@ impl Process {
         self.take_in(Arrived::Message(id, message), env);
     }
 
-    pub(super) fn hung_up(&mut self, id: ConnId, clean: bool, env: &mut Env) {
-        self.take_in(Arrived::HungUp(id, clean), env);
+    pub(super) fn hung_up(&mut self, id: ConnId, how: Hangup, env: &mut Env) {
+        self.take_in(Arrived::HungUp(id, how), env);
     }
 
     pub(super) fn wrote(&mut self, id: ConnId, items: u64, bytes: u64, env: &mut Env) {
@@ -178,10 +178,10 @@ impl Process {
 
     fn command(&mut self, arrived: Arrived, env: &mut Env) {
         match arrived {
-            Arrived::HungUp(id, clean) => {
+            Arrived::HungUp(id, how) => {
                 self.waiters.remove_caller(id);
                 self.consumer_left(id, env);
-                self.worker_hangup(id, clean, env);
+                self.worker_hangup(id, how, env);
             }
             Arrived::Wrote(id, items, bytes) => self.written_to(id, items, bytes, env),
             // What is found of a connection that is gone is passed over.

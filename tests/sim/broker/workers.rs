@@ -14,7 +14,7 @@ use super::reads::Job;
 use crate::bug::Bug;
 use crate::env::Env;
 use crate::message::{Down, INLINE_BYTES, Report, Work};
-use crate::net::ConnId;
+use crate::net::{ConnId, Hangup};
 
 /// What the shell keeps of worker sessions.
 #[derive(Debug, Default)]
@@ -92,6 +92,11 @@ impl Process {
                         token,
                         failure,
                     },
+                    Report::Crashed(failure) => CoreEvent::Crashed {
+                        session,
+                        token,
+                        failure,
+                    },
                     Report::Released => CoreEvent::Released { session, token },
                     Report::Ended => CoreEvent::Ended { session, token },
                 },
@@ -117,18 +122,22 @@ impl Process {
         }
     }
 
-    /// The connection is gone; `clean` if the worker closed it itself.
-    pub(super) fn worker_hangup(&mut self, conn: ConnId, clean: bool, env: &mut Env) {
+    /// The connection is gone.
+    pub(super) fn worker_hangup(&mut self, conn: ConnId, how: Hangup, env: &mut Env) {
         let Some(session) = self.sessions.of(conn) else { return };
         let Some(state) = self.sessions.known.get_mut(&session) else {
             return;
         };
         state.conn = None;
-        let goodbye = clean && state.draining && self.core.held_by_session(session) == 0;
-        if clean {
+        let has_drained = state.draining && self.core.held_by_session(session) == 0;
+        if how == Hangup::Clean {
             self.ending.push(conn);
         }
-        let how = if goodbye { Closed::Goodbye } else { Closed::Lost };
+        let how = match how {
+            Hangup::Clean if has_drained => Closed::Goodbye,
+            Hangup::Clean | Hangup::Reset => Closed::Reset,
+            Hangup::Silent => Closed::Silent,
+        };
         self.apply(CoreEvent::SessionClosed { session, how }, env);
     }
 

@@ -63,7 +63,8 @@ impl Worker {
         }
         run.report = match self.dice.int(0..100) {
             0..80 => Report::Completed(self.result(token, env)),
-            80..94 => Report::Failed(failure("it did not work", true)),
+            80..92 => Report::Failed(failure("it did not work", true)),
+            92..94 => Report::Crashed(failure("its process died", true)),
             _ => Report::Failed(failure("it never will", false)),
         };
         let most = if self.dice.chance(100) { 60 } else { 10 };

@@ -293,9 +293,13 @@ impl Shard {
     }
 
     pub(crate) fn disconnect(&mut self, n: u8) {
+        self.close(n, Closed::Reset);
+    }
+
+    pub(crate) fn close(&mut self, n: u8, how: Closed) {
         self.apply(Event::SessionClosed {
             session: session(n),
-            how: Closed::Lost,
+            how,
         });
     }
 
@@ -310,6 +314,15 @@ impl Shard {
 
     pub(crate) fn fail(&mut self, n: u8, token: LeaseToken, failure: Failure) -> Verdict {
         self.apply(Event::Failed {
+            session: session(n),
+            token,
+            failure,
+        });
+        self.verdict(token)
+    }
+
+    pub(crate) fn crash(&mut self, n: u8, token: LeaseToken, failure: Failure) -> Verdict {
+        self.apply(Event::Crashed {
             session: session(n),
             token,
             failure,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use asynq_core::{DeadReason, Event, Outcome, Reason, Refusal, Reply, StateName, Verdict, limits};
+use asynq_core::{Closed, DeadReason, Event, Outcome, Reason, Refusal, Reply, StateName, Verdict, limits};
 
 use crate::shard::{Shard, failure, name, session, spec};
 
@@ -220,6 +220,102 @@ fn a_task_under_which_session_after_session_ends_is_poison() {
         (finished.task, finished.outcome),
         (id, Outcome::Dead(DeadReason::Poison))
     );
+}
+
+#[test]
+fn a_task_that_kills_its_process_is_tried_at_once_and_then_poison() {
+    let mut shard = Shard::new();
+    shard.connect(1, 1, &["heavy"]);
+    // One failure is all it may have; crashes have a budget of their own.
+    let id = shard.enqueue(&spec("heavy").with(|o| o.max_attempts = Some(1)));
+    for crashes in 1..limits::MAX_CRASHES {
+        let run = shard.assigned();
+        assert_eq!(
+            shard.crash(1, run.token, failure("signal 11", true)),
+            Verdict::Accepted(StateName::Ready)
+        );
+        let counters = shard.durable.record(id).counters;
+        assert_eq!((counters.crashes, counters.failures, counters.losses), (crashes, 0, 0));
+    }
+    let run = shard.assigned();
+    assert_eq!(
+        shard.crash(1, run.token, failure("signal 11", true)),
+        Verdict::Accepted(StateName::Dead)
+    );
+    let finished = shard.finished();
+    assert_eq!(finished.outcome, Outcome::Dead(DeadReason::Poison));
+    assert_eq!(finished.failure.map(|f| f.message), Some("signal 11".into()));
+    assert_eq!(shard.core.tally().crashes, u64::from(limits::MAX_CRASHES));
+}
+
+#[test]
+fn a_process_that_dies_while_it_is_being_stopped_counts_nothing() {
+    let mut shard = Shard::new();
+    shard.connect(1, 1, &["heavy"]);
+    let id = shard.enqueue(&spec("heavy"));
+    let run = shard.assigned();
+    shard.cancel(id);
+    shard.stopped();
+    assert_eq!(
+        shard.crash(1, run.token, failure("signal 15", true)),
+        Verdict::Accepted(StateName::Cancelled)
+    );
+    assert_eq!(shard.finished().outcome, Outcome::Cancelled);
+    assert_eq!(shard.core.tally().crashes, 0);
+}
+
+#[test]
+fn a_session_that_falls_silent_keeps_its_runs_until_its_lease_ends() {
+    let mut shard = Shard::new();
+    shard.connect(1, 1, &["echo"]);
+    let id = shard.enqueue(&spec("echo"));
+    let token = shard.assigned().token;
+    shard.connect(2, 1, &["echo"]);
+    shard.advance(limits::HEARTBEAT);
+    shard.apply(Event::Heartbeat(session(1)));
+    shard.apply(Event::Heartbeat(session(2)));
+    shard.close(1, Closed::Silent);
+    // Far beyond the grace of a reset: the worker may be there and know of nothing.
+    shard.advance(limits::LEASE - SECOND);
+    shard.apply(Event::Heartbeat(session(2)));
+    shard.quiet();
+    assert_eq!(
+        shard.core.explain(shard.now, id).map(|e| e.reason),
+        Some(Reason::Resuming)
+    );
+    shard.resume(1, 1, &["echo"], &[token]);
+    shard.close(1, Closed::Silent);
+    shard.advance(limits::LEASE);
+    assert_eq!(shard.durable.record(id).counters.losses, 1);
+    assert!(!shard.core.knows_session(session(1)));
+    assert_eq!(shard.session_ended(), session(2), "it was silent as long");
+}
+
+#[test]
+fn a_gap_of_the_broker_lengthens_leases_and_graces() {
+    let mut shard = Shard::new();
+    shard.connect(1, 1, &["echo"]);
+    shard.connect(2, 1, &["other"]);
+    shard.enqueue(&spec("echo"));
+    let token = shard.assigned().token;
+    let other = shard.enqueue(&spec("other"));
+    shard.assigned();
+    shard.disconnect(2);
+    // The process stood still: time has passed, and nobody has looked at it.
+    shard.now = shard.now + limits::LEASE;
+    shard.apply(Event::Gap(limits::LEASE));
+    shard.quiet();
+    assert_eq!(shard.durable.record(other).counters.losses, 0);
+    assert_eq!(shard.complete(1, token), Verdict::Accepted(StateName::Succeeded));
+    shard.finished();
+    shard.advance(limits::RESET_GRACE);
+    assert_eq!(
+        shard.durable.record(other).counters.losses,
+        1,
+        "graces last as much longer"
+    );
+    shard.advance(limits::LEASE);
+    assert_eq!(shard.session_ended(), session(1));
 }
 
 #[test]

@@ -13,8 +13,6 @@ use crate::kinds::limits::LAST_WORDS_BYTES;
 pub(super) const KIND_SPAWN: &str = "spawn";
 /// Kind of a failure: the program wrote what it should not have.
 pub(super) const KIND_BAD_OUTPUT: &str = "bad_output";
-/// Kind of a failure: a signal killed the program.
-pub(super) const KIND_CRASH: &str = "crash";
 /// Kind of a failure: the program took longer than worker.toml allows.
 pub(super) const KIND_TIMEOUT: &str = "timeout";
 
@@ -46,7 +44,7 @@ impl Ended {
             return Ok(());
         } else if let Some(signal) = status.signal() {
             let said = last_words(&stderr);
-            TaskError::retryable(format!("{program} was killed by signal {signal}{said}")).with_kind(KIND_CRASH)
+            TaskError::crashed(format!("{program} was killed by signal {signal}{said}"))
         } else {
             let code = status.code().unwrap_or_default();
             let message = format!("{program} exited with code {code}{}", last_words(&stderr));
