@@ -136,6 +136,16 @@ macro_rules! task_options {
             self
         }
 
+        /// Never begins twice, whatever happens: its attempt is on the broker's disk
+        /// before it begins, and a worker that is lost with it, a failure or a timeout
+        /// ends the task. So it may also not be run to its end. Excludes
+        /// [`retries`](Self::retries); the broker needs a durable store. Costs one more
+        /// write and its wait for each task.
+        pub fn at_most_once(mut self) -> Self {
+            self.spec.options.at_most_once = true;
+            self
+        }
+
         /// How long the broker keeps the result. Default: an hour. Zero drops it at
         /// once: only who waits already gets it.
         pub fn result_ttl(mut self, ttl: std::time::Duration) -> Self {

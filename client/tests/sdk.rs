@@ -107,6 +107,15 @@ async fn options_reach_the_broker() {
 }
 
 #[tokio::test]
+async fn a_task_that_must_not_begin_twice_says_so() {
+    let (fake, client) = start().await;
+    let call = client.call(ECHO, &"once".to_owned()).at_most_once();
+    assert_eq!(call.await.unwrap(), "once");
+    let asked = enqueues(&fake).pop().unwrap().options.unwrap();
+    assert!(asked.at_most_once && asked.max_attempts.is_none());
+}
+
+#[tokio::test]
 async fn an_enqueued_task_can_be_awaited_again_and_again() {
     let (_fake, client) = start().await;
     let handle = client.enqueue(ECHO, &"later".to_owned()).await.unwrap();

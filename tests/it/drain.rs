@@ -62,13 +62,22 @@ async fn a_worker_finishes_what_it_runs_and_takes_nothing_new() {
 async fn a_worker_whose_time_is_up_gives_its_runs_back() {
     let mut cluster = Cluster::start().await;
     let url = cluster.broker.url();
-    let args = ["--broker", &url, "--builtins", "--slots", "1", "--drain-timeout", "3s"];
+    let args = ["--broker", &url, "--builtins", "--slots", "2", "--drain-timeout", "3s"];
     let log = cluster.broker.folder().join("short.log");
     let mut worker = Process::start("asynq-worker", args, log).await.unwrap();
     let client = cluster.client().await;
     let id = cluster.ok(&["enqueue", "sleep", r#"{"ms":5000}"#]).await;
     cluster.reaches(&client, id.parse().unwrap(), State::Running).await;
+    let once = ["enqueue", "sleep", r#"{"ms":60000}"#, "--at-most-once"];
+    let once = cluster.ok(&once).await;
+    cluster.reaches(&client, once.parse().unwrap(), State::Running).await;
     worker.stop(PATIENCE).await;
+    // What must not begin twice cannot be given back.
+    let shown = cluster.json(&["task", "show", &once]).await;
+    assert_eq!(
+        (&shown["state"], &shown["reason"]),
+        (&json!("dead"), &json!("worker_lost"))
+    );
     let shown = cluster.json(&["task", "show", &id]).await;
     assert_eq!(
         (&shown["state"], &shown["releases"], &shown["losses"]),

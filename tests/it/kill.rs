@@ -238,6 +238,27 @@ async fn what_a_killed_worker_ran_is_run_elsewhere() {
 }
 
 #[tokio::test]
+async fn what_must_not_begin_twice_dies_with_its_worker() {
+    let (mut cluster, mut worker) = Cluster::with_worker(1).await;
+    let client = cluster.client().await;
+    let nap = ["enqueue", "sleep", r#"{"ms":1000}"#, "--at-most-once"];
+    let id = cluster.ok(&nap).await;
+    cluster.reaches(&client, id.parse().unwrap(), State::Running).await;
+    worker.kill9().await;
+    let _other = cluster.worker(1).await;
+    let ended = cluster.run(&["task", "wait", &id]).await;
+    assert_eq!(ended.code, Some(1), "{}", ended.err);
+    assert!(ended.err.contains("must not begin twice"), "{}", ended.err);
+    let shown = cluster.json(&["task", "show", &id]).await;
+    assert_eq!(
+        (&shown["reason"], &shown["attempt"]),
+        (&json!("worker_lost"), &json!(1))
+    );
+    // Where nobody dies it is a task like any other.
+    assert_eq!(cluster.ok(&["call", "echo", "7", "--at-most-once"]).await, "7");
+}
+
+#[tokio::test]
 async fn what_broker_and_worker_took_along_is_run_within_a_lease_of_the_restart() {
     let (mut cluster, mut worker) = Cluster::with_worker(2).await;
     let client = cluster.client().await;

@@ -43,6 +43,10 @@ pub(crate) enum Bug {
     ToldTwice,
     /// A result is told to whoever waits for another task.
     ResultsMixedUp,
+    /// What must not begin twice is handed out before the store knows.
+    RunsBeforeClaim,
+    /// A worker that drains gives back what has begun and must not do so twice.
+    BegunReleased,
     /// Unknown ids are not looked up in the store.
     NoLookup,
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fmt;
 use std::time::Duration;
 
-use asynq_core::{TaskId, Timestamp};
+use asynq_core::{TaskId, TaskSpec, Timestamp};
 use asynq_tests::history::{History, Record};
 
 use super::bug::Bug;
@@ -145,6 +145,14 @@ impl Env {
         if self.trace.on {
             // Writing to a string does not fail.
             let _ = writeln!(self.trace.text, "{:>12.6} {what}", self.now.as_secs_f64());
+        }
+    }
+
+    /// Somebody asks for a task.
+    pub(crate) fn asked_for(&mut self, spec: &TaskSpec) {
+        self.tasks.push(spec.id);
+        if spec.options.at_most_once {
+            self.record(Record::Once(spec.id));
         }
     }
 

@@ -70,6 +70,8 @@ pub enum Record {
     Accepted(LeaseToken, StateName),
     /// The broker made the end of a task known: it is durable.
     Ended(TaskId, End),
+    /// A task that must not begin twice is asked for.
+    Once(TaskId),
     /// A worker began a run.
     Began(LeaseToken, SessionId),
     /// A run is no more, however it went.
@@ -156,6 +158,8 @@ pub enum Rule {
     SecondEnd,
     /// What is being cancelled does not succeed.
     CancelLost,
+    /// What must not begin twice does not.
+    BegunTwice,
     /// After its end was told, a task is granted no more.
     GrantAfterEnd,
     /// Of one task, each grant is higher than the one before.
@@ -196,6 +200,7 @@ impl fmt::Display for Rule {
             Self::TwoInOne => "one id is one task",
             Self::SecondEnd => "a task ends once",
             Self::CancelLost => "what is being cancelled does not succeed",
+            Self::BegunTwice => "what must not begin twice does not",
             Self::GrantAfterEnd => "no grant after the end",
             Self::TokensFall => "grants rise",
             Self::Stale => "only the newest grant completes",

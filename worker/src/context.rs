@@ -132,6 +132,8 @@ pub(crate) struct Run {
     pub(crate) queue: String,
     pub(crate) series: String,
     pub(crate) ends_at: Option<Instant>,
+    /// The task must not begin twice.
+    pub(crate) at_most_once: bool,
     pub(crate) control: Control,
 }
 
@@ -196,6 +198,12 @@ impl Context {
     #[must_use]
     pub fn series(&self) -> &str {
         &self.0.series
+    }
+
+    /// Whether the task must not begin twice: this is its only attempt.
+    #[must_use]
+    pub fn is_at_most_once(&self) -> bool {
+        self.0.at_most_once
     }
 
     /// How long the run has left until its timeout or its task's deadline,

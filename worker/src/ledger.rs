@@ -47,8 +47,9 @@ enum Phase {
 struct Run {
     control: Control,
     phase: Phase,
-    /// Its items go out as they come, so nobody else can take the run up.
-    streams: bool,
+    /// Nobody else can take the run up: its items go out as they come, or its task
+    /// must not begin twice.
+    is_bound: bool,
 }
 
 impl Run {
@@ -56,7 +57,7 @@ impl Run {
         Self {
             control,
             phase,
-            streams: false,
+            is_bound: false,
         }
     }
 }
@@ -108,10 +109,10 @@ impl Ledger {
         control
     }
 
-    /// Somebody reads the run's items as they come.
-    pub(crate) fn streams(&mut self, token: LeaseToken) {
+    /// Nobody else can take the run up once it has begun.
+    pub(crate) fn bind(&mut self, token: LeaseToken) {
         if let Some(run) = self.runs.get_mut(&token) {
-            run.streams = true;
+            run.is_bound = true;
         }
     }
 
@@ -255,13 +256,17 @@ impl Ledger {
         }
     }
 
-    /// Stops and gives back what has not ended; but a run whose items have gone
-    /// out cannot be given back.
+    /// Stops and gives back what has not ended; but a run that is bound cannot be
+    /// given back.
     pub(crate) fn release_all(&mut self) {
         for token in self.tokens(|run| !matches!(run.phase, Phase::Over(_))) {
             let Some(run) = self.runs.get(&token) else { continue };
             run.control.stop(StopCause::Shutdown);
-            let outcome = if run.streams { Outcome::Ended } else { Outcome::Released };
+            let outcome = if run.is_bound {
+                Outcome::Ended
+            } else {
+                Outcome::Released
+            };
             self.over(token, outcome);
         }
     }

@@ -244,7 +244,7 @@ fn a_run_whose_items_went_out_is_not_given_back() {
     for n in 1..=2 {
         ledger.going(token(n));
     }
-    ledger.streams(token(2));
+    ledger.bind(token(2));
     ledger.release_all();
     let request = gathered(&mut ledger);
     assert_eq!(request.released, [token(1).to_wire()]);

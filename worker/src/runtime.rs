@@ -163,7 +163,14 @@ impl Runner {
                 ))
                 .await
             }
-            None => Some(self.call(handler, context, payload, slot).await),
+            None => {
+                let at_most_once = context.is_at_most_once();
+                match self.call(handler, context, payload, slot).await {
+                    // It has begun, and must not do so elsewhere.
+                    Outcome::Released if at_most_once => Some(Outcome::Ended),
+                    outcome => Some(outcome),
+                }
+            }
         }
     }
 

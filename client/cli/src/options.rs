@@ -43,6 +43,9 @@ pub(crate) struct TaskOptions {
     /// Try again up to this often, after failures and after timeouts [default: 0].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=999))]
     retries: Option<u32>,
+    /// Never begin it twice: lost with its worker, or failed, it is dead.
+    #[arg(long, conflicts_with = "retries")]
+    at_most_once: bool,
     /// How long the broker keeps the result; 0 drops it at once [default: 1h].
     #[arg(long, value_name = "D", value_parser = duration::parse)]
     ttl: Option<Duration>,
@@ -87,6 +90,9 @@ macro_rules! apply {
         }
         if let Some(retries) = options.retries {
             task = task.retries(retries);
+        }
+        if options.at_most_once {
+            task = task.at_most_once();
         }
         if let Some(ttl) = options.ttl {
             task = task.result_ttl(ttl);

@@ -210,7 +210,10 @@ impl Core {
 
     fn grant(&mut self, now: Timestamp, key: TaskKey, id: SessionId, out: &mut Output) {
         let (epoch, attempt) = (self.epoch, self.live(key).grant.attempt.saturating_add(1));
-        let held = self.held_by(id, key, now);
+        let mut held = self.held_by(id, key, now);
+        // Whoever begins it must be known for certain, so this run waits for its claim.
+        let claim_first = self.live(key).at_most_once();
+        held.claimed = claim_first;
         self.change(key, Trigger::Granted, |task| {
             task.grant = Grant { epoch, attempt };
             task.state = Live::Held(Box::new(held));
@@ -229,7 +232,11 @@ impl Core {
             payload_bytes: u64::from(task.payload_bytes),
             enqueued_at: task.enqueued_at,
             stream: task.stream().map(|stream| stream.credit),
+            at_most_once: claim_first,
         })));
+        if claim_first {
+            return self.remember(key, out);
+        }
         self.claims.push_back(Claim {
             at: now + limits::CLAIM_AFTER,
             seq: task.seq,

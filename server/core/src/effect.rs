@@ -62,14 +62,14 @@ pub enum Effect {
 impl Effect {
     /// Whether the effect must wait until the changes made with it are durable.
     /// A run may start while its enqueue is being written: what it returns is
-    /// held by the same rule.
+    /// held by the same rule. One that must not begin twice waits itself; what is
+    /// said of it meanwhile must not overtake it.
     #[must_use]
-    pub const fn after_commit(&self) -> bool {
+    pub fn after_commit(&self) -> bool {
         match self {
             Self::Reply(..) | Self::Ack { .. } | Self::Finished(_) => true,
-            Self::Assign(_) | Self::Stop { .. } | Self::Credit { .. } | Self::Items { .. } | Self::SessionEnded(_) => {
-                false
-            }
+            Self::Assign(run) => run.at_most_once,
+            Self::Stop { .. } | Self::Credit { .. } | Self::Items { .. } | Self::SessionEnded(_) => false,
         }
     }
 }
@@ -165,6 +165,8 @@ pub struct Assignment {
     pub enqueued_at: Timestamp,
     /// How far its items may go, if somebody reads them as they come.
     pub stream: Option<Credit>,
+    /// The task must not begin twice: the run waits until the grant is durable.
+    pub at_most_once: bool,
 }
 
 /// Why a worker is told to end a run.

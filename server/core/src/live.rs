@@ -114,6 +114,16 @@ impl Task {
         self.extra.as_ref()?.stream.as_ref()
     }
 
+    pub(crate) fn at_most_once(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.options.at_most_once)
+    }
+
+    /// A run that ends badly ends the task: of a stream half would be told again,
+    /// and what is to begin once does not begin again.
+    pub(crate) fn has_one_try(&self) -> bool {
+        self.stream().is_some() || self.at_most_once()
+    }
+
     pub(crate) fn counters(&self) -> Counters {
         self.extra
             .as_ref()

@@ -129,6 +129,17 @@ impl Core {
         }
         for (key, held) in std::mem::take(&mut self.restored_runs) {
             let stop = held.stop;
+            if self.live(key).at_most_once() && !self.sessions.contains_key(&held.session) {
+                // See below; but this one must not begin again, so its worker is waited for.
+                self.insert_session(
+                    now,
+                    SessionRecord {
+                        id: held.session,
+                        worker: Name::new("unknown").expect("a name"),
+                        opened_at: held.started_at,
+                    },
+                );
+            }
             if self.sessions.contains_key(&held.session) {
                 self.change(key, Trigger::Adopted, |task| {
                     task.state = Live::Held(Box::new(Held { stop: None, ..held }));

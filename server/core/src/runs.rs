@@ -155,7 +155,7 @@ impl Core {
         self.tally.timeouts += 1;
         let timeout = self.live(key).held().and_then(|held| held.timeout);
         let task = &mut self.tasks[key.index()];
-        let attempt = task.grant.attempt;
+        let (attempt, has_one_try) = (task.grant.attempt, task.has_one_try());
         let extra = task.extra_mut();
         extra.counters.timeouts += 1;
         extra.failure = Some(Box::new(Failure {
@@ -168,8 +168,7 @@ impl Core {
             retryable: true,
         }));
         let spent = extra.counters.timeouts;
-        // Half a stream cannot be told again from its beginning.
-        let allowed = if extra.stream.is_some() {
+        let allowed = if has_one_try {
             1
         } else {
             extra.options.max_timeouts.unwrap_or(limits::DEFAULT_MAX_TIMEOUTS)
@@ -188,11 +187,13 @@ impl Core {
             .map_or(limits::DEFAULT_MAX_ATTEMPTS, |held| held.max_attempts);
         let (retryable, rejected) = (failure.retryable, failure.kind == Failure::REJECTED);
         self.tally.failures += 1;
-        let extra = self.tasks[key.index()].extra_mut();
+        let task = &mut self.tasks[key.index()];
+        let has_one_try = task.has_one_try();
+        let extra = task.extra_mut();
         extra.counters.failures += 1;
         extra.failure = Some(Box::new(failure));
         let spent = extra.counters.failures;
-        if retryable && spent < allowed && extra.stream.is_none() {
+        if retryable && spent < allowed && !has_one_try {
             return self.retry(now, key, spent, out);
         }
         let reason = if rejected {
@@ -207,11 +208,12 @@ impl Core {
     /// The process of a run has died: the task may be what kills it.
     fn crash(&mut self, now: Timestamp, key: TaskKey, failure: Failure, out: &mut Output) -> StateName {
         self.tally.crashes += 1;
-        let extra = self.tasks[key.index()].extra_mut();
+        let task = &mut self.tasks[key.index()];
+        let has_one_try = task.has_one_try();
+        let extra = task.extra_mut();
         extra.counters.crashes += 1;
         extra.failure = Some(Box::new(failure));
-        let reason = if extra.stream.is_some() {
-            // Half a stream cannot be told again from its beginning.
+        let reason = if has_one_try {
             DeadReason::WorkerLost
         } else if extra.counters.crashes >= limits::MAX_CRASHES {
             DeadReason::Poison
@@ -228,13 +230,18 @@ impl Core {
             return self.conclude_stop(now, key, intent, out);
         }
         self.tally.losses += 1;
-        let extra = self.tasks[key.index()].extra_mut();
+        let task = &mut self.tasks[key.index()];
+        let has_one_try = task.has_one_try();
+        let extra = task.extra_mut();
         extra.counters.losses += 1;
-        if extra.stream.is_some() {
-            // Half a stream cannot be told again from its beginning.
+        if has_one_try {
+            let message = match &extra.stream {
+                Some(_) => "its worker went away before the stream had ended",
+                None => "its worker went away before it had ended, and it must not begin twice",
+            };
             extra.failure = Some(Box::new(Failure {
                 kind: "lost".into(),
-                message: "its worker went away before the stream had ended".into(),
+                message: message.into(),
                 trace: String::new(),
                 retryable: true,
             }));

@@ -318,7 +318,9 @@ impl Core {
         self.disconnect(id, Link::Awaited);
         for key in held {
             // A restart of the broker counts no loss.
-            if before_restart && self.live(key).held().is_some_and(|held| held.stop.is_none()) {
+            let task = self.live(key);
+            let is_going = task.held().is_some_and(|held| held.stop.is_none());
+            if before_restart && is_going && !task.at_most_once() {
                 self.put_back(key, out);
             } else {
                 self.lose(now, key, out);

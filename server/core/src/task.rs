@@ -50,6 +50,8 @@ pub struct Options {
     pub result_ttl: Option<Duration>,
     /// A caller reads its items as they come.
     pub stream: bool,
+    /// It may end without having run to its end, but never begins twice.
+    pub at_most_once: bool,
 }
 
 /// A task as a caller asks for it.

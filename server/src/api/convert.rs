@@ -111,6 +111,19 @@ fn options(asked: &v1::TaskOptions) -> Result<Options, Error> {
             format!("is {}, allowed are -20 to 20", asked.niceness),
         )
     })?;
+    if asked.at_most_once {
+        for (field, budget) in [
+            ("options.max_attempts", asked.max_attempts),
+            ("options.max_timeouts", asked.max_timeouts),
+        ] {
+            if budget.is_some_and(|budget| budget > 1) {
+                return Err(invalid(
+                    field,
+                    "must be 1 with options.at_most_once: it is not tried again",
+                ));
+            }
+        }
+    }
     Ok(Options {
         niceness,
         placement,
@@ -126,6 +139,7 @@ fn options(asked: &v1::TaskOptions) -> Result<Options, Error> {
         },
         // The core says so of tasks that are opened with Iterate.
         stream: false,
+        at_most_once: asked.at_most_once,
     })
 }
 

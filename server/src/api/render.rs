@@ -207,6 +207,7 @@ pub(super) fn assignment(run: asynq_core::Assignment, arguments: Option<Payload>
         timeout_ms: run.timeout.map_or(0, millis),
         deadline_ms: run.deadline.map_or(0, Timestamp::as_millis),
         enqueued_at_ms: run.enqueued_at.as_millis(),
+        at_most_once: run.at_most_once,
         stream: run.stream.map(items::render_credit),
     }
 }

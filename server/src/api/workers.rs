@@ -160,12 +160,22 @@ async fn read(broker: Broker, conn: Arc<WorkerConn>, line: Option<Line>, mut req
         conn.outbox().end(error);
         false
     });
-    let how = match line {
-        _ if goodbye => Hangup::Goodbye,
-        Some(line) if line.is_silent().await => Hangup::Silent,
-        _ => Hangup::Reset,
+    let silent = async {
+        match line {
+            Some(line) if !goodbye => line.is_silent().await,
+            _ => false,
+        }
     };
-    // The broker has ended, or hears of it.
+    let silent = tokio::select! {
+        silent = silent => silent,
+        _ = broker.ended() => return,
+    };
+    let how = match silent {
+        _ if goodbye => Hangup::Goodbye,
+        true => Hangup::Silent,
+        false => Hangup::Reset,
+    };
+    // The broker may have ended meanwhile.
     let _ = broker.send(Command::WorkerHangup { session, conn, how }).await;
 }
 

@@ -16,6 +16,7 @@ use super::error::Error;
 use super::reader::Job;
 use super::run::{Held, Loop};
 use crate::limits::MAX_BEHIND_READ;
+use crate::server::Durability;
 
 /// An operation under way.
 #[derive(Debug)]
@@ -78,6 +79,9 @@ impl Loop {
             Op::Forget(_) | Op::Flow(..) => return,
             Op::Invalid(error) => return asked.caller.answer(asked.call, Answer::Failed(error.clone()), true),
         };
+        if let Some(refusal) = self.refuse_promise(&asked.op) {
+            return asked.caller.answer(asked.call, Answer::Failed(refusal.into()), true);
+        }
         if let Some(behind) = self.resolving.get_mut(&id) {
             if behind.len() >= MAX_BEHIND_READ {
                 let refused = Answer::Failed(Error::TooManyOnOneTask(id));
@@ -95,6 +99,20 @@ impl Loop {
         } else {
             self.resolve(id, Behind::from([asked]));
         }
+    }
+
+    /// What a store that forgets cannot keep.
+    fn refuse_promise(&self, op: &Op) -> Option<Refusal> {
+        let spec = match op {
+            Op::Enqueue(enqueue) => &enqueue.spec,
+            Op::Iterate(iterate) => &iterate.spec,
+            _ => return None,
+        };
+        let forgets = self.broker.durability() == Durability::Memory;
+        (spec.options.at_most_once && forgets).then(|| Refusal::Invalid {
+            field: "options.at_most_once",
+            problem: "needs a store that is durable, and this broker keeps its tasks in memory".into(),
+        })
     }
 
     /// On a task the core knows, or a new one.

@@ -241,6 +241,7 @@ mod tests {
             deadline: None,
             enqueued_at: Timestamp::ZERO,
             stream: None,
+            at_most_once: false,
         }))
     }
 

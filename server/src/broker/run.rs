@@ -297,6 +297,9 @@ impl Loop {
                 continue;
             }
             if effect.after_commit() {
+                if let Effect::Assign(run) = &effect {
+                    self.sessions.hold_back(run.token);
+                }
                 self.hold(Held::Effect(effect));
             } else {
                 self.effect(effect);
@@ -374,6 +377,7 @@ impl Loop {
             match held {
                 Held::Effect(Effect::Reply(request, reply)) => self.reply(request, reply),
                 Held::Effect(Effect::Finished(finished)) => self.finished(*finished),
+                Held::Effect(Effect::Assign(run)) => self.assign_claimed(run),
                 Held::Effect(effect) => self.effect(effect),
                 Held::Acked(conn, number) => conn.outbox().push(ToWorker::Acked(number)),
                 Held::Answer(caller, call, answer) => caller.answer(call, answer, true),

@@ -26,7 +26,8 @@ use crate::limits::INLINE_BACKLOG_BYTES;
 pub(super) struct Sessions {
     /// Those whose lease may still run.
     known: HashMap<SessionId, Session>,
-    /// Runs whose arguments are being read, with what is to follow them.
+    /// Runs whose arguments are being read, or whose claim is being written, with
+    /// what is to follow them.
     reading: HashMap<LeaseToken, Vec<StopCause>>,
     /// Who waits for the verdict on what came on the data connection.
     expected: HashMap<LeaseToken, VecDeque<Expecting>>,
@@ -70,6 +71,11 @@ impl Sessions {
         if let Some(conn) = self.known.remove(&session).and_then(|session| session.conn) {
             conn.outbox().end(End::LeaseOver);
         }
+    }
+
+    /// The run is not handed out yet: what is said of it waits.
+    pub(super) fn hold_back(&mut self, token: LeaseToken) {
+        self.reading.insert(token, Vec::new());
     }
 
     /// The next verdict on the run does not go to its session.
@@ -229,13 +235,27 @@ impl Loop {
             // Read only when the worker fetches them.
             Cached::Unknown if run.payload_bytes > INLINE_BYTES as u64 => self.send_run(run, None),
             Cached::Unknown => {
-                self.sessions.reading.insert(run.token, Vec::new());
+                self.sessions.hold_back(run.token);
                 if self.payloads.is_durable(run.seq) {
                     self.reader.push(Job::Arguments(run));
                 } else {
                     self.hold(Held::Read(Job::Arguments(run)));
                 }
             }
+        }
+    }
+
+    /// A run that must not begin twice, now that its grant is durable.
+    pub(super) fn assign_claimed(&mut self, run: Box<Assignment>) {
+        let stops = self.sessions.reading.remove(&run.token).unwrap_or_default();
+        let (session, token) = (run.session, run.token);
+        // Meanwhile the session may have been lost, and the task with it.
+        if self.core.holder(token) != Some(session) {
+            return;
+        }
+        self.effect(Effect::Assign(run));
+        for cause in stops {
+            self.stop_run(session, token, cause);
         }
     }
 

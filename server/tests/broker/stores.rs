@@ -161,3 +161,59 @@ async fn large_arguments_are_read_only_when_the_worker_fetches_them() {
     assert_eq!(read.load(Ordering::SeqCst), 1);
     broker.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_run_that_must_not_begin_twice_waits_for_its_claim() {
+    let (stuck, (go, gate)) = (Arc::new(AtomicBool::new(false)), mpsc::sync_channel::<()>(1));
+    let is_stuck = stuck.clone();
+    let commit = move || {
+        if is_stuck.load(Ordering::SeqCst) {
+            gate.recv_timeout(PATIENCE).expect("the test lets it go on");
+        }
+        Ok(())
+    };
+    // Declared durable: a store that forgets would not take the task.
+    let backing = Backing {
+        durability: Durability::Sync,
+        ..Probed::backing(Box::new(commit), &Arc::default())
+    };
+    let broker = Broker::on(backing).await;
+    let mut worker = Worker::connect(&broker, 2, &["pay", "look"]).await;
+    let mut session = Session::open(&broker).await;
+    stuck.store(true, Ordering::SeqCst);
+    let once = v1::EnqueueRequest {
+        options: Some(v1::TaskOptions {
+            at_most_once: true,
+            ..Default::default()
+        }),
+        ..task("pay")
+    };
+    session.ask([Op::Enqueue(once), Op::Enqueue(task("look"))]).await;
+    let first = worker.assignment().await;
+    assert_eq!((first.name.as_str(), first.at_most_once), ("look", false));
+    stuck.store(false, Ordering::SeqCst);
+    go.send(()).unwrap();
+    let second = worker.assignment().await;
+    assert_eq!((second.name.as_str(), second.at_most_once), ("pay", true));
+    drop(go);
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_forgets_promises_nothing() {
+    let broker = Broker::start().await;
+    let once = v1::EnqueueRequest {
+        options: Some(v1::TaskOptions {
+            at_most_once: true,
+            ..Default::default()
+        }),
+        ..task("pay")
+    };
+    let refused = broker.tasks().await.enqueue(once).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::InvalidArgument, "INVALID_FIELD")
+    );
+    assert!(refused.message().contains("in memory"), "{refused:?}");
+    broker.stop().await.unwrap();
+}

@@ -222,7 +222,14 @@ impl Process {
         }
         for effect in effects {
             env.say(format_args!("  effect {effect:?}"));
-            if effect.after_commit() && !env.has_bug(Bug::AnswersBeforeCommit) {
+            let hasty = match &effect {
+                Effect::Assign(_) => Bug::RunsBeforeClaim,
+                _ => Bug::AnswersBeforeCommit,
+            };
+            if effect.after_commit() && !env.has_bug(hasty) {
+                if let Effect::Assign(run) = &effect {
+                    self.sessions.reading.insert(run.token, Vec::new());
+                }
                 self.gathering.held.push(Held::Effect(effect));
             } else {
                 self.release(Held::Effect(effect), env);
@@ -297,6 +304,7 @@ impl Process {
                 env.record(Record::Ended(finished.task, end_of(&finished)));
                 self.finished(*finished, env);
             }
+            Held::Effect(Effect::Assign(run)) if run.at_most_once => self.assign_claimed(run, env),
             Held::Effect(effect) => self.effect(effect, env),
             Held::Answer(id, call, answer) => self.answer(id, call, answer, true, env),
             Held::Read(job) => self.read(job),

@@ -187,6 +187,19 @@ impl Process {
         }
     }
 
+    /// A run that must not begin twice, now that its grant is durable.
+    pub(super) fn assign_claimed(&mut self, run: Box<Assignment>, env: &mut Env) {
+        let stops = self.sessions.reading.remove(&run.token).unwrap_or_default();
+        let (session, token) = (run.session, run.token);
+        if self.core.holder(token) != Some(session) {
+            return;
+        }
+        self.effect(Effect::Assign(run), env);
+        for cause in stops {
+            self.effect(Effect::Stop { session, token, cause }, env);
+        }
+    }
+
     /// The arguments of a run have been read.
     pub(super) fn arguments_read(&mut self, run: Box<Assignment>, payload: Option<Payload>) -> Result<(), StoreError> {
         let stops = self.sessions.reading.remove(&run.token).unwrap_or_default();

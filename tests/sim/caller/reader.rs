@@ -87,7 +87,7 @@ impl Caller {
             credit: reader.told,
             auto_ack,
         };
-        env.tasks.push(spec.id);
+        env.asked_for(&spec);
         self.readers.insert(conn, reader);
         env.up(conn, Up::Iterate(Box::new(spec), reading));
         if self.dice.chance(300) {

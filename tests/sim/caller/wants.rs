@@ -79,7 +79,7 @@ impl Caller {
         // Plain clients vouch for nothing.
         let first_send = self.dice.chance(800);
         self.specs.push(spec.clone());
-        env.tasks.push(spec.id);
+        env.asked_for(&spec);
         let op = Op::Enqueue {
             spec: Box::new(spec),
             first_send,
@@ -151,6 +151,8 @@ impl Caller {
             deadline: deadline.map(after_start),
             max_attempts: Some(dice.int(1..5) as u32),
             max_timeouts: Some(dice.int(1..4) as u32),
+            // The core keeps to one try whatever the budgets say.
+            at_most_once: dice.chance(150),
             result_ttl: dice.chance(50).then_some(Duration::ZERO),
             stream: false,
         };

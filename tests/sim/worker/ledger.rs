@@ -35,6 +35,8 @@ pub(super) struct Run {
     pub(super) stubborn: bool,
     /// It goes on without its slot, which others may have.
     pub(super) slotless: bool,
+    /// Its task must not begin twice.
+    pub(super) at_most_once: bool,
     /// Its items go out as they come.
     pub(super) stream: Option<Stream>,
 }
@@ -47,6 +49,7 @@ impl Run {
             stopping: false,
             stubborn: false,
             slotless: false,
+            at_most_once: false,
             stream: None,
         }
     }
@@ -153,9 +156,11 @@ impl Worker {
     /// Stops and gives back what has not ended; but a run whose items have gone
     /// out cannot be given back.
     pub(super) fn release_all(&mut self, env: &mut Env) {
-        let tokens: Vec<(LeaseToken, bool)> = self.runs.iter().map(|(t, run)| (*t, run.stream.is_some())).collect();
-        for (token, streams) in tokens {
-            let report = if streams { Report::Ended } else { Report::Released };
+        let honest = !env.has_bug(Bug::BegunReleased);
+        let bound = |run: &Run| run.stream.is_some() || (run.at_most_once && honest);
+        let tokens: Vec<(LeaseToken, bool)> = self.runs.iter().map(|(t, run)| (*t, bound(run))).collect();
+        for (token, is_bound) in tokens {
+            let report = if is_bound { Report::Ended } else { Report::Released };
             self.over(token, report, env);
         }
     }

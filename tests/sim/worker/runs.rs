@@ -55,6 +55,7 @@ impl Worker {
         let mut run = Run::new(Phase::Going);
         env.record(Record::Began(token, self.holder()));
         // A generator hears of it at its next item, at the latest.
+        run.at_most_once = assignment.at_most_once;
         run.stubborn = assignment.stream.is_none() && self.dice.chance(100);
         if let Some(credit) = assignment.stream {
             run.stream = Some(self.open_stream(token, credit, env));

@@ -11,6 +11,8 @@ use super::{Entry, Judge, Record, Rule, Verdict, broken, show};
 pub(super) struct Leases {
     /// Runs that go on, and of whom.
     running: BTreeMap<LeaseToken, SessionId>,
+    /// Tasks that must not begin twice; whether they have begun.
+    once: BTreeMap<TaskId, bool>,
     /// Sessions of workers that cannot have noticed the end of a lease.
     stalled: BTreeSet<SessionId>,
     /// Durable claims of runs that are not over, as far as was seen.
@@ -38,7 +40,14 @@ struct Claim {
 impl Judge for Leases {
     fn see(&mut self, entry: &Entry) -> Verdict {
         match &entry.what {
-            Record::Began(token, session) => _ = self.running.insert(*token, *session),
+            Record::Once(task) => _ = self.once.entry(*task).or_default(),
+            Record::Began(token, session) => {
+                self.running.insert(*token, *session);
+                let begun = self.once.get_mut(&token.task);
+                if begun.is_some_and(|begun| std::mem::replace(begun, true)) {
+                    return broken(Rule::BegunTwice, format!("{} began as a second one", show(*token)));
+                }
+            }
             Record::Quit(token) => _ = self.running.remove(token),
             Record::Stalled(session) => _ = self.stalled.insert(*session),
             Record::LeaseOver(session) => {

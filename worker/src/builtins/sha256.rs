@@ -76,6 +76,7 @@ mod tests {
             queue: "default".into(),
             series: String::new(),
             ends_at: None,
+            at_most_once: false,
             control: control.clone(),
         })
     }

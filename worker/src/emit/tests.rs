@@ -54,6 +54,7 @@ fn context(control: &Control) -> Context {
         queue: String::new(),
         series: String::new(),
         ends_at: None,
+        at_most_once: false,
         control: control.clone(),
     })
 }

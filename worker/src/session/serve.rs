@@ -168,6 +168,7 @@ impl Session {
             queue,
             series,
             stream,
+            at_most_once,
             ..
         } = assignment;
         let reader = stream.map(|credit| Reader {
@@ -180,9 +181,10 @@ impl Session {
             queue,
             series,
             ends_at,
+            at_most_once,
             control,
         });
-        let streams = reader.is_some();
+        let is_bound = reader.is_some() || at_most_once;
         let start = Start {
             context,
             payload,
@@ -191,8 +193,8 @@ impl Session {
         // The runtime may be stalled by a handler; this thread must not wait for it.
         if self.starts.try_send(start).is_err() {
             self.ledger.over(token, Outcome::Released);
-        } else if streams {
-            self.ledger.streams(token);
+        } else if is_bound {
+            self.ledger.bind(token);
         }
     }
 

@@ -4,6 +4,7 @@ mod fairness;
 mod lifecycle;
 mod listing;
 mod model;
+mod once;
 mod restart;
 mod shard;
 mod stops;

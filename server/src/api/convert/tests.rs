@@ -77,8 +77,15 @@ fn options_reach_the_core() {
         max_timeouts: Some(1),
         result_ttl: Some(Duration::ZERO),
         stream: false,
+        at_most_once: false,
     };
     assert_eq!(spec.options, expected);
+    let once = v1::TaskOptions {
+        at_most_once: true,
+        max_attempts: Some(1),
+        ..Default::default()
+    };
+    assert!(enqueue(with(once), NOW).unwrap().spec.options.at_most_once);
 }
 
 #[test]
@@ -214,6 +221,24 @@ fn what_is_out_of_range_is_refused_naming_field_and_range() {
             }),
             "options.max_timeouts",
             "1 to 1000",
+        ),
+        (
+            with(v1::TaskOptions {
+                at_most_once: true,
+                max_attempts: Some(2),
+                ..options()
+            }),
+            "options.max_attempts",
+            "must be 1 with options.at_most_once",
+        ),
+        (
+            with(v1::TaskOptions {
+                at_most_once: true,
+                max_timeouts: Some(2),
+                ..options()
+            }),
+            "options.max_timeouts",
+            "must be 1 with options.at_most_once",
         ),
     ] {
         let message = refusal(request);

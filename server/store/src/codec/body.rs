@@ -45,6 +45,8 @@ pub(super) struct Task {
     result_ttl: Option<u64>,
     #[prost(bool, tag = "18")]
     stream: bool,
+    #[prost(bool, tag = "19")]
+    at_most_once: bool,
 
     /// As the column `state` of the schema.
     #[prost(uint32, tag = "20")]

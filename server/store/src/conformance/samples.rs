@@ -203,7 +203,7 @@ fn any_options() -> impl Strategy<Value = Options> {
         times,
         option::of(any::<u32>()),
         option::of(any::<u32>()),
-        any::<bool>(),
+        any::<[bool; 2]>(),
     )
         .prop_map(
             |(
@@ -212,7 +212,7 @@ fn any_options() -> impl Strategy<Value = Options> {
                 (start_before, timeout, deadline, result_ttl),
                 max_attempts,
                 max_timeouts,
-                stream,
+                [stream, at_most_once],
             )| {
                 Options {
                     niceness,
@@ -224,6 +224,7 @@ fn any_options() -> impl Strategy<Value = Options> {
                     max_timeouts,
                     result_ttl,
                     stream,
+                    at_most_once,
                 }
             },
         )

@@ -26,6 +26,7 @@ fn context() -> (Context, Control) {
         queue: "default".into(),
         series: String::new(),
         ends_at: None,
+        at_most_once: false,
         control: control.clone(),
     };
     (Context::new(run), control)

@@ -76,6 +76,7 @@ impl Task {
             max_timeouts: self.max_timeouts,
             result_ttl: self.result_ttl.map(Duration::from_nanos),
             stream: self.stream,
+            at_most_once: self.at_most_once,
         })
     }
 

@@ -83,6 +83,7 @@ fn write_options(options: &Options, fields: &mut Fields<'_>) {
         max_timeouts,
         result_ttl,
         stream,
+        at_most_once,
     } = options;
     fields.signed(10, niceness.get().into());
     fields.number(
@@ -100,6 +101,7 @@ fn write_options(options: &Options, fields: &mut Fields<'_>) {
     fields.optional(16, max_timeouts.map(u64::from));
     fields.optional(17, result_ttl.map(nanos));
     fields.number(18, u64::from(*stream));
+    fields.number(19, u64::from(*at_most_once));
 }
 
 fn write_state(state: &State, fields: &mut Fields<'_>) {
