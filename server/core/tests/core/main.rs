@@ -4,6 +4,7 @@ mod fairness;
 mod lifecycle;
 mod listing;
 mod model;
+mod operators;
 mod restart;
 mod shard;
 mod stops;
