@@ -1,6 +1,14 @@
 //! What operators ask of tasks that have ended: run again, or be forgotten.
 
+use std::slice;
+use std::sync::Arc;
+use std::time::Duration;
+
+use asynq_core::limits::DEAD_TTL;
 use asynq_proto::v1::{self, TaskState};
+use asynqd::Backing;
+use asynqd::clock::{Clock, ManualClock, SystemClock};
+use asynqd::limits::DRAIN_TIMEOUT;
 use bytes::Bytes;
 use tonic::Code;
 
@@ -214,5 +222,34 @@ async fn purged_tasks_are_gone_at_once() {
     assert_eq!(show(&broker, &first).await, Err("TASK_NOT_FOUND".to_owned()));
     assert_eq!(retry(&broker, &[second.clone()]).await[0].error, None);
     assert_eq!(show(&broker, &second).await.unwrap().state(), TaskState::Ready);
+    broker.stop().await.unwrap();
+}
+
+/// Whether it has been swept away by then or not: that must not show, nor hurt.
+#[tokio::test]
+async fn a_task_whose_time_is_over_is_gone_for_operators() {
+    let clock = Arc::new(ManualClock::new(SystemClock::new().now()));
+    let broker = Broker::with(Backing::memory(), clock.clone(), DRAIN_TIMEOUT).await;
+    let mut worker = Worker::connect(&broker, 1, &["work"]).await;
+    let (retried, _) = dead(&broker, &mut worker, task("work")).await;
+    let (purged, _) = dead(&broker, &mut worker, task("work")).await;
+    clock.advance(DEAD_TTL - Duration::from_millis(1));
+    let lives = retry(&broker, slice::from_ref(&retried)).await;
+    assert_eq!((lives[0].error.as_ref(), lives[0].revived), (None, true));
+    clock.advance(Duration::from_millis(1));
+    for id in [&retried, &purged] {
+        let error = purge(&broker, slice::from_ref(id), &[TaskState::Dead])
+            .await
+            .remove(0)
+            .error;
+        let reason = if id == &retried {
+            "OTHER_STATE"
+        } else {
+            "TASK_NOT_FOUND"
+        };
+        assert_eq!(refusal(error).1, reason);
+    }
+    assert_eq!(retry(&broker, &[purged]).await[0].error.as_ref().unwrap().code, 5);
+    assert_eq!(show(&broker, &retried).await.unwrap().state(), TaskState::Ready);
     broker.stop().await.unwrap();
 }
