@@ -111,7 +111,7 @@ impl ListTasks {
     }
 
     /// With "no longer ago than" counted from now, whenever it is asked.
-    pub(crate) fn from_now(mut self) -> Self {
+    pub(crate) fn counted_from_now(mut self) -> Self {
         if let Some(within) = self.within.take() {
             self.request.since_ms = since(self.session.broker_now(), within);
         }
@@ -123,7 +123,7 @@ impl ListTasks {
     async fn ask(self) -> Result<TaskPage, Error> {
         let Self {
             session, mut request, ..
-        } = self.from_now();
+        } = self.counted_from_now();
         let mut tasks = Vec::new();
         loop {
             let wanted = request.limit;

@@ -182,7 +182,7 @@ impl Pages {
     fn of(tasks: ListTasks) -> Self {
         let most = u32::try_from(MAX_TASKS_PER_CALL).unwrap_or(u32::MAX);
         Self {
-            rest: Some(tasks.from_now().limit(most)),
+            rest: Some(tasks.counted_from_now().limit(most)),
         }
     }
 

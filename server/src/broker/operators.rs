@@ -11,7 +11,7 @@ use asynq_core::{Event, Refusal, Seq, TaskId, TaskRecord};
 
 use super::caller::{Answer, Caller, Op};
 use super::callers::{Asked, not_found};
-use super::run::{Held, Loop};
+use super::run::{Held, InFlight, Loop};
 
 impl Loop {
     /// On a task the core knows.
@@ -47,7 +47,7 @@ impl Loop {
     /// What is past its time now may be pruned, unless the store has yet to be
     /// told of something that was past its end and is not, or goes.
     pub(super) fn move_horizon(&mut self) {
-        let in_flight = self.in_flight.as_ref().is_some_and(|batch| batch.keeps_horizon());
+        let in_flight = self.in_flight.as_ref().is_some_and(InFlight::keeps_horizon);
         if !in_flight && !self.gathering.keeps_horizon() {
             self.horizon = self.now;
             self.writer.prune_until(self.now);

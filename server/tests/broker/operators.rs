@@ -205,14 +205,18 @@ async fn purged_tasks_are_gone_at_once() {
     }
     assert_eq!(show(&broker, &first).await, Err("TASK_NOT_FOUND".to_owned()));
     assert_eq!(
-        retry(&broker, &[first.clone()]).await[0].error.as_ref().unwrap().code,
+        retry(&broker, slice::from_ref(&first)).await[0]
+            .error
+            .as_ref()
+            .unwrap()
+            .code,
         5
     );
     let listed = broker.admin().await.list_tasks(request()).await.unwrap().into_inner();
     assert_eq!(ids(&listed), [&ready[..], &second]);
     assert_eq!(counts(&broker).await, (1, 0, 1));
     // In another state than the one that is purged it stays.
-    let purged = purge(&broker, &[second.clone()], &[TaskState::Cancelled]).await;
+    let purged = purge(&broker, slice::from_ref(&second), &[TaskState::Cancelled]).await;
     assert_eq!(refusal(purged[0].error.clone()), other);
     drop(worker);
     broker.stop().await.unwrap();
@@ -220,7 +224,7 @@ async fn purged_tasks_are_gone_at_once() {
     let broker = Broker::on_disk(dir.path()).await;
     assert_eq!(counts(&broker).await, (1, 0, 1));
     assert_eq!(show(&broker, &first).await, Err("TASK_NOT_FOUND".to_owned()));
-    assert_eq!(retry(&broker, &[second.clone()]).await[0].error, None);
+    assert_eq!(retry(&broker, slice::from_ref(&second)).await[0].error, None);
     assert_eq!(show(&broker, &second).await.unwrap().state(), TaskState::Ready);
     broker.stop().await.unwrap();
 }
