@@ -7,8 +7,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio_stream::{Stream, StreamExt};
 
 use crate::{
-    Call, Cancellation, ClientBuilder, Enqueue, Error, Explanation, Handle, Iterate, ListTasks, Map, QueueInfo, TaskId,
-    TaskInfo, WorkerInfo, session::Session, spec::Spec,
+    Call, Cancellation, ClientBuilder, Enqueue, Error, Explanation, Handle, Iterate, ListTasks, Map, QueueInfo, Retry,
+    Tally, TaskId, TaskInfo, WorkerInfo, many, session::Session, spec::Spec,
 };
 
 /// A connection to a broker that is kept up. Cheap to clone; clones share it.
@@ -209,6 +209,42 @@ impl Client {
     /// Cancels a task and says what came of it.
     pub async fn cancel(&self, id: TaskId) -> Result<Cancellation, Error> {
         self.session.cancel(id).await
+    }
+
+    /// Cancels all tasks of a listing that have not ended, page by page, newest
+    /// first; `told` hears how far it is. Those enqueued after it began are left
+    /// alone. If it fails on the way, those told of are cancelled all the same.
+    ///
+    /// ```no_run
+    /// # async fn example(client: asynq_client::Client) -> Result<(), asynq_client::Error> {
+    /// let photos = client.tasks().queue("default").series("photos");
+    /// let tally = client.cancel_where(photos, |_| ()).await?;
+    /// println!("{} cancelled, {} are being stopped", tally.done, tally.stopping);
+    /// # Ok(()) }
+    /// ```
+    pub async fn cancel_where(&self, tasks: ListTasks, told: impl FnMut(&Tally)) -> Result<Tally, Error> {
+        many::cancel(&self.session, tasks, told).await
+    }
+
+    /// Has a dead task run again: ready, at its place in the order, with all its
+    /// counters at zero. Does nothing to a task that has not ended, so it may be
+    /// sent twice; one that ended otherwise is refused. Takes the role admin.
+    pub async fn retry(&self, id: TaskId) -> Result<Retry, Error> {
+        many::retry_one(&self.session, id).await
+    }
+
+    /// [`Client::retry`] for all dead tasks of a listing, as
+    /// [`Client::cancel_where`] goes through them: one that dies again meanwhile is
+    /// not retried twice.
+    pub async fn retry_where(&self, tasks: ListTasks, told: impl FnMut(&Tally)) -> Result<Tally, Error> {
+        many::retry(&self.session, tasks, told).await
+    }
+
+    /// Forgets all tasks of a listing, with their results: they are gone when it
+    /// returns. The listing must name states, and only such in which a task has
+    /// ended. Goes through them as [`Client::cancel_where`]. Takes the role admin.
+    pub async fn purge_where(&self, tasks: ListTasks, told: impl FnMut(&Tally)) -> Result<Tally, Error> {
+        many::purge(&self.session, tasks, told).await
     }
 
     /// Everything about a task but its values.

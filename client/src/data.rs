@@ -7,6 +7,7 @@ use asynq_proto::{
     limits::MAX_MESSAGE_BYTES,
     v1::{self, admin_client::AdminClient, stream_frame::Frame, tasks_client::TasksClient},
 };
+use bytes::Bytes;
 use tokio::time::Instant;
 use tonic::{Code, Response, Status, Streaming};
 use tonic_types::StatusExt;
@@ -124,6 +125,30 @@ impl Data {
         .await
     }
 
+    /// Has dead tasks run again: an outcome for each, in their order.
+    pub(crate) async fn retry(&self, ids: &[TaskId]) -> Result<Vec<v1::Retried>, Error> {
+        let request = v1::RetryTasksRequest { ids: to_wire(ids) };
+        let reply = self.persist(unsure, || {
+            let (mut admin, request) = (self.admin(), request.clone());
+            async move { admin.retry_tasks(request).await }
+        });
+        Ok(reply.await?.tasks)
+    }
+
+    /// Has tasks forgotten that are in one of the states: an outcome for each, in
+    /// their order.
+    pub(crate) async fn purge(&self, ids: &[TaskId], states: &[i32]) -> Result<Vec<v1::Purged>, Error> {
+        let request = v1::PurgeTasksRequest {
+            ids: to_wire(ids),
+            states: states.to_vec(),
+        };
+        let reply = self.persist(unsure, || {
+            let (mut admin, request) = (self.admin(), request.clone());
+            async move { admin.purge_tasks(request).await }
+        });
+        Ok(reply.await?.tasks)
+    }
+
     fn caller(&self) -> TasksClient<Wire> {
         TasksClient::new(self.channel.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -155,6 +180,19 @@ impl Data {
             let pause = told.unwrap_or_default().min(PATIENCE) + backoff.pause();
             tokio::time::sleep(pause).await;
         }
+    }
+}
+
+fn to_wire(ids: &[TaskId]) -> Vec<Bytes> {
+    ids.iter().map(|id| id.to_wire()).collect()
+}
+
+/// It may have been done.
+fn unsure(message: String) -> Error {
+    Error::NoBroker {
+        message,
+        id: None,
+        indefinite: true,
     }
 }
 

@@ -29,6 +29,7 @@ mod info;
 mod iterate;
 mod limits;
 mod listing;
+mod many;
 mod map;
 mod session;
 mod spec;
@@ -45,5 +46,6 @@ pub use info::{CallStats, CancelOutcome, Cancellation, Explanation, QueueInfo, T
 pub use iterate::{Items, Iterate};
 pub use limits::{FIRST_CONNECT, PATIENCE};
 pub use listing::{ListTasks, TaskPage};
+pub use many::{Retry, Tally};
 pub use map::Map;
 pub use state::{DeadReason, Failure, ParseStateError, State};

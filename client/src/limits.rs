@@ -18,6 +18,9 @@ pub(crate) const RESEND_PAUSE: Duration = Duration::from_millis(500);
 /// Operations handed over by callers and not yet taken up by the session.
 pub(crate) const REQUEST_QUEUE: usize = 1024;
 
+/// Cancels of one listing that are under way at a time.
+pub(crate) const CANCELS_UNDER_WAY: usize = 512;
+
 /// Items a worker may run ahead of a reader who says nothing of it, to begin with …
 pub(crate) const AUTO_WINDOW: u32 = 256;
 /// … and at most, once the reader has shown that it is faster.

@@ -105,17 +105,25 @@ impl ListTasks {
         self
     }
 
+    /// The states asked for so far, as they are numbered on the wire.
+    pub(crate) fn states(&self) -> &[i32] {
+        &self.request.states
+    }
+
+    /// With "no longer ago than" counted from now, whenever it is asked.
+    pub(crate) fn counted_from_now(mut self) -> Self {
+        if let Some(within) = self.within.take() {
+            self.request.since_ms = since(self.session.broker_now(), within);
+        }
+        self
+    }
+
     /// Asks until there are as many as wanted: a broker looks through so many
     /// tasks at a time, and gives what it has found.
     async fn ask(self) -> Result<TaskPage, Error> {
         let Self {
-            session,
-            mut request,
-            within,
-        } = self;
-        if let Some(within) = within {
-            request.since_ms = since(session.broker_now(), within);
-        }
+            session, mut request, ..
+        } = self.counted_from_now();
         let mut tasks = Vec::new();
         loop {
             let wanted = request.limit;

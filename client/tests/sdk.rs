@@ -5,6 +5,8 @@ mod fake;
 mod iterate;
 #[path = "sdk/listing.rs"]
 mod listing;
+#[path = "sdk/many.rs"]
+mod many;
 #[path = "sdk/map.rs"]
 mod map;
 

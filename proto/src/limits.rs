@@ -31,6 +31,8 @@ pub const MAX_BUDGET: u32 = 1_000;
 pub const MAX_LIST_TASKS: u32 = 10_000;
 /// … and how many it gets if it says nothing of it.
 pub const DEFAULT_LIST_TASKS: u32 = 50;
+/// Tasks one call retries or purges; the least is 1.
+pub const MAX_TASKS_PER_CALL: usize = 1_000;
 /// Bytes of a failure's message, and of its trace.
 pub const MAX_FAILURE_BYTES: usize = 8 * 1024;
 /// Longest delay, timeout or time to live: ten years.

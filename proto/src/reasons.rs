@@ -18,6 +18,12 @@ pub const TASK_EXISTS: &str = "TASK_EXISTS";
 pub const STREAM_TAKEN: &str = "STREAM_TAKEN";
 /// The broker knows no task of this id.
 pub const TASK_NOT_FOUND: &str = "TASK_NOT_FOUND";
+/// The task to be retried has ended, but not dead; the message names its state.
+pub const NOT_DEAD: &str = "NOT_DEAD";
+/// The dead task would be of no use alive; the message says why.
+pub const NOT_RETRYABLE: &str = "NOT_RETRYABLE";
+/// The task is in none of the states that are to be purged.
+pub const OTHER_STATE: &str = "OTHER_STATE";
 /// The task ended, and its result is no longer kept.
 pub const RESULT_EXPIRED: &str = "RESULT_EXPIRED";
 /// A limit of the broker is reached; the message names it.

@@ -21,7 +21,7 @@ async fn a_wrong_command_line_exits_with_2_and_is_named() {
         (&["call", "echo", "--retries", "1000"], "1000 is not in 0..=999"),
         (&["call", "echo", "1", "2"], "'2'"),
         (&["task", "show", "42"], "'42'"),
-        (&["task", "cancel"], "<ID>"),
+        (&["task", "cancel"], "--all"),
         (&["queue", "drop"], "'drop'"),
         (&["queue", "ls", "-o", "yaml"], "'yaml'"),
         (&["queue", "ls", "--broker", "nonsense"], "\"nonsense\""),

@@ -18,4 +18,5 @@ mod secure;
 mod speed;
 mod streams;
 mod tidy;
+mod verbs;
 mod wire;

@@ -4,7 +4,8 @@ use asynq_manual::{Completions, Man, Section};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
 use crate::{
-    bench, call, connect::Broker, demo, doctor, enqueue, failure::Failure, iterate, map, output, queue, task, worker,
+    bench, call, connect::Broker, demo, doctor, enqueue, failure::Failure, iterate, map, output, queue, series, task,
+    worker,
 };
 
 /// Runs tasks on an asynq broker and looks after them.
@@ -50,7 +51,7 @@ enum Command {
     Enqueue(enqueue::Args),
     Iterate(iterate::Args),
     Map(map::Args),
-    /// Look at tasks, wait for them, end them.
+    /// Look at tasks, wait for them, end them, have them run again.
     #[command(
         subcommand,
         after_help = "Examples:\n  asynq task ls --state dead --since 1h\n  asynq task explain \"$id\""
@@ -59,6 +60,9 @@ enum Command {
     /// Look at queues.
     #[command(subcommand, after_help = "Examples:\n  asynq queue ls")]
     Queue(queue::Command),
+    /// End all tasks of a series.
+    #[command(subcommand, after_help = "Examples:\n  asynq series cancel photos")]
+    Series(series::Command),
     /// Look at workers.
     #[command(subcommand, after_help = "Examples:\n  asynq worker ls")]
     Worker(worker::Command),
@@ -110,6 +114,7 @@ impl Cli {
             Command::Map(args) => args.run(&self.broker).await,
             Command::Task(command) => command.run(&self.broker).await,
             Command::Queue(command) => command.run(&self.broker).await,
+            Command::Series(command) => command.run(&self.broker).await,
             Command::Worker(command) => command.run(&self.broker).await,
             Command::Bench(args) => args.run(&self.broker).await,
             Command::Demo(command) => command.run(&self.broker).await,
@@ -178,6 +183,9 @@ mod tests {
             "asynq iterate count --window 0",
             "asynq iterate count --window 65537",
             "asynq queue",
+            "asynq series cancel",
+            "asynq task cancel --since 1",
+            "asynq task purge --all",
             "asynq bench --mode dream",
             "asynq bench --tasks 0",
             "asynq bench --in-flight 65537",

@@ -140,6 +140,23 @@ impl From<Cancellation> for Cancel {
 }
 
 #[derive(Debug, Serialize)]
+pub(crate) struct Retry {
+    id: String,
+    outcome: &'static str,
+    state: &'static str,
+}
+
+impl From<asynq_client::Retry> for Retry {
+    fn from(retried: asynq_client::Retry) -> Self {
+        Self {
+            id: retried.id.to_string(),
+            outcome: if retried.revived { "retried" } else { "alive" },
+            state: retried.state.as_str(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
 pub(crate) struct Explanation {
     id: String,
     state: &'static str,

@@ -26,6 +26,9 @@ pub(crate) const NAME_COLUMN: usize = 32;
 /// Cancels under way at a time, where many calls are to be ended.
 pub(crate) const CANCELS: usize = 256;
 
+/// How often a verb over many tasks says how far it is.
+pub(crate) const TOLD_EVERY: Duration = Duration::from_secs(5);
+
 /// Bytes of items gathered before they are written, while more are at hand.
 pub(crate) const OUTPUT_BUFFER: usize = 64 * 1024;
 

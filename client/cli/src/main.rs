@@ -21,6 +21,7 @@ mod progress;
 mod queue;
 mod report;
 mod running;
+mod series;
 mod task;
 mod terminal;
 mod time;

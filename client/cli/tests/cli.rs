@@ -12,6 +12,8 @@ mod listing;
 mod many;
 #[path = "cli/terminal.rs"]
 mod terminal;
+#[path = "cli/verbs.rs"]
+mod verbs;
 
 use std::{
     io::Write,

@@ -270,4 +270,23 @@ impl v1::admin_server::Admin for Fake {
         }
         Ok(Response::new(lock(&self.inner.tasks).list(&request)))
     }
+
+    async fn retry_tasks(
+        &self,
+        request: Request<v1::RetryTasksRequest>,
+    ) -> Result<Response<v1::RetryTasksReply>, Status> {
+        let tasks = lock(&self.inner.tasks);
+        let tasks = request.get_ref().ids.iter().map(|id| tasks.retry(id)).collect();
+        Ok(Response::new(v1::RetryTasksReply { tasks }))
+    }
+
+    async fn purge_tasks(
+        &self,
+        request: Request<v1::PurgeTasksRequest>,
+    ) -> Result<Response<v1::PurgeTasksReply>, Status> {
+        let v1::PurgeTasksRequest { ids, states } = request.get_ref();
+        let mut tasks = lock(&self.inner.tasks);
+        let tasks = ids.iter().map(|id| tasks.purge(id, states)).collect();
+        Ok(Response::new(v1::PurgeTasksReply { tasks }))
+    }
 }

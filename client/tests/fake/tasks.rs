@@ -182,6 +182,39 @@ impl Tasks {
         }
     }
 
+    /// Dead tasks live again, and are dead again when they are looked at.
+    pub(crate) fn retry(&self, id: &Bytes) -> v1::Retried {
+        let task = self.show(id);
+        let state = task.as_ref().map(v1::TaskInfo::state);
+        let ended = [TaskState::Succeeded, TaskState::Cancelled, TaskState::Expired];
+        let error = match state {
+            None => Some((5, "TASK_NOT_FOUND")),
+            Some(state) if ended.contains(&state) => Some((9, "NOT_DEAD")),
+            Some(_) if task.is_some_and(|task| task.name == "dead.timeout") => Some((9, "NOT_RETRYABLE")),
+            Some(_) => None,
+        };
+        v1::Retried {
+            id: id.clone(),
+            revived: state == Some(TaskState::Dead),
+            state: TaskState::Ready.into(),
+            error: error.map(refusal),
+        }
+    }
+
+    pub(crate) fn purge(&mut self, id: &Bytes, states: &[i32]) -> v1::Purged {
+        let state = self.show(id).map(|task| task.state);
+        let fits = state.is_some_and(|state| states.contains(&state));
+        if fits {
+            self.known.remove(id);
+            self.order.retain(|known| known != id);
+        }
+        v1::Purged {
+            id: id.clone(),
+            state: state.unwrap_or_default(),
+            error: (!fits).then(|| refusal((9, "OTHER_STATE"))),
+        }
+    }
+
     pub(crate) fn explain(&self, id: &[u8]) -> Option<v1::Explanation> {
         let task = self.known.get(id)?;
         let reason = if task.request.name == "nobody" {
@@ -196,5 +229,14 @@ impl Tasks {
             message: "a sentence".to_owned(),
             details: HashMap::from([("workers".to_owned(), "0".to_owned())]),
         })
+    }
+}
+
+fn refusal((code, reason): (i32, &str)) -> v1::OperationError {
+    v1::OperationError {
+        code,
+        reason: reason.to_owned(),
+        message: "a reason why not".to_owned(),
+        retry_after_ms: 0,
     }
 }

@@ -1,7 +1,7 @@
 //! What an event changes durably. The store applies changes in order and
 //! decides nothing.
 
-use crate::ids::{Name, Seq, SessionId};
+use crate::ids::{Name, Seq, SessionId, TaskId};
 use crate::task::{Payload, TaskRecord};
 use crate::time::Timestamp;
 
@@ -17,7 +17,8 @@ pub enum Change {
         /// Its arguments.
         payload: Payload,
     },
-    /// A task that has not ended has a new record. Its arguments stay.
+    /// A task that has not ended, or that was dead and is no more, has a new
+    /// record. Its arguments stay.
     Update {
         /// Which.
         seq: Seq,
@@ -36,6 +37,14 @@ pub enum Change {
         /// When all memory of the task may go. The record says until when the
         /// result stays.
         forget_at: Timestamp,
+    },
+    /// A task that has ended is forgotten at once, with all its values. The last
+    /// there is of it, in a batch after that of its end.
+    Forget {
+        /// Which.
+        seq: Seq,
+        /// Its id.
+        id: TaskId,
     },
     /// A worker session to know again after a restart. Inserts or replaces.
     SessionOpened(SessionRecord),

@@ -118,6 +118,13 @@ impl Core {
         match event {
             Event::Enqueue { request, spec, reader } => self.on_enqueue(now, request, spec, reader, out),
             Event::Cancel { request, task } => self.on_cancel(now, request, task, out),
+            Event::Retry { request, seq, record } => self.on_retry(now, request, seq, *record, out),
+            Event::Purge {
+                request,
+                seq,
+                record,
+                states,
+            } => self.on_purge(request, seq, &record, states, out),
             Event::SessionOpened(hello) => self.on_session_opened(now, *hello, out),
             Event::Heartbeat(session) => self.on_heartbeat(now, session, out),
             Event::Draining(session) => self.on_draining(session),
@@ -314,10 +321,7 @@ impl Core {
             }),
         };
         let record = task.record_as(State::Finished(finish), &self.names);
-        let keep = match outcome {
-            Outcome::Dead(_) => limits::DEAD_TTL,
-            Outcome::Succeeded | Outcome::Cancelled | Outcome::Expired => ttl.max(limits::MIN_DEDUP_TTL),
-        };
+        let forget_at = record.forget_at().expect("it has just ended");
         out.effects.push(Effect::Finished(Box::new(Finished {
             task: task.id,
             outcome,
@@ -332,7 +336,7 @@ impl Core {
             seq: task.seq,
             record: Box::new(record),
             result: result.filter(|_| !ttl.is_zero()),
-            forget_at: now + keep,
+            forget_at,
         });
         for name in [task.name, task.queue, task.series] {
             self.names.release(name);

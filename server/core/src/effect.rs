@@ -95,6 +95,22 @@ pub enum Reply {
         /// Its state now.
         state: StateName,
     },
+    /// The task lives.
+    Retried {
+        /// The task.
+        task: TaskId,
+        /// It was dead; else it lived already.
+        revived: bool,
+        /// Its state now.
+        state: StateName,
+    },
+    /// The task is forgotten.
+    Purged {
+        /// The task.
+        task: TaskId,
+        /// The state it was in.
+        state: StateName,
+    },
     /// Nothing was done.
     Refused(Refusal),
 }
@@ -122,6 +138,30 @@ pub enum Refusal {
     /// No task has the id.
     #[error("no task {0}: it never existed, or it ended and has been forgotten")]
     NotFound(TaskId),
+    /// Only a dead task can be retried.
+    #[error("task {task} is {state}, not dead: only dead tasks are retried", state = .state.as_str())]
+    NotDead {
+        /// The task.
+        task: TaskId,
+        /// The state it ended in.
+        state: StateName,
+    },
+    /// A dead task that would be of no use alive.
+    #[error("task {task} cannot be retried: {why}")]
+    NotRetryable {
+        /// The task.
+        task: TaskId,
+        /// Why.
+        why: &'static str,
+    },
+    /// A task in none of the states that are to be purged.
+    #[error("task {task} is {state}, which is not to be purged", state = .state.as_str())]
+    OtherState {
+        /// The task.
+        task: TaskId,
+        /// Its state.
+        state: StateName,
+    },
     /// The broker is full.
     #[error("{what} is at its limit of {limit}")]
     Exhausted {

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use crate::ids::{ConsumerId, LeaseToken, Name, SessionId, TaskId};
+use crate::filter::StateSet;
+use crate::ids::{ConsumerId, LeaseToken, Name, Seq, SessionId, TaskId};
 use crate::streams::{Credit, ItemBatch, Reader};
-use crate::task::{Failure, Payload, TaskSpec};
+use crate::task::{Failure, Payload, TaskRecord, TaskSpec};
 
 /// Chosen by the shell to match a [`crate::Reply`] with whoever asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,6 +30,28 @@ pub enum Event {
         request: RequestId,
         /// Which task.
         task: TaskId,
+    },
+    /// An operator wants a task that has ended run again. Answered by one
+    /// [`crate::Reply`].
+    Retry {
+        /// Whom to answer.
+        request: RequestId,
+        /// Its place in the order.
+        seq: Seq,
+        /// The task, as the store has it: no change since it ended is under way.
+        record: Box<TaskRecord>,
+    },
+    /// An operator wants a task that has ended forgotten. Answered by one
+    /// [`crate::Reply`].
+    Purge {
+        /// Whom to answer.
+        request: RequestId,
+        /// Its place in the order.
+        seq: Seq,
+        /// The task, as the store has it: no change since it ended is under way.
+        record: Box<TaskRecord>,
+        /// Only if it is in one of these.
+        states: StateSet,
     },
     /// A worker connected.
     SessionOpened(Box<Hello>),

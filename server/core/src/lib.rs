@@ -38,6 +38,7 @@ pub mod limits;
 mod listing;
 mod live;
 mod names;
+mod operators;
 mod recovery;
 mod runs;
 mod sched;

@@ -26,11 +26,13 @@ pub enum Trigger {
     Cancelled,
     /// A deadline, or the time to start, has taken effect.
     Expired,
+    /// An operator has it run again.
+    Revived,
 }
 
 impl Trigger {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Due,
         Self::Granted,
         Self::Adopted,
@@ -41,6 +43,7 @@ impl Trigger {
         Self::StopWanted,
         Self::Cancelled,
         Self::Expired,
+        Self::Revived,
     ];
 }
 
@@ -60,6 +63,7 @@ pub const fn next(from: StateName, trigger: Trigger) -> Option<StateName> {
         (S::Running | S::Stopping, T::StopWanted) => Some(S::Stopping),
         (S::Scheduled | S::Ready | S::Stopping, T::Cancelled) => Some(S::Cancelled),
         (S::Scheduled | S::Ready | S::Stopping, T::Expired) => Some(S::Expired),
+        (S::Dead, T::Revived) => Some(S::Ready),
 
         (S::Scheduled, T::Granted | T::Completed | T::Retried | T::GaveUp | T::Returned | T::StopWanted)
         | (S::Ready, T::Due | T::Completed | T::Retried | T::GaveUp | T::Returned | T::StopWanted)
@@ -77,6 +81,9 @@ pub const fn next(from: StateName, trigger: Trigger) -> Option<StateName> {
             | T::StopWanted
             | T::Cancelled
             | T::Expired,
-        ) => None,
+        )
+        | (S::Scheduled | S::Ready | S::Running | S::Stopping | S::Succeeded | S::Cancelled | S::Expired, T::Revived) => {
+            None
+        }
     }
 }

@@ -37,6 +37,25 @@ impl Core {
     /// # Panics
     /// On a task that had ended: those stay in the store.
     pub fn restore(&mut self, seq: Seq, record: TaskRecord) {
+        let (state, run) = match record.state {
+            State::Scheduled { at } => (Live::Scheduled(at), None),
+            State::Ready => (Live::Recovering, None),
+            State::Running(run) => (Live::Recovering, Some((run, None))),
+            State::Stopping(run, intent) => (Live::Recovering, Some((run, Some(intent)))),
+            State::Finished(_) => panic!("a task that has ended is not restored"),
+        };
+        let streamed = record.options.stream;
+        let run = run.map(|(run, stop)| restored_run(run, stop, &record.options));
+        let key = self.take_back(seq, record, state);
+        if streamed {
+            self.orphaned.push(key);
+            return;
+        }
+        self.restored_runs.extend(run.map(|held| (key, held)));
+    }
+
+    /// Takes a task of the store's into memory, in this state.
+    pub(crate) fn take_back(&mut self, seq: Seq, record: TaskRecord, state: Live) -> TaskKey {
         let TaskRecord {
             options,
             start_at,
@@ -46,14 +65,7 @@ impl Core {
             grant,
             ..
         } = record;
-        let (state, run) = match record.state {
-            State::Scheduled { at } => (Live::Scheduled(at), None),
-            State::Ready => (Live::Recovering, None),
-            State::Running(run) => (Live::Recovering, Some((run, None))),
-            State::Stopping(run, intent) => (Live::Recovering, Some((run, Some(intent)))),
-            State::Finished(_) => panic!("a task that has ended is not restored"),
-        };
-        let (niceness, placement, streamed) = (options.niceness, options.placement, options.stream);
+        let (niceness, placement) = (options.niceness, options.placement);
         let ordinary = Options {
             niceness,
             placement,
@@ -64,7 +76,6 @@ impl Core {
             && content_type.is_empty()
             && counters == crate::Counters::default()
             && failure.is_none();
-        let run = run.map(|(run, stop)| restored_run(run, stop, &options));
         let extra = (!plain).then(|| {
             Box::new(Extra {
                 stream: None,
@@ -92,11 +103,7 @@ impl Core {
         };
         let key = self.insert(task);
         self.enter_state(key);
-        if streamed {
-            self.orphaned.push(key);
-            return;
-        }
-        self.restored_runs.extend(run.map(|held| (key, held)));
+        key
     }
 
     /// Begins to decide, after a restart or for the first time.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::ids::{Grant, Name, Niceness, SessionId, TaskId};
+use crate::limits;
 use crate::time::Timestamp;
 
 /// A value on its way: arguments or a result. Cheap to clone.
@@ -346,4 +347,23 @@ pub struct TaskRecord {
     pub counters: Counters,
     /// The last failure.
     pub failure: Option<Box<Failure>>,
+}
+
+impl TaskRecord {
+    /// When all memory of a task that has ended may go.
+    #[must_use]
+    pub fn forget_at(&self) -> Option<Timestamp> {
+        let State::Finished(finish) = &self.state else {
+            return None;
+        };
+        let keep = match (&finish.outcome, &finish.result) {
+            (Outcome::Dead(_), _) => limits::DEAD_TTL,
+            (_, Some(result)) => result.until.since(finish.at).max(limits::MIN_DEDUP_TTL),
+            (_, None) => {
+                let ttl = self.options.result_ttl.unwrap_or(limits::DEFAULT_RESULT_TTL);
+                ttl.max(limits::MIN_DEDUP_TTL)
+            }
+        };
+        Some(finish.at + keep)
+    }
 }

@@ -1,11 +1,12 @@
-//! `asynq.v1.Admin`: what operators look at.
+//! `asynq.v1.Admin`: what operators look at, and what they do to tasks that have
+//! ended.
 
 use asynq_proto::v1;
 use asynq_proto::v1::admin_server::Admin;
 use tonic::{Request, Response, Status};
 
-use super::{listing, render};
-use crate::broker::Broker;
+use super::{listing, operators, render};
+use crate::broker::{Broker, End, Error, Op};
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -42,5 +43,30 @@ impl Admin for AdminApi {
         let asked = listing::asked(request.into_inner())?;
         let page = self.broker.tasks(asked).await?;
         Ok(Response::new(listing::reply(page)))
+    }
+
+    async fn retry_tasks(
+        &self,
+        request: Request<v1::RetryTasksRequest>,
+    ) -> Result<Response<v1::RetryTasksReply>, Status> {
+        let asked = operators::retries(request.get_ref())?;
+        let answers = self.broker.call_all(operators::each(&asked, Op::Retry)).await?;
+        let tasks = asked.into_iter().zip(answers);
+        let tasks: Option<Vec<_>> = tasks.map(|(task, answer)| operators::retried(task, answer)).collect();
+        let tasks = tasks.ok_or(Error::Ended(End::StoreFailed))?;
+        Ok(Response::new(v1::RetryTasksReply { tasks }))
+    }
+
+    async fn purge_tasks(
+        &self,
+        request: Request<v1::PurgeTasksRequest>,
+    ) -> Result<Response<v1::PurgeTasksReply>, Status> {
+        let (asked, states) = operators::purges(request.get_ref())?;
+        let ops = operators::each(&asked, |task| Op::Purge(task, states));
+        let answers = self.broker.call_all(ops).await?;
+        let tasks = asked.into_iter().zip(answers);
+        let tasks: Option<Vec<_>> = tasks.map(|(task, answer)| operators::purged(task, answer)).collect();
+        let tasks = tasks.ok_or(Error::Ended(End::StoreFailed))?;
+        Ok(Response::new(v1::PurgeTasksReply { tasks }))
     }
 }

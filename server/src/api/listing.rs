@@ -48,7 +48,7 @@ pub(super) fn reply(page: Page) -> v1::ListTasksReply {
 }
 
 /// None is all.
-fn states(asked: &[i32]) -> Result<StateSet, Error> {
+pub(super) fn states(asked: &[i32]) -> Result<StateSet, Error> {
     let name = |&number: &i32| {
         let name = StateName::ALL
             .into_iter()

@@ -13,6 +13,7 @@ mod health;
 mod items;
 mod iterate;
 mod listing;
+mod operators;
 mod reflection;
 mod render;
 mod session;

@@ -24,6 +24,8 @@ pub(super) fn answered(Answered { call, answer, .. }: Answered) -> v1::Answer {
         } => Of::Enqueued(enqueued(task, existed, worker_known)),
         Answer::Finished { end, deferred } => Of::Finished(finished(&end, deferred)),
         Answer::Cancelled { task, outcome, state } => Of::Cancelled(cancelled(task, outcome, state)),
+        // Nothing in a session asks for these.
+        Answer::Retried { .. } | Answer::Purged(_) => return v1::Answer { call, of: None },
         Answer::Shown(view) => Of::Shown(task_info(*view)),
         Answer::Explained(why) => Of::Explained(explanation(*why)),
         Answer::Failed(error) => Of::Error(operation_error(&error)),
@@ -227,7 +229,7 @@ fn token(token: LeaseToken) -> v1::LeaseToken {
     }
 }
 
-fn id(task: TaskId) -> Bytes {
+pub(super) fn id(task: TaskId) -> Bytes {
     Bytes::copy_from_slice(&task.0)
 }
 

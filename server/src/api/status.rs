@@ -30,6 +30,9 @@ fn classify(error: &Error) -> (Code, &'static str) {
         Error::IdInFuture(_) => (Code::InvalidArgument, reasons::ID_IN_FUTURE),
         Error::ResultExpired(_) => (Code::NotFound, reasons::RESULT_EXPIRED),
         Error::ExpectedHello(_) => (Code::InvalidArgument, reasons::SESSION_EXPECTED_HELLO),
+        Error::Refused(Refusal::NotDead { .. }) => (Code::FailedPrecondition, reasons::NOT_DEAD),
+        Error::Refused(Refusal::NotRetryable { .. }) => (Code::FailedPrecondition, reasons::NOT_RETRYABLE),
+        Error::Refused(Refusal::OtherState { .. }) => (Code::FailedPrecondition, reasons::OTHER_STATE),
         Error::StaleLease(_) => (Code::FailedPrecondition, reasons::STALE_LEASE),
         Error::DeadlineExceeded | Error::StreamDeadline => (Code::DeadlineExceeded, reasons::DEADLINE_EXCEEDED),
         // Nobody listens to the first two.

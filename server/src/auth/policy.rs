@@ -28,6 +28,7 @@ impl fmt::Display for Allowed {
 }
 
 const CALLERS: Allowed = Allowed::Roles(Roles::of(&[Role::Caller, Role::Admin]));
+const ADMINS: Allowed = Allowed::Roles(Roles::of(&[Role::Admin]));
 const WORKERS: Allowed = Allowed::Roles(Roles::of(&[Role::Worker]));
 
 /// Path of the call, and who may make it. docs/guides/security.md says the same.
@@ -49,6 +50,9 @@ const POLICY: &[(&str, Allowed)] = &[
     ("/asynq.v1.Admin/ListQueues", CALLERS),
     ("/asynq.v1.Admin/ListWorkers", CALLERS),
     ("/asynq.v1.Admin/ListTasks", CALLERS),
+    // These undo what was decided, or destroy it.
+    ("/asynq.v1.Admin/RetryTasks", ADMINS),
+    ("/asynq.v1.Admin/PurgeTasks", ADMINS),
     // Load balancers and supervisors have no tokens, and learn no more than
     // that a broker is there.
     ("/grpc.health.v1.Health/Check", Allowed::Anyone),

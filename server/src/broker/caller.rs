@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use asynq_core::{CancelOutcome, ConsumerId, Credit, Explanation, Finished, StateName, TaskId, TaskSpec, TaskView};
+use asynq_core::{
+    CancelOutcome, ConsumerId, Credit, Explanation, Finished, StateName, StateSet, TaskId, TaskSpec, TaskView,
+};
 use asynq_proto::limits::{INLINE_BYTES, MAX_BATCH_BYTES, MAX_BATCH_OPS};
 
 use super::consumer::Iterate;
@@ -25,6 +27,10 @@ pub(crate) enum Op {
     Show(TaskId),
     /// Tell why it is where it is.
     Explain(TaskId),
+    /// Have it run again if it is dead.
+    Retry(TaskId),
+    /// Forget it if it is in one of these states.
+    Purge(TaskId, StateSet),
     /// Withdraw the wait that call made. Unanswered.
     Forget(u64),
     /// Run a task and send its items as they come.
@@ -83,6 +89,11 @@ pub(crate) enum Answer {
         outcome: CancelOutcome,
         state: StateName,
     },
+    Retried {
+        revived: bool,
+        state: StateName,
+    },
+    Purged(StateName),
     Shown(Box<TaskView>),
     Explained(Box<Explanation>),
     Failed(Error),
@@ -123,7 +134,7 @@ impl Weigh for Answered {
                 }
                 Answer::Explained(_) => 512,
                 Answer::Failed(_) => 128,
-                Answer::Enqueued { .. } | Answer::Cancelled { .. } => 0,
+                Answer::Enqueued { .. } | Answer::Cancelled { .. } | Answer::Retried { .. } | Answer::Purged(_) => 0,
             }
     }
 }

@@ -75,7 +75,13 @@ impl Loop {
         let id = match &asked.op {
             Op::Enqueue(enqueue) => enqueue.spec.id,
             Op::Iterate(iterate) => iterate.spec.id,
-            Op::Wait(id) | Op::Cancel(id) | Op::Show(id) | Op::Explain(id) | Op::Stop(id, _) => *id,
+            Op::Wait(id)
+            | Op::Cancel(id)
+            | Op::Show(id)
+            | Op::Explain(id)
+            | Op::Stop(id, _)
+            | Op::Retry(id)
+            | Op::Purge(id, _) => *id,
             Op::Forget(_) | Op::Flow(..) => return,
             Op::Invalid(error) => return asked.caller.answer(asked.call, Answer::Failed(error.clone()), true),
         };
@@ -146,6 +152,7 @@ impl Loop {
                 let answer = why.map_or_else(|| not_found(task), |why| Answer::Explained(Box::new(why)));
                 self.hold(Held::Answer(caller, call, answer));
             }
+            Op::Retry(_) | Op::Purge(..) => self.operator_on_live(id, caller, call, &op),
             Op::Forget(_) | Op::Flow(..) | Op::Invalid(_) => {}
         }
     }
@@ -176,8 +183,8 @@ impl Loop {
     /// The store has been looked into.
     pub(super) fn resolved(&mut self, id: TaskId, found: Option<(Seq, Box<TaskRecord>)>) {
         let mut behind = self.resolving.remove(&id).unwrap_or_default();
-        // Once one of them has made a task of the id, what was read is not
-        // true any more.
+        // Once one of them has made a task of the id, or may have had it forgotten,
+        // what was read is not true any more.
         let mut outdated = false;
         while let Some(asked) = behind.pop_front() {
             if self.core.is_live(id) {
@@ -190,6 +197,10 @@ impl Loop {
                 return self.resolve(id, behind);
             }
             match (&found, &asked.op) {
+                (Some((seq, record)), Op::Retry(_) | Op::Purge(..)) => {
+                    outdated = true;
+                    self.operator_on_ended(*seq, record, asked);
+                }
                 (Some((seq, record)), _) => self.operate_ended(*seq, record, asked),
                 (None, Op::Enqueue(_) | Op::Iterate(_)) => {
                     outdated = true;
@@ -256,7 +267,14 @@ impl Loop {
             },
             Op::Show(_) => Answer::Shown(Box::new(TaskView::ended(record.clone()))),
             Op::Explain(_) => Answer::Explained(Box::new(explain(record, finish))),
-            Op::Enqueue(_) | Op::Wait(_) | Op::Iterate(_) | Op::Forget(_) | Op::Flow(..) | Op::Invalid(_) => return,
+            Op::Enqueue(_)
+            | Op::Wait(_)
+            | Op::Iterate(_)
+            | Op::Retry(_)
+            | Op::Purge(..)
+            | Op::Forget(_)
+            | Op::Flow(..)
+            | Op::Invalid(_) => return,
         };
         caller.answer(call, answer, true);
     }
@@ -285,6 +303,8 @@ impl Loop {
             Reply::Cancelled { task, outcome, state } => {
                 caller.answer(call, Answer::Cancelled { task, outcome, state }, true);
             }
+            Reply::Retried { revived, state, .. } => caller.answer(call, Answer::Retried { revived, state }, true),
+            Reply::Purged { state, .. } => caller.answer(call, Answer::Purged(state), true),
             Reply::Refused(refusal) => {
                 // A wait that was withdrawn meanwhile is settled already.
                 let last = !wait || self.waiters.remove(caller.id(), call);
@@ -303,7 +323,7 @@ impl Loop {
     }
 }
 
-fn not_found(task: TaskId) -> Answer {
+pub(super) fn not_found(task: TaskId) -> Answer {
     Answer::Failed(Refusal::NotFound(task).into())
 }
 

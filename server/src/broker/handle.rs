@@ -1,5 +1,6 @@
 //! The handle others hold on the broker loop: cheap to clone, bounded.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -246,6 +247,27 @@ impl Broker {
                 None => Err(self.why().into()),
             },
         }
+    }
+
+    /// Operations that have one answer each: the answers, in their order.
+    pub(crate) async fn call_all(&self, ops: Vec<Op>) -> Result<Vec<Answer>, Error> {
+        let guard = CallerGuard {
+            caller: Caller::unary(),
+            broker: self.clone(),
+            is_session: false,
+        };
+        let asks: Vec<_> = (0..).zip(ops).map(|(call, op)| Ask { call, op }).collect();
+        let mut answers = BTreeMap::new();
+        let (expected, caller) = (asks.len(), guard.caller.clone());
+        self.send(Command::Ask { caller, asks }).await?;
+        let mut batch = Vec::new();
+        while answers.len() < expected {
+            if let Some(error) = guard.take(&mut batch).await {
+                return Err(error);
+            }
+            answers.extend(batch.drain(..).map(|answered| (answered.call, answered.answer)));
+        }
+        Ok(answers.into_values().collect())
     }
 
     /// Opens a stream of items: its first answer, and the stream for as long as

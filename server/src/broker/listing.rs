@@ -141,7 +141,8 @@ fn present(core: &Core, now: Timestamp, listing: &Listing, part: Listed) -> (Pag
     let mut ended = Vec::new();
     for (seq, record) in part.tasks {
         let id = record.id;
-        let view = if record.state.name().is_terminal() {
+        // A dead one may have been retried since.
+        let view = if record.state.name().is_terminal() && !core.is_live(id) {
             Some(TaskView::ended(record))
         } else {
             core.task(id)

@@ -8,6 +8,7 @@ mod emitter;
 mod error;
 mod handle;
 mod listing;
+mod operators;
 mod outbox;
 mod payloads;
 mod reader;
@@ -80,7 +81,7 @@ pub(crate) fn open(backing: Backing, clock: Arc<dyn Clock>) -> Result<(Broker, L
     let thread_failed = |error: std::io::Error| StoreError::Failed(format!("cannot start a thread: {error}"));
     let reader = reader::Reader::start("asynq-reader", store.reader()?).map_err(thread_failed)?;
     let lister = reader::Reader::start("asynq-lister", store.reader()?).map_err(thread_failed)?;
-    let writer = writer::Writer::start(store, opened.epoch, clock.clone()).map_err(thread_failed)?;
+    let writer = writer::Writer::start(store, opened.epoch, now).map_err(thread_failed)?;
     let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
     let broker = Broker::new(sender, clock, opened.epoch, durability);
     let last_stored = asynq_core::Seq(opened.next_seq.0.saturating_sub(1));
@@ -90,6 +91,7 @@ pub(crate) fn open(backing: Backing, clock: Arc<dyn Clock>) -> Result<(Broker, L
         core,
         out,
         now,
+        horizon: now,
         requests: Slab::new(),
         waiters: waiters::Waiters::default(),
         resolving: foldhash::HashMap::default(),

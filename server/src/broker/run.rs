@@ -41,6 +41,8 @@ pub(crate) struct Loop {
     pub(super) out: Output,
     /// The time of the turn.
     pub(super) now: Timestamp,
+    /// What is past its time by then may be pruned.
+    pub(super) horizon: Timestamp,
     pub(super) requests: Slab<Request>,
     pub(super) waiters: Waiters,
     pub(super) resolving: HashMap<TaskId, Behind>,
@@ -93,6 +95,7 @@ pub(super) struct Gathering {
     bytes: usize,
     held: Vec<Held>,
     last_insert: Seq,
+    keeps_horizon: bool,
 }
 
 /// A commit under way.
@@ -100,6 +103,13 @@ pub(super) struct Gathering {
 pub(super) struct InFlight {
     held: Vec<Held>,
     last_insert: Seq,
+    keeps_horizon: bool,
+}
+
+impl InFlight {
+    pub(super) fn keeps_horizon(&self) -> bool {
+        self.keeps_horizon
+    }
 }
 
 impl Gathering {
@@ -111,6 +121,16 @@ impl Gathering {
             ..Self::default()
         };
         std::mem::replace(self, next)
+    }
+
+    /// What it says of tasks that have ended is true only if none of them is
+    /// pruned before it is written.
+    pub(super) fn keep_horizon(&mut self) {
+        self.keeps_horizon = true;
+    }
+
+    pub(super) fn keeps_horizon(&self) -> bool {
+        self.keeps_horizon
     }
 
     fn has_room(&self) -> bool {
@@ -190,6 +210,7 @@ impl Loop {
                 self.consumer_left(task, &consumer);
             }
             self.flush();
+            self.move_horizon();
             self.reader.kick();
             self.lister.kick();
             let due = self.core.next_wakeup().map_or(MAX_NAP, |due| due.since(self.now));
@@ -323,7 +344,7 @@ impl Loop {
                 self.payloads.remove(*seq);
             }
             Change::SessionClosed(session) => self.sessions.forget(*session),
-            Change::Update { .. } | Change::SessionOpened(_) => {}
+            Change::Forget { .. } | Change::Update { .. } | Change::SessionOpened(_) => {}
         }
     }
 
@@ -346,19 +367,24 @@ impl Loop {
             changes,
             held,
             last_insert,
+            keeps_horizon,
             ..
         } = self.gathering.take();
         self.last_batch += 1;
         self.meters.commit_begins(changes.len());
         self.writer.write(self.last_batch, changes);
-        self.in_flight = Some(InFlight { held, last_insert });
+        self.in_flight = Some(InFlight {
+            held,
+            last_insert,
+            keeps_horizon,
+        });
     }
 
     fn written(&mut self, written: Written) -> Result<(), StoreError> {
         match written {
             Written::Durable => {
                 self.meters.commit_ends();
-                if let Some(InFlight { held, last_insert }) = self.in_flight.take() {
+                if let Some(InFlight { held, last_insert, .. }) = self.in_flight.take() {
                     self.payloads.durable(last_insert);
                     self.release(held);
                 }

@@ -1,15 +1,15 @@
 //! The thread that writes: one commit at a time, pruning in between.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Instant;
 
-use asynq_core::{Change, Epoch};
+use asynq_core::{Change, Epoch, Timestamp};
 use asynq_store::{Pruned, Store, StoreError};
 use tokio::sync::mpsc;
 
-use crate::clock::Clock;
 use crate::limits::{PRUNE_BUDGET, PRUNE_INTERVAL, PRUNE_PER_TASK};
 
 /// What the writer reports.
@@ -28,6 +28,8 @@ pub(super) enum Written {
 pub(super) struct Writer {
     batches: SyncSender<Batch>,
     written: mpsc::Receiver<Written>,
+    /// In µs: what is past its time by then may be pruned.
+    horizon: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -37,21 +39,31 @@ struct Batch {
 }
 
 impl Writer {
-    pub(super) fn start(store: Box<dyn Store>, epoch: Epoch, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
+    pub(super) fn start(store: Box<dyn Store>, epoch: Epoch, now: Timestamp) -> std::io::Result<Self> {
         // The loop hands over one batch at a time, so this never blocks it.
         let (batches, from_loop) = sync_channel(1);
         let (to_loop, written) = mpsc::channel(4);
+        let horizon = Arc::new(AtomicU64::new(now.as_micros()));
         let thread = Thread {
             store,
             epoch,
-            clock,
+            horizon: horizon.clone(),
             from_loop,
             to_loop,
         };
         thread::Builder::new()
             .name("asynq-writer".into())
             .spawn(move || thread.run())?;
-        Ok(Self { batches, written })
+        Ok(Self {
+            batches,
+            written,
+            horizon,
+        })
+    }
+
+    /// What is past its time by `at` may be pruned from now on.
+    pub(super) fn prune_until(&self, at: Timestamp) {
+        self.horizon.store(at.as_micros(), Ordering::Relaxed);
     }
 
     /// Writes a batch. The one before must have been reported durable.
@@ -62,7 +74,9 @@ impl Writer {
 
     /// Waits until the thread has closed the store. Call it with nothing under way.
     pub(super) async fn stop(self) {
-        let Self { batches, mut written } = self;
+        let Self {
+            batches, mut written, ..
+        } = self;
         drop(batches);
         // The thread drops the store, then its end of this channel.
         while written.recv().await.is_some() {}
@@ -79,7 +93,7 @@ impl Writer {
 struct Thread {
     store: Box<dyn Store>,
     epoch: Epoch,
-    clock: Arc<dyn Clock>,
+    horizon: Arc<AtomicU64>,
     from_loop: Receiver<Batch>,
     to_loop: mpsc::Sender<Written>,
 }
@@ -135,10 +149,8 @@ impl Thread {
     }
 
     fn prune(&mut self, budget: usize) -> Result<(), Stop> {
-        let pruned = self
-            .store
-            .prune(self.epoch, self.clock.now(), budget)
-            .map_err(Stop::Store)?;
+        let until = Timestamp::from_micros(self.horizon.load(Ordering::Relaxed));
+        let pruned = self.store.prune(self.epoch, until, budget).map_err(Stop::Store)?;
         if pruned.forgotten.is_empty() {
             Ok(())
         } else {

@@ -83,7 +83,7 @@ impl Meters {
         match change {
             Change::Insert { .. } => self.enqueued += 1,
             Change::Finish { record, .. } => self.finished(record),
-            Change::Update { .. } | Change::SessionOpened(_) | Change::SessionClosed(_) => {}
+            Change::Update { .. } | Change::Forget { .. } | Change::SessionOpened(_) | Change::SessionClosed(_) => {}
         }
     }
 

@@ -22,7 +22,7 @@ impl Summary {
                 }
                 Change::Update { record, .. } | Change::Finish { record, .. } => happened(record),
                 Change::SessionOpened(session) => session.opened_at,
-                Change::SessionClosed(_) => Timestamp::ZERO,
+                Change::Forget { .. } | Change::SessionClosed(_) => Timestamp::ZERO,
             };
             summary.latest = summary.latest.max(at);
         }

@@ -212,6 +212,9 @@ impl Shard {
                     }
                 }
             }
+            Change::Forget { seq, .. } => {
+                self.forget(*seq);
+            }
             Change::SessionOpened(session) => {
                 self.sessions.insert(session.id, session.clone());
             }
@@ -219,6 +222,15 @@ impl Shard {
                 self.sessions.remove(id);
             }
         }
+    }
+
+    /// What was remembered of the task.
+    fn forget(&mut self, seq: Seq) -> Option<Box<TaskRecord>> {
+        let Task { record, .. } = self.tasks.remove(&seq)?;
+        if self.ids.get(&record.id) == Some(&seq) {
+            self.ids.remove(&record.id);
+        }
+        Some(record)
     }
 
     fn sweep(&mut self, now: Timestamp, budget: usize) -> Pruned {
@@ -237,10 +249,7 @@ impl Shard {
         }
         pruned.complete = rest.next().is_none();
         for seq in gone {
-            if let Some(Task { record, .. }) = self.tasks.remove(&seq) {
-                if self.ids.get(&record.id) == Some(&seq) {
-                    self.ids.remove(&record.id);
-                }
+            if let Some(record) = self.forget(seq) {
                 *pruned.forgotten.entry((record.queue, record.state.name())).or_default() += 1;
             }
         }

@@ -9,6 +9,7 @@ mod health;
 mod hostile;
 mod listing;
 mod listing_meanwhile;
+mod operators;
 mod raw;
 mod reflection;
 mod refusals;

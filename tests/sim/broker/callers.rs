@@ -221,6 +221,7 @@ impl Process {
         let (answer, last) = match reply {
             Reply::Enqueued { task, .. } => (Answer::Enqueued(task), !wait),
             Reply::Cancelled { task, state, .. } => (Answer::Cancelled(task, state), true),
+            other @ (Reply::Retried { .. } | Reply::Purged { .. }) => panic!("there are no operators: {other:?}"),
             Reply::Refused(refusal) => {
                 let last = !wait || self.waiters.remove(id, call);
                 (Answer::Refused(Refused::ByCore(refusal)), last)

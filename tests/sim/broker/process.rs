@@ -249,7 +249,7 @@ impl Process {
             }
             Change::Finish { seq, .. } => _ = self.arguments.remove(seq),
             Change::SessionClosed(session) => self.session_over(*session, env),
-            Change::Update { .. } | Change::SessionOpened(_) => {}
+            Change::Update { .. } | Change::Forget { .. } | Change::SessionOpened(_) => {}
         }
     }
 

@@ -1,7 +1,8 @@
 //! `asynq task cancel`.
 
-use asynq_client::{CancelOutcome, TaskId};
+use asynq_client::{CancelOutcome, Client, State, TaskId};
 
+use super::many::{Tasks, Verb, Which, Worst, sweep};
 use crate::{
     cli::Format,
     connect::{Broker, connect},
@@ -10,43 +11,52 @@ use crate::{
 };
 
 /// Cancel tasks: those that wait will not start, those that run are stopped.
+///
+/// By filters or --all it takes the tasks that have not ended, newest first; those
+/// enqueued after it began are left alone.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  asynq task cancel \"$id\"\n  xargs asynq task cancel < ids")]
+#[command(after_help = "\
+Examples:
+  asynq task cancel \"$id\"
+  xargs asynq task cancel < ids
+  asynq task cancel --state ready,scheduled --name resize --since 1h")]
 pub(crate) struct Args {
-    /// The tasks.
-    #[arg(required = true, value_name = "ID")]
-    ids: Vec<TaskId>,
-    /// How to print; json prints one object to a line.
+    #[command(flatten)]
+    which: Which,
+    /// How to print; json prints one object to a line, of filters one with counts.
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
 }
 
+/// Those a task can be cancelled in.
+pub(crate) const LIVE: [State; 4] = [State::Scheduled, State::Ready, State::Running, State::Stopping];
+
 impl Args {
-    /// Goes through all of them; the first that cannot be cancelled gives the exit code.
+    /// Goes through all of them; the worst that comes of one gives the exit code.
     pub(crate) async fn run(self, broker: &Broker) -> Result<(), Failure> {
+        let tasks = self.which.tasks("cancel", &LIVE)?;
         let client = connect(broker, None).await?.client;
-        let mut first_failure = None;
-        for id in self.ids {
-            let cancelled = match client.cancel(id).await {
-                Ok(cancelled) => cancelled,
-                Err(error) => {
-                    let failure = Failure::from(error);
-                    first_failure.get_or_insert(Failure::silent(failure.code()));
-                    failure.report();
-                    continue;
-                }
-            };
-            match self.output {
-                Format::Json => output::json(&json::Cancel::from(cancelled))?,
-                Format::Text => {
-                    let became = match cancelled.outcome {
-                        CancelOutcome::Finished => format!("had ended before: {}", cancelled.state),
-                        outcome => outcome.as_str().to_owned(),
-                    };
-                    output::line(&format!("{id} {became}"))?;
-                }
-            }
+        match tasks {
+            Tasks::Ids(ids) => each(&client, ids, self.output).await,
+            Tasks::Fitting(filter) => sweep(Verb::Cancel, &client, filter.listing(&client), self.output).await,
         }
-        first_failure.map_or(Ok(()), Err)
     }
+}
+
+async fn each(client: &Client, ids: Vec<TaskId>, format: Format) -> Result<(), Failure> {
+    let mut worst = Worst::default();
+    for id in ids {
+        match (client.cancel(id).await, format) {
+            (Ok(cancelled), Format::Json) => output::json(&json::Cancel::from(cancelled))?,
+            (Ok(cancelled), Format::Text) => {
+                let became = match cancelled.outcome {
+                    CancelOutcome::Finished => format!("had ended before: {}", cancelled.state),
+                    outcome => outcome.as_str().to_owned(),
+                };
+                output::line(&format!("{id} {became}"))?;
+            }
+            (Err(error), _) => worst.note(error),
+        }
+    }
+    worst.end()
 }

@@ -1,13 +1,11 @@
 //! `asynq task ls`.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use asynq_client::{Client, ListTasks, State, TaskInfo, TaskPage};
-use asynq_proto::{
-    duration,
-    limits::{DEFAULT_LIST_TASKS, MAX_LIST_TASKS},
-};
+use asynq_client::{Client, ListTasks, TaskInfo, TaskPage};
+use asynq_proto::limits::{DEFAULT_LIST_TASKS, MAX_LIST_TASKS};
 
+use super::filter::Filter;
 use crate::{
     cli::Format,
     connect::{Broker, connect},
@@ -15,7 +13,7 @@ use crate::{
     json,
     limits::NAME_COLUMN,
     output,
-    time::{brief, instant},
+    time::brief,
 };
 
 /// List tasks, newest first.
@@ -24,22 +22,8 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Only tasks in this state, or in one of these: dead,expired.
-    #[arg(long, value_name = "STATE", value_delimiter = ',')]
-    state: Vec<State>,
-    /// Only tasks of this name.
-    #[arg(long)]
-    name: Option<String>,
-    /// Only tasks in this queue.
-    #[arg(long, value_name = "NAME")]
-    queue: Option<String>,
-    /// Only tasks of this series; '' are those of none.
-    #[arg(long, value_name = "NAME")]
-    series: Option<String>,
-    /// Only tasks enqueued since this time, such as 2030-01-31T12:00:00Z, or no
-    /// longer ago than 5m or 1h30m.
-    #[arg(long, value_name = "T", value_parser = since)]
-    since: Option<Since>,
+    #[command(flatten)]
+    filter: Filter,
     /// At most so many, 1 to 10000.
     #[arg(
         long,
@@ -62,19 +46,6 @@ Examples:
   asynq task ls --state dead --since 1h -o json | jq -r '.tasks[] | .id + \" \" + .error.message'
   asynq task ls --name resize --queue photos --limit 1000";
 
-/// From when on.
-#[derive(Clone, Copy, Debug)]
-enum Since {
-    At(SystemTime),
-    Ago(Duration),
-}
-
-fn since(text: &str) -> Result<Since, &'static str> {
-    let at = instant(text).map(Since::At);
-    at.or_else(|_| duration::parse(text).map(Since::Ago))
-        .map_err(|_| "write a time like 2030-01-31T12:00:00Z, or how long ago it is, like 30s, 5m or 1h30m")
-}
-
 impl Args {
     pub(crate) async fn run(self, broker: &Broker) -> Result<(), Failure> {
         let format = self.output;
@@ -91,28 +62,11 @@ impl Args {
     }
 
     fn listing(self, client: &Client) -> ListTasks {
-        let mut tasks = client.tasks().limit(self.limit);
-        for state in self.state {
-            tasks = tasks.state(state);
+        let tasks = self.filter.listing(client).limit(self.limit);
+        match self.page {
+            Some(page) => tasks.page(page),
+            None => tasks,
         }
-        if let Some(name) = self.name {
-            tasks = tasks.name(name);
-        }
-        if let Some(queue) = self.queue {
-            tasks = tasks.queue(queue);
-        }
-        if let Some(series) = self.series {
-            tasks = tasks.series(series);
-        }
-        match self.since {
-            Some(Since::At(time)) => tasks = tasks.since(time),
-            Some(Since::Ago(time)) => tasks = tasks.within(time),
-            None => {}
-        }
-        if let Some(page) = self.page {
-            tasks = tasks.page(page);
-        }
-        tasks
     }
 }
 

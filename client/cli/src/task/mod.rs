@@ -1,10 +1,18 @@
-//! `asynq task …`: what there is to do with a task that was enqueued.
+//! `asynq task …`: what there is to do with tasks that were enqueued.
 
 mod cancel;
 mod explain;
+mod filter;
 mod ls;
+mod many;
+mod purge;
+mod retry;
 mod show;
 mod wait;
+
+pub(crate) use cancel::LIVE;
+pub(crate) use filter::Filter;
+pub(crate) use many::{Verb, check, sweep};
 
 use crate::{connect::Broker, failure::Failure};
 
@@ -14,6 +22,8 @@ pub(crate) enum Command {
     Show(show::Args),
     Wait(wait::Args),
     Cancel(cancel::Args),
+    Retry(retry::Args),
+    Purge(purge::Args),
     Explain(explain::Args),
 }
 
@@ -24,6 +34,8 @@ impl Command {
             Self::Show(args) => args.run(broker).await,
             Self::Wait(args) => args.run(broker).await,
             Self::Cancel(args) => args.run(broker).await,
+            Self::Retry(args) => args.run(broker).await,
+            Self::Purge(args) => args.run(broker).await,
             Self::Explain(args) => args.run(broker).await,
         }
     }

@@ -5,6 +5,7 @@ mod lifecycle;
 mod listing;
 mod model;
 mod once;
+mod operators;
 mod restart;
 mod shard;
 mod stops;

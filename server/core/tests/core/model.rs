@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use asynq_core::{
-    CancelOutcome, Effect, Event, LeaseToken, Outcome, Reply, StateName, StopCause, TaskId, Verdict, limits,
+    CancelOutcome, Counters, Effect, Event, LeaseToken, Outcome, Refusal, Reply, StateName, StopCause, TaskId, Verdict,
+    limits,
 };
 use proptest::prelude::*;
 
@@ -39,6 +40,7 @@ enum Step {
     Release(usize),
     Ended(usize),
     Replay(usize),
+    Retry(usize),
     Advance(u64),
     Restart,
 }
@@ -62,6 +64,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<usize>().prop_map(Step::Release),
         3 => any::<usize>().prop_map(Step::Ended),
         1 => any::<usize>().prop_map(Step::Replay),
+        2 => any::<usize>().prop_map(Step::Retry),
         6 => (0..12_000_u64).prop_map(Step::Advance),
         1 => Just(Step::Restart),
     ]
@@ -267,6 +270,22 @@ fn run(steps: Vec<Step>) {
                     assert!(matches!(verdict, Verdict::Stale(_)), "a spent token is refused");
                 }
             }
+            Step::Retry(i) if !all.is_empty() => {
+                let id = all[i % all.len()];
+                let was = world.tasks[&id].clone();
+                match (shard.retry(id), was) {
+                    (Reply::Retried { revived: true, .. }, Some(Outcome::Dead(_))) => {
+                        world.tasks.insert(id, None);
+                        assert_eq!(shard.durable.record(id).counters, Counters::default());
+                    }
+                    (Reply::Retried { revived: false, .. }, None)
+                    | (
+                        Reply::Refused(Refusal::NotDead { .. }),
+                        Some(Outcome::Succeeded | Outcome::Cancelled | Outcome::Expired),
+                    ) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
             Step::Advance(ms) => shard.advance(Duration::from_millis(ms)),
             Step::Restart => {
                 world.take(&mut shard);
@@ -287,7 +306,8 @@ fn run(steps: Vec<Step>) {
             | Step::Disconnect(_)
             | Step::Drain(_)
             | Step::Heartbeat(_)
-            | Step::Replay(_) => {}
+            | Step::Replay(_)
+            | Step::Retry(_) => {}
         }
         world.take(&mut shard);
     }

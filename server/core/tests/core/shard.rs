@@ -8,7 +8,7 @@ use std::time::Duration;
 use asynq_core::{
     Assignment, Change, Closed, Core, Credit, Declaration, Effect, Epoch, Event, Failure, Finished, Hello, ItemBatch,
     LeaseToken, Name, Niceness, Options, Output, Payload, Reader, Recovered, Reply, RequestId, Seq, SessionId,
-    SessionRecord, StateName, StopCause, TaskId, TaskRecord, TaskSpec, Timestamp, Verdict,
+    SessionRecord, StateName, StateSet, StopCause, TaskId, TaskRecord, TaskSpec, Timestamp, Verdict,
 };
 
 pub(crate) struct Shard {
@@ -39,7 +39,8 @@ impl Durable {
             }
             Change::Update { seq, record } => {
                 let old = self.tasks.insert(seq, *record).expect("only what is there is updated");
-                assert!(!old.state.name().is_terminal(), "{seq:?} had ended");
+                let ended = old.state.name().is_terminal() && old.state.name() != StateName::Dead;
+                assert!(!ended, "{seq:?} had ended");
             }
             Change::Finish {
                 seq, record, result, ..
@@ -48,6 +49,10 @@ impl Durable {
                 assert!(record.state.name().is_terminal());
                 let old = self.tasks.insert(seq, *record).expect("only what is there ends");
                 assert!(!old.state.name().is_terminal(), "{seq:?} ends twice");
+            }
+            Change::Forget { seq, id } => {
+                let old = self.tasks.remove(&seq).expect("only what is there is forgotten");
+                assert!(old.id == id && old.state.name().is_terminal(), "{seq:?} lives");
             }
             Change::SessionOpened(session) => {
                 self.sessions.insert(session.id, session);
@@ -63,6 +68,14 @@ impl Durable {
             .values()
             .find(|record| record.id == id)
             .expect("the task is remembered")
+    }
+
+    fn found(&self, id: TaskId) -> (Seq, Box<TaskRecord>) {
+        let mut tasks = self.tasks.iter();
+        let (seq, record) = tasks
+            .find(|(_, record)| record.id == id)
+            .expect("the task is remembered");
+        (*seq, Box::new(record.clone()))
     }
 
     pub(crate) fn has_result(&self, id: TaskId) -> bool {
@@ -269,6 +282,26 @@ impl Shard {
         self.next_request += 1;
         let request = RequestId(self.next_request);
         self.apply(Event::Cancel { request, task });
+        self.reply(request)
+    }
+
+    /// As the shell does: the record is looked up first.
+    pub(crate) fn retry(&mut self, task: TaskId) -> Reply {
+        self.next_request += 1;
+        let (request, (seq, record)) = (RequestId(self.next_request), self.durable.found(task));
+        self.apply(Event::Retry { request, seq, record });
+        self.reply(request)
+    }
+
+    pub(crate) fn purge(&mut self, task: TaskId, states: StateSet) -> Reply {
+        self.next_request += 1;
+        let (request, (seq, record)) = (RequestId(self.next_request), self.durable.found(task));
+        self.apply(Event::Purge {
+            request,
+            seq,
+            record,
+            states,
+        });
         self.reply(request)
     }
 

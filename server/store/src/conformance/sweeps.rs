@@ -190,3 +190,39 @@ pub fn large_results_go_too(fresh: Fresh<'_>) {
     owner.prune_all(after(1_000));
     assert_eq!(owner.result(tasks[3].0), None);
 }
+
+/// With all its values, large ones too, for a next owner as well; its neighbours
+/// stay, and a sweep does not count it again.
+pub fn what_is_forgotten_is_gone_at_once(fresh: Fresh<'_>) {
+    for bytes in [30, 100_000] {
+        let shard = fresh();
+        let mut owner = Owner::open(shard.as_ref(), START);
+        let tasks = finished(&mut owner, 7, bytes);
+        let dead = task(id(START, 99), START, &value(bytes));
+        let seq = owner.insert(&dead, &value(bytes));
+        let outcome = Outcome::Dead(DeadReason::Error);
+        owner.commit(&[finish(seq, dead.clone(), outcome, START, None, after(20))]);
+        let gone = [tasks[1], (seq, dead.id), tasks[3], tasks[2]];
+        let forget = |&(seq, id): &(Seq, TaskId)| Change::Forget { seq, id };
+        owner.commit(&gone.iter().map(forget).collect::<Vec<_>>());
+        // Once more does no harm.
+        owner.commit(&[forget(&gone[0])]);
+        for restarted in [false, true] {
+            if restarted {
+                owner = Owner::open(shard.as_ref(), START);
+                let left = owner.opened.finished.values().sum::<u64>();
+                assert_eq!(left, 4);
+            }
+            for (seq, id) in &gone {
+                assert_eq!(owner.task(*id), None);
+                assert_eq!((owner.payload(*seq), owner.result(*seq)), (None, None));
+            }
+            for (seq, id) in [tasks[0], tasks[4], tasks[5], tasks[6]] {
+                assert_eq!(owner.task(id).map(|(seq, _)| seq), Some(seq));
+                assert!(owner.result(seq).is_some());
+            }
+        }
+        let pruned = owner.prune_all(after(60));
+        assert_eq!(pruned.forgotten.values().sum::<u64>(), 4);
+    }
+}

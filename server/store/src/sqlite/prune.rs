@@ -10,7 +10,7 @@ use rusqlite::{Connection, Transaction, params};
 use super::begin::begin;
 use super::error::{seq_from_sql, seq_to_sql, time_from_sql};
 use super::open::{blob, damaged, earliest, name_counts, read_meta};
-use super::schema::{payload_key, result_key};
+use super::schema::{DELETE_BLOBS, DELETE_TASKS, payload_key, result_key};
 use crate::index::{Index, block_of};
 use crate::limits::{FREE_PAGES, SWEEP_RECORDS, VACUUM_PAGES};
 use crate::{Pruned, StoreError, codec};
@@ -152,8 +152,8 @@ impl Found {
 
     /// Drops it: tasks that follow one another in one statement.
     fn drop_from(&self, transaction: &Transaction<'_>) -> Result<(), StoreError> {
-        let mut delete = transaction.prepare_cached("DELETE FROM tasks WHERE seq BETWEEN ?1 AND ?2")?;
-        let mut delete_blobs = transaction.prepare_cached("DELETE FROM blobs WHERE key BETWEEN ?1 AND ?2")?;
+        let mut delete = transaction.prepare_cached(DELETE_TASKS)?;
+        let mut delete_blobs = transaction.prepare_cached(DELETE_BLOBS)?;
         for run in self.gone.chunk_by(|a, b| b.0.0 == a.0.0 + 1) {
             let (first, last) = (seq_to_sql(run[0].0)?, seq_to_sql(run[run.len() - 1].0)?);
             delete.execute([first, last])?;

@@ -68,3 +68,9 @@ pub(super) const fn payload_key(seq: i64) -> i64 {
 pub(super) const fn result_key(seq: i64) -> i64 {
     2 * seq + 1
 }
+
+/// Drops the tasks of a stretch of places.
+pub(super) const DELETE_TASKS: &str = "DELETE FROM tasks WHERE seq BETWEEN ?1 AND ?2";
+
+/// Drops the large values of a stretch of keys.
+pub(super) const DELETE_BLOBS: &str = "DELETE FROM blobs WHERE key BETWEEN ?1 AND ?2";

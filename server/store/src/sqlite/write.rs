@@ -10,11 +10,11 @@ use super::error::{seq_from_sql, seq_to_sql, time_to_sql};
 use super::fold::{End, Fold, Row, is_dead, result_until};
 use super::open::read_meta;
 use super::rows::{Rows, Values};
-use super::schema::{payload_key, result_key};
+use super::schema::{DELETE_BLOBS, DELETE_TASKS, payload_key, result_key};
 use crate::StoreError;
 use crate::batch::Summary;
 use crate::codec::Encoder;
-use crate::index::Index;
+use crate::index::{Index, block_of};
 use crate::limits::INLINE_BYTES;
 use crate::state;
 
@@ -128,6 +128,7 @@ impl Writer {
         changes: Vec<&Change>,
     ) -> Result<(), StoreError> {
         let mut ended = Vec::with_capacity(changes.len());
+        let mut forgotten = Vec::new();
         for change in changes {
             match change {
                 Change::Insert { .. } => {}
@@ -156,6 +157,7 @@ impl Writer {
                         ended.push(row);
                     }
                 }
+                Change::Forget { seq, .. } => forgotten.push(*seq),
                 Change::SessionOpened(session) => {
                     let mut put = transaction.prepare_cached("INSERT OR REPLACE INTO sessions VALUES (?1, ?2)")?;
                     put.execute(params![session.id.0, self.encoder.session(session)])?;
@@ -173,7 +175,7 @@ impl Writer {
         self.end.write(transaction, &ended, |row, values| {
             row.push(encoder.ended_task(row.record, row.grown()), values)
         })?;
-        Ok(())
+        forget(transaction, forgotten)
     }
 
     /// The columns of a row. Values too large to stand in it are written beside it.
@@ -253,6 +255,19 @@ impl Writer {
     }
 }
 
+/// Drops tasks, those that follow one another in one statement.
+fn forget(transaction: &Transaction<'_>, mut seqs: Vec<Seq>) -> Result<(), StoreError> {
+    seqs.sort_unstable();
+    let mut delete = transaction.prepare_cached(DELETE_TASKS)?;
+    let mut delete_blobs = transaction.prepare_cached(DELETE_BLOBS)?;
+    for run in seqs.chunk_by(|a, b| b.0 == a.0 + 1) {
+        let (first, last) = (seq_to_sql(run[0])?, seq_to_sql(run[run.len() - 1])?);
+        delete.execute([first, last])?;
+        delete_blobs.execute([payload_key(first), result_key(last)])?;
+    }
+    Ok(())
+}
+
 /// Notes the batch, provided that it is the owner's and the next.
 fn follow_on(
     transaction: &Transaction<'_>,
@@ -309,6 +324,7 @@ fn changed_one(seq: Seq, rows: usize) -> Result<(), StoreError> {
 
 /// Takes a batch that has been committed into the index.
 pub(super) fn index_changes(index: &mut Index, changes: &[Change]) {
+    let mut forgotten = Vec::new();
     for change in changes {
         match change {
             Change::Insert { seq, record, .. } => index.insert(*seq, record.id, record.enqueued_at),
@@ -321,7 +337,12 @@ pub(super) fn index_changes(index: &mut Index, changes: &[Change]) {
                 let until = result.as_ref().and_then(|_| result_until(record));
                 index.due(*seq, until.map_or(*forget_at, |until| until.min(*forget_at)));
             }
+            Change::Forget { seq, id } => forgotten.push((*seq, *id)),
             Change::Update { .. } | Change::SessionOpened(_) | Change::SessionClosed(_) => {}
         }
+    }
+    forgotten.sort_unstable();
+    for block in forgotten.chunk_by(|a, b| block_of(a.0) == block_of(b.0)) {
+        index.remove(block);
     }
 }
