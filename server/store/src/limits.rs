@@ -29,13 +29,13 @@ pub const READER_CACHE_BYTES: u32 = 8 * 1024 * 1024;
 pub const CHECKPOINT_PAGES: u32 = 2_048;
 /// Pages of write-ahead log after which it is worth waiting for readers, to
 /// begin the log anew (256 MiB).
-pub const TRUNCATE_PAGES: u32 = 65_536;
+pub const TRUNCATE_PAGES: u32 = 32_768;
 /// Bytes of write-ahead log file kept for use again once it has been copied.
 pub const WAL_FILE_BYTES: u32 = 64 * 1024 * 1024;
 /// Free pages kept for use again before the file is made smaller (64 MiB).
-pub const FREE_PAGES: u64 = 16_384;
+pub const FREE_PAGES: u64 = 8_192;
 /// Pages given back to the file system after one sweep.
-pub const VACUUM_PAGES: u32 = 1_024;
+pub const VACUUM_PAGES: u32 = 512;
 /// How long one try waits for a lock another program holds on the database.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a transaction that writes is tried to be begun, before the store
