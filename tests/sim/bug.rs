@@ -43,7 +43,7 @@ pub(crate) enum Bug {
     ToldTwice,
     /// A result is told to whoever waits for another task.
     ResultsMixedUp,
-    /// What must not begin twice is handed out before the store knows.
+    /// What must wait for a commit is handed out before.
     RunsBeforeClaim,
     /// A worker that drains gives back what has begun and must not do so twice.
     BegunReleased,

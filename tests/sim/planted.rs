@@ -61,13 +61,13 @@ macro_rules! planted {
 
 planted! {
     answers_before_commit: AnswersBeforeCommit breaks Lost SecondEnd GrantAfterEnd CancelLost BegunTwice;
-    a_disk_that_lies: DiskLies breaks Lost SecondEnd GrantAfterEnd CancelLost ClaimLost RunAgain BegunTwice;
+    a_disk_that_lies: DiskLies breaks Lost SecondEnd GrantAfterEnd CancelLost ClaimLost RunAgain BegunTwice Stale;
     claims_that_are_not_written: ClaimsNotWritten breaks ClaimLost Differs;
     sessions_that_are_forgotten: SessionsForgotten breaks ClaimLost RunAgain Leak;
     an_epoch_that_stands: EpochStands breaks TokensFall SecondEnd Stale;
     a_clock_that_is_not_clamped: ClockNotClamped breaks Lost GrantAfterEnd Stuck;
     heartbeats_nobody_hears: HeartbeatsUnheard breaks Overlap;
-    runs_before_their_claim: RunsBeforeClaim breaks BegunTwice;
+    runs_before_their_claim: RunsBeforeClaim breaks BegunTwice Stale;
     what_has_begun_given_back: BegunReleased breaks BegunTwice;
     a_token_that_is_ignored: TokenIgnored breaks Stale SecondEnd WrongResult;
     a_worker_without_a_fence: NoFence breaks Overlap;

@@ -62,13 +62,15 @@ pub enum Effect {
 impl Effect {
     /// Whether the effect must wait until the changes made with it are durable.
     /// A run may start while its enqueue is being written: what it returns is
-    /// held by the same rule. One that must not begin twice waits itself; what is
-    /// said of it meanwhile must not overtake it.
+    /// held by the same rule. One that must not begin twice waits itself, and so
+    /// does a later run of any task: were the end of the one before lost with the
+    /// broker, that one would go on, under a lower token. What is said of a run
+    /// that waits must not overtake it.
     #[must_use]
     pub fn after_commit(&self) -> bool {
         match self {
             Self::Reply(..) | Self::Ack { .. } | Self::Finished(_) => true,
-            Self::Assign(run) => run.at_most_once,
+            Self::Assign(run) => run.at_most_once || run.token.grant.attempt > 1,
             Self::Stop { .. } | Self::Credit { .. } | Self::Items { .. } | Self::SessionEnded(_) => false,
         }
     }

@@ -403,7 +403,7 @@ impl Loop {
             match held {
                 Held::Effect(Effect::Reply(request, reply)) => self.reply(request, reply),
                 Held::Effect(Effect::Finished(finished)) => self.finished(*finished),
-                Held::Effect(Effect::Assign(run)) => self.assign_claimed(run),
+                Held::Effect(Effect::Assign(run)) => self.assign_late(run),
                 Held::Effect(effect) => self.effect(effect),
                 Held::Acked(conn, number) => conn.outbox().push(ToWorker::Acked(number)),
                 Held::Answer(caller, call, answer) => caller.answer(call, answer, true),

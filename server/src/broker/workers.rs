@@ -26,8 +26,8 @@ use crate::limits::INLINE_BACKLOG_BYTES;
 pub(super) struct Sessions {
     /// Those whose lease may still run.
     known: HashMap<SessionId, Session>,
-    /// Runs whose arguments are being read, or whose claim is being written, with
-    /// what is to follow them.
+    /// Runs whose arguments are being read, or that wait for a commit, with what is
+    /// to follow them.
     reading: HashMap<LeaseToken, Vec<StopCause>>,
     /// Who waits for the verdict on what came on the data connection.
     expected: HashMap<LeaseToken, VecDeque<Expecting>>,
@@ -245,8 +245,8 @@ impl Loop {
         }
     }
 
-    /// A run that must not begin twice, now that its grant is durable.
-    pub(super) fn assign_claimed(&mut self, run: Box<Assignment>) {
+    /// A run that had to wait, now that what was decided before it is durable.
+    pub(super) fn assign_late(&mut self, run: Box<Assignment>) {
         let stops = self.sessions.reading.remove(&run.token).unwrap_or_default();
         let (session, token) = (run.session, run.token);
         // Meanwhile the session may have been lost, and the task with it.

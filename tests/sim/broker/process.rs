@@ -226,7 +226,9 @@ impl Process {
                 Effect::Assign(_) => Bug::RunsBeforeClaim,
                 _ => Bug::AnswersBeforeCommit,
             };
-            if effect.after_commit() && !env.has_bug(hasty) {
+            if !effect.after_commit() {
+                self.effect(effect, env);
+            } else if !env.has_bug(hasty) {
                 if let Effect::Assign(run) = &effect {
                     self.sessions.reading.insert(run.token, Vec::new());
                 }
@@ -304,7 +306,7 @@ impl Process {
                 env.record(Record::Ended(finished.task, end_of(&finished)));
                 self.finished(*finished, env);
             }
-            Held::Effect(Effect::Assign(run)) if run.at_most_once => self.assign_claimed(run, env),
+            Held::Effect(Effect::Assign(run)) => self.assign_late(run, env),
             Held::Effect(effect) => self.effect(effect, env),
             Held::Answer(id, call, answer) => self.answer(id, call, answer, true, env),
             Held::Read(job) => self.read(job),

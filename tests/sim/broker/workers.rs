@@ -187,8 +187,8 @@ impl Process {
         }
     }
 
-    /// A run that must not begin twice, now that its grant is durable.
-    pub(super) fn assign_claimed(&mut self, run: Box<Assignment>, env: &mut Env) {
+    /// A run that had to wait, now that what was decided before it is durable.
+    pub(super) fn assign_late(&mut self, run: Box<Assignment>, env: &mut Env) {
         let stops = self.sessions.reading.remove(&run.token).unwrap_or_default();
         let (session, token) = (run.session, run.token);
         if self.core.holder(token) != Some(session) {

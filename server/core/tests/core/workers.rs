@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use asynq_core::{Closed, DeadReason, Event, Outcome, Reason, Refusal, Reply, StateName, Verdict, limits};
+use asynq_core::{Closed, DeadReason, Effect, Event, Outcome, Reason, Refusal, Reply, StateName, Verdict, limits};
 
 use crate::shard::{Shard, failure, name, session, spec};
 
@@ -246,6 +246,21 @@ fn a_task_that_kills_its_process_is_tried_at_once_and_then_poison() {
     assert_eq!(finished.outcome, Outcome::Dead(DeadReason::Poison));
     assert_eq!(finished.failure.map(|f| f.message), Some("signal 11".into()));
     assert_eq!(shard.core.tally().crashes, u64::from(limits::MAX_CRASHES));
+}
+
+#[test]
+fn a_later_run_waits_until_the_end_of_the_one_before_is_durable() {
+    let mut shard = Shard::new();
+    shard.connect(1, 1, &["echo"]);
+    shard.enqueue(&spec("echo"));
+    let first = shard.assigned();
+    assert!(!Effect::Assign(Box::new(first)).after_commit());
+    shard.disconnect(1);
+    shard.advance(limits::RESET_GRACE);
+    shard.connect(2, 1, &["echo"]);
+    let again = shard.assigned();
+    assert_eq!(again.token.grant.attempt, 2);
+    assert!(Effect::Assign(Box::new(again)).after_commit());
 }
 
 #[test]
