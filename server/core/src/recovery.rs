@@ -43,6 +43,7 @@ impl Core {
             content_type,
             counters,
             failure,
+            notes,
             grant,
             ..
         } = record;
@@ -63,7 +64,8 @@ impl Core {
             && start_at.is_none()
             && content_type.is_empty()
             && counters == crate::Counters::default()
-            && failure.is_none();
+            && failure.is_none()
+            && notes.is_none();
         let run = run.map(|(run, stop)| restored_run(run, stop, &options));
         let extra = (!plain).then(|| {
             Box::new(Extra {
@@ -73,6 +75,7 @@ impl Core {
                 content_type,
                 counters,
                 failure,
+                notes,
             })
         });
         let task = Task {

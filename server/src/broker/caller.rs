@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use asynq_core::{CancelOutcome, ConsumerId, Credit, Explanation, Finished, StateName, TaskId, TaskSpec, TaskView};
+use asynq_core::{
+    CancelOutcome, ConsumerId, Credit, Explanation, Finished, StateName, TaskId, TaskSpec, TaskView, Transition,
+};
 use asynq_proto::limits::{INLINE_BYTES, MAX_BATCH_BYTES, MAX_BATCH_OPS};
 
 use super::consumer::Iterate;
@@ -25,6 +27,8 @@ pub(crate) enum Op {
     Show(TaskId),
     /// Tell why it is where it is.
     Explain(TaskId),
+    /// Tell what it went through.
+    History(TaskId),
     /// Withdraw the wait that call made. Unanswered.
     Forget(u64),
     /// Run a task and send its items as they come.
@@ -85,6 +89,7 @@ pub(crate) enum Answer {
     },
     Shown(Box<TaskView>),
     Explained(Box<Explanation>),
+    History(TaskId, Vec<Transition>),
     Failed(Error),
 }
 
@@ -122,6 +127,7 @@ impl Weigh for Answered {
                     512 + failure
                 }
                 Answer::Explained(_) => 512,
+                Answer::History(_, steps) => steps.iter().map(|step| 128 + step.message.len()).sum(),
                 Answer::Failed(_) => 128,
                 Answer::Enqueued { .. } | Answer::Cancelled { .. } => 0,
             }

@@ -74,7 +74,7 @@ impl Loop {
         let id = match &asked.op {
             Op::Enqueue(enqueue) => enqueue.spec.id,
             Op::Iterate(iterate) => iterate.spec.id,
-            Op::Wait(id) | Op::Cancel(id) | Op::Show(id) | Op::Explain(id) | Op::Stop(id, _) => *id,
+            Op::Wait(id) | Op::Cancel(id) | Op::Show(id) | Op::Explain(id) | Op::History(id) | Op::Stop(id, _) => *id,
             Op::Forget(_) | Op::Flow(..) => return,
             Op::Invalid(error) => return asked.caller.answer(asked.call, Answer::Failed(error.clone()), true),
         };
@@ -126,6 +126,12 @@ impl Loop {
             Op::Explain(task) => {
                 let why = self.core.explain(self.now, task);
                 let answer = why.map_or_else(|| not_found(task), |why| Answer::Explained(Box::new(why)));
+                self.hold(Held::Answer(caller, call, answer));
+            }
+            Op::History(task) => {
+                let view = self.core.task(task);
+                let told = view.map(|view| view.record.history(view.worker.as_ref()));
+                let answer = told.map_or_else(|| not_found(task), |told| Answer::History(task, told));
                 self.hold(Held::Answer(caller, call, answer));
             }
             Op::Forget(_) | Op::Flow(..) | Op::Invalid(_) => {}
@@ -238,6 +244,7 @@ impl Loop {
             },
             Op::Show(_) => Answer::Shown(Box::new(TaskView::ended(record.clone()))),
             Op::Explain(_) => Answer::Explained(Box::new(explain(record, finish))),
+            Op::History(_) => Answer::History(task, record.history(None)),
             Op::Enqueue(_) | Op::Wait(_) | Op::Iterate(_) | Op::Forget(_) | Op::Flow(..) | Op::Invalid(_) => return,
         };
         caller.answer(call, answer, true);

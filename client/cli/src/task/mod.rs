@@ -2,6 +2,7 @@
 
 mod cancel;
 mod explain;
+mod history;
 mod ls;
 mod show;
 mod wait;
@@ -15,6 +16,7 @@ pub(crate) enum Command {
     Wait(wait::Args),
     Cancel(cancel::Args),
     Explain(explain::Args),
+    History(history::Args),
 }
 
 impl Command {
@@ -25,6 +27,7 @@ impl Command {
             Self::Wait(args) => args.run(broker).await,
             Self::Cancel(args) => args.run(broker).await,
             Self::Explain(args) => args.run(broker).await,
+            Self::History(args) => args.run(broker).await,
         }
     }
 }
