@@ -8,7 +8,7 @@ use tokio_stream::{Stream, StreamExt};
 
 use crate::{
     Call, Cancellation, ClientBuilder, Enqueue, Error, Explanation, Handle, Iterate, ListTasks, Map, QueueInfo, Retry,
-    Tally, TaskId, TaskInfo, WorkerInfo, many, session::Session, spec::Spec,
+    Tally, TaskId, TaskInfo, Transition, WorkerInfo, many, session::Session, spec::Spec,
 };
 
 /// A connection to a broker that is kept up. Cheap to clone; clones share it.
@@ -255,6 +255,20 @@ impl Client {
     /// Why a task is where it is.
     pub async fn explain(&self, id: TaskId) -> Result<Explanation, Error> {
         self.session.explain(id).await
+    }
+
+    /// What a task went through, first to last: each step with its time, its
+    /// attempt, its worker and its cause.
+    ///
+    /// ```no_run
+    /// # async fn example(client: asynq_client::Client, id: asynq_client::TaskId) -> Result<(), asynq_client::Error> {
+    /// for step in client.history(id).await? {
+    ///     println!("{}: {} {}", step.to, step.cause, step.message.unwrap_or_default());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn history(&self, id: TaskId) -> Result<Vec<Transition>, Error> {
+        self.session.history(id).await
     }
 
     /// Lists tasks, newest first.

@@ -152,6 +152,44 @@ impl TryFrom<v1::TaskInfo> for TaskInfo {
     }
 }
 
+/// A step of a task's life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Transition {
+    /// When.
+    pub at: Option<SystemTime>,
+    /// Where the task stood; none before it was enqueued.
+    pub from: Option<State>,
+    /// Where it stands since; it may be the same.
+    pub to: State,
+    /// The attempt this was about, 0 before the first.
+    pub attempt: u32,
+    /// The worker this was about.
+    pub worker: Option<String>,
+    /// Why, in one word: `enqueued`, `granted`, `failed`, … docs/lifecycle.md has them all.
+    pub cause: String,
+    /// What more there is to say, for people.
+    pub message: Option<String>,
+    /// Where the cause is `left_out`, for how many steps that are not kept this stands.
+    pub left_out: u32,
+}
+
+impl From<v1::Transition> for Transition {
+    fn from(wire: v1::Transition) -> Self {
+        let from = (wire.from != v1::TaskState::Unspecified as i32).then(|| State::from_wire(wire.from));
+        Self {
+            at: time(wire.at_ms),
+            from,
+            to: State::from_wire(wire.to),
+            attempt: wire.attempt,
+            worker: some(wire.worker),
+            cause: wire.cause,
+            message: some(wire.message),
+            left_out: wire.left_out,
+        }
+    }
+}
+
 /// Why a task is where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -62,15 +62,12 @@ async fn enqueue_wait_show() {
         times.push(task.remove(field).unwrap().as_str().unwrap().to_owned());
     }
     assert!(times.is_sorted(), "{times:?}");
-    // Which worker had it is told while it runs: see below.
-    assert!(task.contains_key("worker"), "{task:?}");
-    task.remove("worker");
     assert_eq!(
         shown,
         json!({
             "id": id, "name": "echo", "queue": "q", "series": "s", "niceness": -3, "state": "succeeded",
             "reason": "finished", "cancel_requested": false, "attempt": 1, "failures": 0, "timeouts": 0, "crashes": 0,
-            "losses": 0, "releases": 0, "start_at": null, "labels": [], "error": null,
+            "losses": 0, "releases": 0, "start_at": null, "worker": "worker-1", "labels": [], "error": null,
             "payload_bytes": 3, "result_bytes": 3, "content_type": "application/json",
         })
     );
@@ -128,6 +125,45 @@ async fn cancel_ends_what_waits_and_what_runs() {
     assert_eq!(cluster.ok(&["call", "echo", "1"]).await, "1");
 }
 
+/// What a task went through: from, to, attempt, worker and cause of each step.
+fn steps(told: &Value) -> Vec<Value> {
+    let keys = ["from", "to", "attempt", "worker", "cause"];
+    let of = |step: &Value| keys.iter().map(|key| step[key].clone()).collect();
+    told.as_array().unwrap().iter().map(of).collect()
+}
+
+#[tokio::test]
+async fn a_task_tells_what_it_went_through() {
+    let (cluster, _worker) = Cluster::with_worker(1).await;
+    let arguments = r#"{"times":1,"message":"no disk in drive A"}"#;
+    let id = cluster.ok(&["enqueue", "fail", arguments, "--retries", "1"]).await;
+    assert_eq!(cluster.ok(&["task", "wait", &id]).await, "null");
+    let told = cluster.json(&["task", "history", &id]).await;
+    assert_eq!(
+        steps(&told),
+        [
+            json!([null, "ready", 0, null, "enqueued"]),
+            json!(["ready", "running", 1, "worker-1", "granted"]),
+            json!(["running", "scheduled", 1, "worker-1", "failed"]),
+            json!(["scheduled", "ready", 1, null, "due"]),
+            json!(["ready", "running", 2, "worker-1", "granted"]),
+            json!(["running", "succeeded", 2, "worker-1", "completed"]),
+        ]
+    );
+    assert_eq!(told[2]["message"], "error: no disk in drive A");
+    let times: Vec<_> = told
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| step["at"].as_str().unwrap())
+        .collect();
+    assert!(times.is_sorted() && times.iter().all(|at| at.len() == 24), "{times:?}");
+    let text = cluster.ok(&["task", "history", &id]).await;
+    assert_eq!(text.lines().count(), 7, "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    assert_eq!(cluster.json(&["task", "show", &id]).await["worker"], "worker-1");
+}
+
 /// Waits until `explain` gives this reason, and gives all it says.
 async fn reason(cluster: &Cluster, id: &str, reason: &str) -> Value {
     eventually(&format!("{id} to be {reason}"), PATIENCE, || async move {
@@ -161,6 +197,7 @@ async fn explain_says_why_each_task_is_where_it_is() {
     let later = enqueue(&["sleep", HOUR, "--delay", "1h"]).await;
     let not_due = reason(&cluster, &later, "not_due").await;
     assert_eq!(not_due["state"], "scheduled");
+    assert_eq!(not_due["details"]["failure"], Value::Null);
 
     let unknown = enqueue(&["transcode"]).await;
     let no_worker = reason(&cluster, &unknown, "no_worker").await;
@@ -303,6 +340,7 @@ async fn refusals_have_their_exit_codes() {
         (&["task", "wait", unknown], 6, &["TASK_NOT_FOUND", unknown]),
         (&["task", "cancel", unknown], 6, &["TASK_NOT_FOUND", unknown]),
         (&["task", "explain", unknown], 6, &["TASK_NOT_FOUND", unknown]),
+        (&["task", "history", unknown], 6, &["TASK_NOT_FOUND", unknown]),
         (&["--broker", &nowhere, "queue", "ls"], 3, &["NO_BROKER", &nowhere]),
     ] {
         let ended = cluster.run(args).await;

@@ -25,6 +25,7 @@ Examples:
   asynq iterate count '{\"n\":9}'      print a task's items as they come
   asynq task ls --state running      what is going on?
   asynq task explain ID              why is it not running?
+  asynq task history ID              what has it gone through?
   asynq worker ls                    who is there to run tasks
   asynq demo mandelbrot              a picture, computed by all workers
   asynq demo logs /var/log/nginx     log files, read by all workers

@@ -178,6 +178,33 @@ impl From<asynq_client::Explanation> for Explanation {
 }
 
 #[derive(Debug, Serialize)]
+pub(crate) struct Transition {
+    at: Option<String>,
+    from: Option<&'static str>,
+    to: &'static str,
+    attempt: u32,
+    worker: Option<String>,
+    cause: String,
+    message: Option<String>,
+    left_out: u32,
+}
+
+impl From<asynq_client::Transition> for Transition {
+    fn from(step: asynq_client::Transition) -> Self {
+        Self {
+            at: time(step.at),
+            from: step.from.map(|state| state.as_str()),
+            to: step.to.as_str(),
+            attempt: step.attempt,
+            worker: step.worker,
+            cause: step.cause,
+            message: step.message,
+            left_out: step.left_out,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
 pub(crate) struct Queue {
     name: String,
     policy: String,

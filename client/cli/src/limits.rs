@@ -49,3 +49,6 @@ pub(crate) const MAX_TOP_VALUES: usize = 10_000;
 pub(crate) const MAX_TOP_VALUE_BYTES: usize = 200;
 /// Steps of time in which rows of one format are counted.
 pub(crate) const MAX_BUCKETS: usize = 4096;
+
+/// Characters of what `task history` says of a step, so that it fits into 80 columns.
+pub(crate) const HISTORY_COLUMN: usize = 38;

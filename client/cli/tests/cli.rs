@@ -318,6 +318,14 @@ async fn json_objects_have_all_their_fields() {
         cancelled,
         format!("{{\"id\":\"{id}\",\"outcome\":\"finished\",\"state\":\"dead\"}}\n")
     );
+    let told: Value = serde_json::from_str(&ok(&fake, &["task", "history", &id, "-o", "json"]).await).unwrap();
+    let expected = r#"{"at":"2023-11-14T22:13:20.040Z","from":"running","to":"scheduled","attempt":1,"worker":"node-1",
+        "cause":"failed","message":"error: no space left on\ndevice","left_out":0}"#;
+    assert_eq!(told[2], serde_json::from_str::<Value>(expected).unwrap());
+    assert_eq!(
+        (&told[0]["from"], &told[0]["worker"], &told[0]["message"]),
+        (&Value::Null, &Value::Null, &Value::Null)
+    );
     let explained = ok(&fake, &["task", "explain", &id, "-o", "json"]).await;
     let expected = r#""state":"ready","reason":"no_free_slot","message":"a sentence","details":{"workers":"0"}}"#;
     assert_eq!(explained, format!("{{\"id\":\"{id}\",{expected}\n"));
@@ -354,6 +362,14 @@ async fn text_is_aligned_for_people() {
         ok(&fake, &["task", "explain", &slow]).await,
         "ready, no_free_slot: a sentence\n  workers  0\n"
     );
+    let told = "AT                        STATE      TRY  WHAT HAPPENED\n\
+                2023-11-14T22:13:20.000Z  ready      -    enqueued\n\
+                2023-11-14T22:13:20.002Z  running    1    node-1 took it\n\
+                2023-11-14T22:13:20.040Z  scheduled  1    error: no space left on device (node-…\n\
+                2023-11-14T22:14:20.000Z  ready      7    … 12 steps are not kept …\n\
+                2023-11-14T22:14:20.100Z  running    8    node-1 took it\n\
+                2023-11-14T23:14:21.000Z  succeeded  8    node-1 completed it\n";
+    assert_eq!(ok(&fake, &["task", "history", &slow]).await, told);
     let shown = ok(&fake, &["task", "show", &slow]).await;
     assert!(
         shown.contains(&format!("id           {slow}\nname         slow\nstate        ready\n")),

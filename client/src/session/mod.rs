@@ -39,7 +39,7 @@ use self::{
     pending::Request,
 };
 use crate::{
-    CallStats, Cancellation, DeadReason, Error, Explanation, Failure, State, TaskId, TaskInfo, data::Data,
+    CallStats, Cancellation, DeadReason, Error, Explanation, Failure, State, TaskId, TaskInfo, Transition, data::Data,
     limits::REQUEST_QUEUE, spec::Spec,
 };
 
@@ -188,6 +188,13 @@ impl Session {
         match self.ask(Op::Explain(id)).await? {
             Of::Explained(explanation) => explanation.try_into(),
             _ => Err(Error::unexpected("another answer to an explain")),
+        }
+    }
+
+    pub(crate) async fn history(&self, id: TaskId) -> Result<Vec<Transition>, Error> {
+        match self.ask(Op::History(id)).await? {
+            Of::History(reply) => Ok(reply.transitions.into_iter().map(Transition::from).collect()),
+            _ => Err(Error::unexpected("another answer to a history")),
         }
     }
 

@@ -14,6 +14,7 @@ pub(super) enum Op {
     Stop(TaskId, ConsumerId),
     Show(TaskId),
     Explain(TaskId),
+    History(TaskId),
 }
 
 impl Op {
@@ -22,7 +23,7 @@ impl Op {
         match self {
             Self::Enqueue(request) => request.wait,
             Self::Wait(_) => true,
-            Self::Cancel(_) | Self::Stop(..) | Self::Show(_) | Self::Explain(_) => false,
+            Self::Cancel(_) | Self::Stop(..) | Self::Show(_) | Self::Explain(_) | Self::History(_) => false,
         }
     }
 
@@ -53,6 +54,7 @@ impl Op {
             }),
             Self::Show(id) => WireOp::Show(v1::ShowRequest { id: id.to_wire() }),
             Self::Explain(id) => WireOp::Explain(v1::ExplainRequest { id: id.to_wire() }),
+            Self::History(id) => WireOp::History(v1::HistoryRequest { id: id.to_wire() }),
         }
     }
 }

@@ -281,7 +281,7 @@ impl Entry {
         let (id, writes) = match &self.op {
             Op::Enqueue(request) => (TaskId::from_wire(&request.id).ok(), true),
             Op::Cancel(id) | Op::Stop(id, _) => (Some(*id), true),
-            Op::Wait(id) | Op::Show(id) | Op::Explain(id) => (Some(*id), false),
+            Op::Wait(id) | Op::Show(id) | Op::Explain(id) | Op::History(id) => (Some(*id), false),
         };
         let indefinite = writes && self.sent != Sent::Never;
         Error::NoBroker {

@@ -234,6 +234,10 @@ impl v1::tasks_server::Tasks for Fake {
     async fn explain(&self, _: Request<v1::ExplainRequest>) -> Result<Response<v1::Explanation>, Status> {
         Err(Status::unimplemented("on the session"))
     }
+
+    async fn history(&self, _: Request<v1::HistoryRequest>) -> Result<Response<v1::HistoryReply>, Status> {
+        Err(Status::unimplemented("on the session"))
+    }
 }
 
 #[tonic::async_trait]

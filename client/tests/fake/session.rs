@@ -103,6 +103,9 @@ impl Session {
                 }
                 Op::Stop(request) => or_not_found(lock(&self.fake.inner.streams).stop(&request).map(Of::Cancelled)),
                 Op::Show(request) => or_not_found(lock(&self.fake.inner.tasks).show(&request.id).map(Of::Shown)),
+                Op::History(request) => {
+                    or_not_found(lock(&self.fake.inner.tasks).history(&request.id).map(Of::History))
+                }
                 Op::Explain(request) => {
                     or_not_found(lock(&self.fake.inner.tasks).explain(&request.id).map(Of::Explained))
                 }

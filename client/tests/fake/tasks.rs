@@ -215,6 +215,42 @@ impl Tasks {
         }
     }
 
+    /// The one of a task that fails at first.
+    pub(crate) fn history(&self, id: &[u8]) -> Option<v1::HistoryReply> {
+        self.known.get(id)?;
+        let step = |at_ms: u64, from: TaskState, to: TaskState, attempt, cause: &str| v1::Transition {
+            at_ms: 1_700_000_000_000 + at_ms,
+            from: from.into(),
+            to: to.into(),
+            attempt,
+            cause: cause.to_owned(),
+            ..v1::Transition::default()
+        };
+        let of_worker = |step, message: &str| v1::Transition {
+            worker: "node-1".to_owned(),
+            message: message.to_owned(),
+            ..step
+        };
+        let (ready, running) = (TaskState::Ready, TaskState::Running);
+        Some(v1::HistoryReply {
+            id: Bytes::copy_from_slice(id),
+            transitions: vec![
+                step(0, TaskState::Unspecified, ready, 0, "enqueued"),
+                of_worker(step(2, ready, running, 1, "granted"), ""),
+                of_worker(
+                    step(40, running, TaskState::Scheduled, 1, "failed"),
+                    "error: no space left on\ndevice",
+                ),
+                v1::Transition {
+                    left_out: 12,
+                    ..step(60_000, TaskState::Scheduled, ready, 7, "left_out")
+                },
+                of_worker(step(60_100, ready, running, 8, "granted"), ""),
+                of_worker(step(3_661_000, running, TaskState::Succeeded, 8, "completed"), ""),
+            ],
+        })
+    }
+
     pub(crate) fn explain(&self, id: &[u8]) -> Option<v1::Explanation> {
         let task = self.known.get(id)?;
         let reason = if task.request.name == "nobody" {

@@ -206,7 +206,7 @@ impl Core {
     /// Nobody wants the task any more.
     pub(crate) fn cancel(&mut self, now: Timestamp, key: TaskKey, out: &mut Output) -> (CancelOutcome, StateName) {
         if self.live(key).held().is_some() {
-            self.want_stop(key, StopIntent::Cancel, out);
+            self.want_stop(now, key, StopIntent::Cancel, out);
             (CancelOutcome::Stopping, StateName::Stopping)
         } else {
             self.finish(now, key, Trigger::Cancelled, Outcome::Cancelled, None, out);
@@ -217,25 +217,26 @@ impl Core {
     /// A deadline, or the time to start, has passed.
     pub(crate) fn on_expire(&mut self, now: Timestamp, key: TaskKey, out: &mut Output) {
         if self.live(key).held().is_some() {
-            self.want_stop(key, StopIntent::Deadline, out);
+            self.want_stop(now, key, StopIntent::Deadline, out);
         } else {
             self.finish(now, key, Trigger::Expired, Outcome::Expired, None, out);
         }
     }
 
     /// An attempt has taken too long.
-    pub(crate) fn on_timeout(&mut self, key: TaskKey, out: &mut Output) {
-        self.want_stop(key, StopIntent::Timeout, out);
+    pub(crate) fn on_timeout(&mut self, now: Timestamp, key: TaskKey, out: &mut Output) {
+        self.want_stop(now, key, StopIntent::Timeout, out);
     }
 
     /// Tells the worker to end a run. The slot stays taken until it says it has,
     /// or its lease is over. A cancel or a deadline replaces a timeout.
-    fn want_stop(&mut self, key: TaskKey, intent: StopIntent, out: &mut Output) {
+    fn want_stop(&mut self, now: Timestamp, key: TaskKey, intent: StopIntent, out: &mut Output) {
         let held = self.live(key).held().expect("only a run can be stopped");
         if held.stop.is_some_and(|stop| stop != StopIntent::Timeout) || held.stop == Some(intent) {
             return;
         }
         let session = held.session;
+        self.note(now, key, StateName::Stopping, intent.into());
         self.change(key, Trigger::StopWanted, |task| task.stop_with(Some(intent)));
         self.remember(key, out);
         out.effects.push(Effect::Stop {

@@ -181,7 +181,7 @@ impl Core {
                 // `change` disarms the timer that has just gone off: no harm.
                 Timer::Due(key) => self.come_due(key),
                 Timer::Expire(key) => self.on_expire(now, key, out),
-                Timer::Timeout(key) => self.on_timeout(key, out),
+                Timer::Timeout(key) => self.on_timeout(now, key, out),
             }
         }
         while let Some(claim) = self.claims.pop_front_if(|claim| claim.at <= now) {
@@ -296,6 +296,8 @@ impl Core {
         result: Option<Payload>,
         out: &mut Output,
     ) {
+        let held = self.live(key).held();
+        let worker = held.map(|held| self.sessions[&held.session].worker.clone());
         self.leave_state(key, false);
         let task = self.tasks.remove(key.index());
         self.by_id.remove(task.id, key);
@@ -314,6 +316,7 @@ impl Core {
             outcome: outcome.clone(),
             at: now,
             started_at,
+            worker,
             result: result.as_ref().map(|result| ResultInfo {
                 bytes: result.data.len() as u64,
                 content_type: result.content_type.clone(),

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use crate::core::Core;
 use crate::counts::Counts;
+use crate::history::brief;
 use crate::ids::{LeaseToken, SessionId, TaskId};
+use crate::limits;
 use crate::live::{Held, Live, Task};
 use crate::names::NameId;
 use crate::sched::{Ahead, TaskKey};
@@ -38,15 +40,7 @@ impl Core {
         let reason = self.reason(key);
         let mut details = BTreeMap::new();
         let message = match (reason, &task.state) {
-            (Reason::NotDue, Live::Scheduled(at)) => {
-                details.insert("due_in_ms", at.since(now).as_millis().to_string());
-                let why = if task.grant.attempt == 0 {
-                    "starts"
-                } else {
-                    "is tried again"
-                };
-                format!("It {why} in {:.1?}.", at.since(now))
-            }
+            (Reason::NotDue, Live::Scheduled(at)) => explain_wait(now, task, *at, &mut details),
             (Reason::Running | Reason::Stopping | Reason::Resuming, Live::Held(held)) => {
                 self.explain_run(now, task, held, reason, &mut details)
             }
@@ -68,7 +62,13 @@ impl Core {
             }
             (Reason::Behind, _) => explain_place(task, self.sched.ahead_of(&task.waiting(key)), &mut details),
             (Reason::Resuming, _) => {
-                "The broker has restarted and gives workers up to 2 s to say that they still run it.".into()
+                let workers = self.awaited.len();
+                details.insert("awaited_workers", workers.to_string());
+                format!(
+                    "The broker has restarted and gives workers up to {:?} to say that they still run it; yet to come back: \
+                     {workers}.",
+                    limits::RESUME_GRACE
+                )
             }
             (Reason::NotDue | Reason::Running | Reason::Stopping | Reason::Finished, _) => {
                 unreachable!("the reason follows from the state")
@@ -124,16 +124,25 @@ impl Core {
                     Some(crate::StopIntent::Deadline) => "its deadline has passed",
                     Some(crate::StopIntent::Cancel) | None => "it was cancelled",
                 };
-                format!("Worker {worker} has been told to stop it because {why}; it has not confirmed yet.")
+                if session.link.is_connected() {
+                    format!("Worker {worker} has been told to stop it because {why}; it has not confirmed yet.")
+                } else {
+                    let left = session.given_up_at().since(now);
+                    format!(
+                        "It is to stop because {why}, but worker {worker}, which holds it, has no connection; if it does \
+                         not come back, this ends in {left:.1?}."
+                    )
+                }
             }
             Reason::Resuming => {
-                let until = match session.link {
-                    Link::Lost(at) => at.min(session.lease_until),
-                    Link::Awaited | Link::Active(_) | Link::Draining => session.lease_until,
+                let left = session.given_up_at().since(now);
+                let since = if session.link == Link::Awaited {
+                    "has not come back since the broker restarted"
+                } else {
+                    "has no connection"
                 };
-                let left = until.since(now);
                 details.insert("given_up_ms", left.as_millis().to_string());
-                format!("Worker {worker} holds it but has no connection; it is given up in {left:.1?}.")
+                format!("Worker {worker} holds it but {since}; it is given up in {left:.1?}.")
             }
             _ if held.lent => format!(
                 "Worker {worker} waits for its caller to take items: {} sent, {} taken. Its slot is lent meanwhile.",
@@ -220,6 +229,25 @@ impl Core {
     #[must_use]
     pub fn knows_session(&self, id: SessionId) -> bool {
         self.sessions.contains_key(&id)
+    }
+}
+
+/// Why it waits for a time.
+fn explain_wait(now: Timestamp, task: &Task, due: Timestamp, details: &mut BTreeMap<&'static str, String>) -> String {
+    let left = due.since(now);
+    details.insert("due_at_ms", due.as_millis().to_string());
+    details.insert("due_in_ms", left.as_millis().to_string());
+    let attempt = task.grant.attempt;
+    let failure = task.extra.as_ref().and_then(|extra| extra.failure.as_deref());
+    match failure.filter(|_| attempt > 0) {
+        Some(failure) => {
+            let failure = brief(failure);
+            let message = format!("Attempt {attempt} failed ({failure}); it is tried again in {left:.1?}.");
+            details.insert("attempt", attempt.to_string());
+            details.insert("failure", failure.into());
+            message
+        }
+        None => format!("It was enqueued to start later: in {left:.1?}."),
     }
 }
 

@@ -17,6 +17,12 @@ pub const MAX_SLOTS: u32 = 65_536;
 pub const MAX_DECLARATIONS: usize = 10_000;
 /// Bytes of a failure's message and of its trace, each.
 pub const MAX_FAILURE_BYTES: usize = 8 * 1024;
+/// What is noted of one task's history: so many entries …
+pub const MAX_NOTES: usize = 64;
+/// … the first ones of which stay; of the others the latest do.
+pub const FIRST_NOTES: usize = 8;
+/// Bytes of the message of one of them.
+pub const MAX_NOTE_BYTES: usize = 200;
 /// Largest attempt, timeout and loss budget.
 pub const MAX_BUDGET: u32 = 1_000;
 /// Longest delay, timeout or time to live.

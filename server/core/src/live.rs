@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::history::Notes;
 use crate::ids::{Grant, LeaseToken, Niceness, Seq, SessionId, TaskId};
 use crate::limits;
 use crate::names::{NameId, Names};
@@ -64,6 +65,7 @@ pub(crate) struct Extra {
     pub(crate) content_type: Box<str>,
     pub(crate) counters: Counters,
     pub(crate) failure: Option<Box<Failure>>,
+    pub(crate) notes: Option<Box<Notes>>,
     pub(crate) stream: Option<Stream>,
 }
 
@@ -210,6 +212,7 @@ impl Task {
             grant: self.grant,
             counters: self.counters(),
             failure: extra.and_then(|extra| extra.failure.clone()),
+            notes: extra.and_then(|extra| extra.notes.clone()),
         }
     }
 }

@@ -38,7 +38,7 @@ impl Core {
                 state,
             },
             None => match self.may_revive(now, &record) {
-                Ok(()) => self.revive(seq, record, out),
+                Ok(()) => self.revive(now, seq, record, out),
                 Err(refusal) => Reply::Refused(refusal),
             },
         };
@@ -71,8 +71,10 @@ impl Core {
 
     /// It stands where it stood in the order, and its grants go on from its last:
     /// what a run of before has to say is stale. The last failure stays to be seen.
-    fn revive(&mut self, seq: Seq, mut record: TaskRecord, out: &mut Output) -> Reply {
+    fn revive(&mut self, now: Timestamp, seq: Seq, mut record: TaskRecord, out: &mut Output) -> Reply {
         let (task, queue, from) = (record.id, record.queue.clone(), record.state.name());
+        // While it tells how it died.
+        record.note_retry(now);
         record.counters = Counters::default();
         let key = self.take_back(seq, record, Live::Ready);
         // Not before it is counted as ready: an empty queue is forgotten.

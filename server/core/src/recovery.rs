@@ -62,6 +62,7 @@ impl Core {
             content_type,
             counters,
             failure,
+            notes,
             grant,
             ..
         } = record;
@@ -75,7 +76,8 @@ impl Core {
             && start_at.is_none()
             && content_type.is_empty()
             && counters == crate::Counters::default()
-            && failure.is_none();
+            && failure.is_none()
+            && notes.is_none();
         let extra = (!plain).then(|| {
             Box::new(Extra {
                 stream: None,
@@ -84,6 +86,7 @@ impl Core {
                 content_type,
                 counters,
                 failure,
+                notes,
             })
         });
         let task = Task {

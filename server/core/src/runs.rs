@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::core::{Core, Output};
 use crate::effect::{Effect, Verdict};
+use crate::history::Cause;
 use crate::ids::{LeaseToken, SessionId, TaskId};
 use crate::lifecycle::Trigger;
 use crate::limits;
@@ -26,7 +27,10 @@ impl Core {
         };
         let state = match self.stop_intent(key) {
             // The wish to stop came first: the result is late.
-            Some(intent) => self.conclude_stop(now, key, intent, out),
+            Some(intent) => {
+                self.note(now, key, StateName::Stopping, Cause::TooLate);
+                self.conclude_stop(now, key, intent, out)
+            }
             None if self.live(key).stream().is_some() => {
                 self.break_off(now, key, "a result was sent where a stream was asked for".into(), out);
                 StateName::Dead
@@ -84,6 +88,7 @@ impl Core {
             None => {
                 self.tally.releases += 1;
                 let claimed = self.live(key).held().is_some_and(|held| held.claimed);
+                self.note(now, key, StateName::Ready, Cause::Released);
                 self.change(key, Trigger::Returned, |task| {
                     task.extra_mut().counters.releases += 1;
                     task.state = Live::Ready;
@@ -218,6 +223,7 @@ impl Core {
         } else if extra.counters.crashes >= limits::MAX_CRASHES {
             DeadReason::Poison
         } else {
+            self.note(now, key, StateName::Ready, Cause::Crashed);
             return self.put_back(key, out);
         };
         self.finish(now, key, Trigger::GaveUp, Outcome::Dead(reason), None, out);
@@ -265,6 +271,7 @@ impl Core {
             self.finish(now, key, Trigger::GaveUp, Outcome::Dead(DeadReason::Poison), None, out);
             return StateName::Dead;
         }
+        self.note(now, key, StateName::Ready, Cause::Lost);
         self.put_back(key, out)
     }
 
@@ -279,6 +286,8 @@ impl Core {
         self.tally.retries += 1;
         let task = self.live(key);
         let at = now + backoff(task.id, task.grant.attempt, spent);
+        let cause = self.stop_intent(key).map_or(Cause::Failed, Cause::from);
+        self.note_until(now, key, StateName::Scheduled, cause, Some(at));
         self.change(key, Trigger::Retried, |task| task.state = Live::Scheduled(at));
         self.remember(key, out);
         StateName::Scheduled

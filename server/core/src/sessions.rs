@@ -7,12 +7,14 @@ use crate::change::{Change, SessionRecord};
 use crate::core::{Core, Output};
 use crate::effect::{Effect, StopCause};
 use crate::event::{Closed, Hello};
+use crate::history::Cause;
 use crate::ids::{LeaseToken, Name, SessionId};
 use crate::lifecycle::Trigger;
 use crate::limits;
 use crate::live::Live;
 use crate::names::NameId;
 use crate::sched::{ClassId, Routes, Scheduler, TaskKey};
+use crate::task::StateName;
 use crate::time::Timestamp;
 use crate::timers::Timer;
 
@@ -67,6 +69,14 @@ impl Session {
         held
     }
 
+    /// Until when its runs are kept for it while it has no connection.
+    pub(crate) fn given_up_at(&self) -> Timestamp {
+        match self.link {
+            Link::Lost(at) => at.min(self.lease_until),
+            Link::Awaited | Link::Active(_) | Link::Draining => self.lease_until,
+        }
+    }
+
     /// Tells the scheduler how many slots are free.
     pub(crate) fn sync_free_slots(&mut self, id: SessionId, sched: &mut Scheduler) {
         let Some(class) = self.link.class() else { return };
@@ -99,7 +109,7 @@ impl Core {
             Some(_) => self.disconnect(id, Link::Awaited),
             None => self.open_session(now, id, &hello.worker, out),
         }
-        self.awaited.remove(&id);
+        let after_restart = self.awaited.remove(&id);
         self.connect(now, id, &hello);
         let held: BTreeSet<LeaseToken> = hello.held.into_iter().collect();
         for key in self.session_mut(id).held_in_order() {
@@ -108,7 +118,7 @@ impl Core {
             }
         }
         for token in held {
-            self.resume_run(now, id, token, out);
+            self.resume_run(now, id, token, after_restart, out);
         }
         if self.awaited.is_empty() {
             self.end_recovery();
@@ -195,7 +205,7 @@ impl Core {
     /// grant, or a grant of the incarnation just before that was never written
     /// and that no newer one has replaced. Of older incarnations nobody knows
     /// what was granted since.
-    fn resume_run(&mut self, now: Timestamp, id: SessionId, token: LeaseToken, out: &mut Output) {
+    fn resume_run(&mut self, now: Timestamp, id: SessionId, token: LeaseToken, after_restart: bool, out: &mut Output) {
         let key = self.find(token.task);
         let Some(key) = key.filter(|&key| self.may_resume(id, key, token)) else {
             out.effects.push(Effect::Stop {
@@ -206,6 +216,10 @@ impl Core {
             return;
         };
         let fresh = self.held_by(id, key, now);
+        if after_restart {
+            let worker = self.sessions[&id].worker.clone();
+            self.note_adopted(now, key, token.grant.attempt, worker);
+        }
         if self.live(key).held().is_some() {
             // The worker's defaults were not kept over the restart.
             self.rearm(key, |held| {
@@ -321,6 +335,7 @@ impl Core {
             let task = self.live(key);
             let is_going = task.held().is_some_and(|held| held.stop.is_none());
             if before_restart && is_going && !task.at_most_once() {
+                self.note(now, key, StateName::Ready, Cause::NotResumed);
                 self.put_back(key, out);
             } else {
                 self.lose(now, key, out);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::history::Notes;
 use crate::ids::{Grant, Name, Niceness, SessionId, TaskId};
 use crate::limits;
 use crate::time::Timestamp;
@@ -176,6 +177,8 @@ pub struct Finish {
     pub at: Timestamp,
     /// When its last run began, if any did.
     pub started_at: Option<Timestamp>,
+    /// Who had that run, if it had one when it ended.
+    pub worker: Option<Name>,
     /// Bytes and content type of the result, if there is one.
     pub result: Option<ResultInfo>,
 }
@@ -347,6 +350,8 @@ pub struct TaskRecord {
     pub counters: Counters,
     /// The last failure.
     pub failure: Option<Box<Failure>>,
+    /// What was out of the ordinary, if anything was.
+    pub notes: Option<Box<Notes>>,
 }
 
 impl TaskRecord {

@@ -12,7 +12,7 @@ use crate::time::Timestamp;
 pub struct TaskView {
     /// All that is remembered of it.
     pub record: TaskRecord,
-    /// The worker that runs it.
+    /// The worker that runs it, or ran it last.
     pub worker: Option<Name>,
     /// Why it is where it is, in one word.
     pub reason: Reason,
@@ -21,10 +21,10 @@ pub struct TaskView {
 impl TaskView {
     /// A task that has ended: all there is to say is in its record.
     #[must_use]
-    pub const fn ended(record: TaskRecord) -> Self {
+    pub fn ended(record: TaskRecord) -> Self {
         Self {
+            worker: record.last_worker().cloned(),
             record,
-            worker: None,
             reason: Reason::Finished,
         }
     }

@@ -35,6 +35,7 @@ pub(super) fn ask(operation: v1::Operation, now: Timestamp) -> Ask {
         Some(Wire::Cancel(request)) => on_task(&request.id, Op::Cancel),
         Some(Wire::Show(request)) => on_task(&request.id, Op::Show),
         Some(Wire::Explain(request)) => on_task(&request.id, Op::Explain),
+        Some(Wire::History(request)) => on_task(&request.id, Op::History),
         Some(Wire::Forget(forget)) => Ok(Op::Forget(forget.call)),
         Some(Wire::Flow(request)) => {
             items::flow(request).map(|(task, consumer, credit)| Op::Flow(task, consumer, credit))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use asynq_core::{
     CancelOutcome, DeadReason, Explanation, Failure, Finished, LeaseToken, Outcome, Payload, QueueView, Reason, State,
-    StateName, StopCause, StopIntent, TaskId, TaskView, Timestamp, Verdict, WorkerState, WorkerView,
+    StateName, StopCause, StopIntent, TaskId, TaskView, Timestamp, Transition, Verdict, WorkerState, WorkerView,
 };
 use asynq_proto::v1;
 use bytes::Bytes;
@@ -28,6 +28,7 @@ pub(super) fn answered(Answered { call, answer, .. }: Answered) -> v1::Answer {
         Answer::Retried { .. } | Answer::Purged(_) => return v1::Answer { call, of: None },
         Answer::Shown(view) => Of::Shown(task_info(*view)),
         Answer::Explained(why) => Of::Explained(explanation(*why)),
+        Answer::History(task, steps) => Of::History(history(task, steps)),
         Answer::Failed(error) => Of::Error(operation_error(&error)),
     };
     v1::Answer { call, of: Some(of) }
@@ -134,6 +135,26 @@ pub(super) fn explanation(why: Explanation) -> v1::Explanation {
             .into_iter()
             .map(|(key, value)| (key.to_owned(), value))
             .collect(),
+    }
+}
+
+pub(super) fn history(task: TaskId, steps: Vec<Transition>) -> v1::HistoryReply {
+    v1::HistoryReply {
+        id: id(task),
+        transitions: steps.into_iter().map(transition).collect(),
+    }
+}
+
+fn transition(step: Transition) -> v1::Transition {
+    v1::Transition {
+        at_ms: step.at.as_millis(),
+        from: step.from.map_or(v1::TaskState::Unspecified, state) as i32,
+        to: state(step.to) as i32,
+        attempt: step.attempt,
+        worker: step.worker.map_or_else(String::new, |worker| worker.to_string()),
+        cause: step.cause.as_str().into(),
+        message: step.message.into(),
+        left_out: step.left_out,
     }
 }
 

@@ -120,4 +120,11 @@ impl Tasks for TasksApi {
             other => Err(mismatch(&other)),
         }
     }
+
+    async fn history(&self, request: Request<v1::HistoryRequest>) -> Result<Response<v1::HistoryReply>, Status> {
+        match self.on_task(&request.get_ref().id, Op::History).await? {
+            Answer::History(task, steps) => Ok(Response::new(render::history(task, steps))),
+            other => Err(mismatch(&other)),
+        }
+    }
 }

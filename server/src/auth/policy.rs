@@ -42,6 +42,7 @@ const POLICY: &[(&str, Allowed)] = &[
     ("/asynq.v1.Tasks/Stop", CALLERS),
     ("/asynq.v1.Tasks/Show", CALLERS),
     ("/asynq.v1.Tasks/Explain", CALLERS),
+    ("/asynq.v1.Tasks/History", CALLERS),
     ("/asynq.v1.Workers/Work", WORKERS),
     ("/asynq.v1.Workers/FetchPayload", WORKERS),
     ("/asynq.v1.Workers/CompleteLarge", WORKERS),

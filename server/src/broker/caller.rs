@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use asynq_core::{
     CancelOutcome, ConsumerId, Credit, Explanation, Finished, StateName, StateSet, TaskId, TaskSpec, TaskView,
+    Transition,
 };
 use asynq_proto::limits::{INLINE_BYTES, MAX_BATCH_BYTES, MAX_BATCH_OPS};
 
@@ -31,6 +32,8 @@ pub(crate) enum Op {
     Retry(TaskId),
     /// Forget it if it is in one of these states.
     Purge(TaskId, StateSet),
+    /// Tell what it went through.
+    History(TaskId),
     /// Withdraw the wait that call made. Unanswered.
     Forget(u64),
     /// Run a task and send its items as they come.
@@ -96,6 +99,7 @@ pub(crate) enum Answer {
     Purged(StateName),
     Shown(Box<TaskView>),
     Explained(Box<Explanation>),
+    History(TaskId, Vec<Transition>),
     Failed(Error),
 }
 
@@ -133,6 +137,7 @@ impl Weigh for Answered {
                     512 + failure
                 }
                 Answer::Explained(_) => 512,
+                Answer::History(_, steps) => steps.iter().map(|step| 128 + step.message.len()).sum(),
                 Answer::Failed(_) => 128,
                 Answer::Enqueued { .. } | Answer::Cancelled { .. } | Answer::Retried { .. } | Answer::Purged(_) => 0,
             }

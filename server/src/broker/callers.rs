@@ -79,6 +79,7 @@ impl Loop {
             | Op::Cancel(id)
             | Op::Show(id)
             | Op::Explain(id)
+            | Op::History(id)
             | Op::Stop(id, _)
             | Op::Retry(id)
             | Op::Purge(id, _) => *id,
@@ -153,6 +154,12 @@ impl Loop {
                 self.hold(Held::Answer(caller, call, answer));
             }
             Op::Retry(_) | Op::Purge(..) => self.operator_on_live(id, caller, call, &op),
+            Op::History(task) => {
+                let view = self.core.task(task);
+                let told = view.map(|view| view.record.history(view.worker.as_ref()));
+                let answer = told.map_or_else(|| not_found(task), |told| Answer::History(task, told));
+                self.hold(Held::Answer(caller, call, answer));
+            }
             Op::Forget(_) | Op::Flow(..) | Op::Invalid(_) => {}
         }
     }
@@ -267,6 +274,7 @@ impl Loop {
             },
             Op::Show(_) => Answer::Shown(Box::new(TaskView::ended(record.clone()))),
             Op::Explain(_) => Answer::Explained(Box::new(explain(record, finish))),
+            Op::History(_) => Answer::History(task, record.history(None)),
             Op::Enqueue(_)
             | Op::Wait(_)
             | Op::Iterate(_)

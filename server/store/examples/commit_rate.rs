@@ -138,6 +138,7 @@ fn record(enqueued_at: Timestamp) -> Result<TaskRecord, Box<dyn Error>> {
         grant: Grant::default(),
         counters: Counters::default(),
         failure: None,
+        notes: None,
     })
 }
 
@@ -150,6 +151,7 @@ fn finish(seq: Seq, mut record: TaskRecord, at: Timestamp, result: &Payload) -> 
         outcome: Outcome::Succeeded,
         at,
         started_at: Some(at),
+        worker: Some(record.name.clone()),
         result: Some(ResultInfo {
             bytes: 100,
             content_type: "".into(),

@@ -31,10 +31,10 @@ const CHECKED_FROM: usize = 5;
 const ID_END: usize = CHECKED_FROM + 16;
 const HEAD_BYTES: usize = ID_END + 8;
 /// Bytes by which a row grows when its task ends, at most for an ordinary task
-/// with a result as long as its arguments: times, the grant, what is known of
-/// the result. A row that outgrew its page would have it split. Three of them are
+/// with a result as long as its arguments: times, the grant, a worker's name of 20
+/// bytes, what is known of the result. A row that outgrew its page would have it split. Three of them are
 /// the field that keeps the others free.
-const END_ROOM: usize = 67;
+const END_ROOM: usize = 90;
 /// Bytes a body has for what has become of a task that has just come in: the
 /// number of its state.
 const NEW_STATE: usize = 3;

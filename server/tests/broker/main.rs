@@ -6,6 +6,7 @@ mod conventions;
 mod deadlines;
 mod harness;
 mod health;
+mod history;
 mod hostile;
 mod listing;
 mod listing_meanwhile;

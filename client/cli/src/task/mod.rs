@@ -3,6 +3,7 @@
 mod cancel;
 mod explain;
 mod filter;
+mod history;
 mod ls;
 mod many;
 mod purge;
@@ -25,6 +26,7 @@ pub(crate) enum Command {
     Retry(retry::Args),
     Purge(purge::Args),
     Explain(explain::Args),
+    History(history::Args),
 }
 
 impl Command {
@@ -37,6 +39,7 @@ impl Command {
             Self::Retry(args) => args.run(broker).await,
             Self::Purge(args) => args.run(broker).await,
             Self::Explain(args) => args.run(broker).await,
+            Self::History(args) => args.run(broker).await,
         }
     }
 }

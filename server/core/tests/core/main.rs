@@ -1,6 +1,8 @@
 //! Tests of the core from outside: events in, every change and effect accounted for.
 
+mod explain;
 mod fairness;
+mod history;
 mod lifecycle;
 mod listing;
 mod model;

@@ -52,6 +52,7 @@ fn ready(n: u8) -> (Seq, TaskRecord) {
         grant: Grant::default(),
         counters: Counters::default(),
         failure: None,
+        notes: None,
     };
     (Seq(n.into()), record)
 }

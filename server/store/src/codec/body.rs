@@ -68,6 +68,9 @@ pub(super) struct Task {
     reason: u32,
     #[prost(message, optional, tag = "26")]
     result: Option<ResultBody>,
+    /// Ended: who had it then.
+    #[prost(string, tag = "27")]
+    worker: String,
 
     #[prost(uint64, tag = "30")]
     epoch: u64,
@@ -85,6 +88,8 @@ pub(super) struct Task {
     releases: u32,
     #[prost(message, optional, tag = "37")]
     failure: Option<FailureBody>,
+    #[prost(message, repeated, tag = "38")]
+    notes: Vec<NoteBody>,
 }
 
 /// What is known of a result.
@@ -109,6 +114,33 @@ struct FailureBody {
     trace: String,
     #[prost(bool, tag = "4")]
     retryable: bool,
+}
+
+/// A step of a task's life.
+#[derive(Clone, PartialEq, prost::Message)]
+struct NoteBody {
+    #[prost(uint64, tag = "1")]
+    at: u64,
+    /// As the column `state` of the schema.
+    #[prost(uint32, tag = "2")]
+    from: u32,
+    #[prost(uint32, tag = "3")]
+    to: u32,
+    #[prost(uint64, optional, tag = "4")]
+    until: Option<u64>,
+    /// 1 enqueued, and so on in the order of `Cause::ALL`.
+    #[prost(uint32, tag = "5")]
+    cause: u32,
+    #[prost(uint32, tag = "6")]
+    attempt: u32,
+    #[prost(string, tag = "7")]
+    worker: String,
+    #[prost(uint64, optional, tag = "8")]
+    started_at: Option<u64>,
+    #[prost(string, tag = "9")]
+    message: String,
+    #[prost(uint32, tag = "10")]
+    left_out: u32,
 }
 
 /// A session, but for its id and the time of its opening.

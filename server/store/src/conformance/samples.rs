@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use asynq_core::{
-    Change, Counters, DeadReason, Epoch, Failure, Finish, Grant, Name, Niceness, Options, Outcome, Payload, Placement,
-    ResultInfo, Run, Seq, SessionId, SessionRecord, State, StopIntent, TaskId, TaskRecord, Timestamp,
+    Cause, Change, Counters, DeadReason, Epoch, Failure, Finish, Grant, Name, Niceness, Note, Notes, Options, Outcome,
+    Payload, Placement, ResultInfo, Run, Seq, SessionId, SessionRecord, State, StateName, Step, StopIntent, TaskId,
+    TaskRecord, Timestamp,
 };
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -57,6 +58,7 @@ pub fn task(id: TaskId, enqueued_at: Timestamp, payload: &Payload) -> TaskRecord
         grant: Grant::default(),
         counters: Counters::default(),
         failure: None,
+        notes: None,
     }
 }
 
@@ -79,6 +81,7 @@ pub fn finish(
         outcome,
         at,
         started_at: None,
+        worker: None,
         result: info,
     });
     Change::Finish {
@@ -168,9 +171,10 @@ pub fn any_end() -> impl Strategy<Value = (Finish, Option<Payload>)> {
         outcome,
         any_time(),
         option::of(any_time()),
+        option::of(any_name()),
         option::of((any_value(), any_time())),
     )
-        .prop_map(|(outcome, at, started_at, result)| {
+        .prop_map(|(outcome, at, started_at, worker, result)| {
             let info = result.as_ref().map(|(payload, until)| ResultInfo {
                 bytes: payload.data.len() as u64,
                 content_type: payload.content_type.clone(),
@@ -181,6 +185,7 @@ pub fn any_end() -> impl Strategy<Value = (Finish, Option<Payload>)> {
                     outcome,
                     at,
                     started_at,
+                    worker,
                     result: info,
                 },
                 result.map(|(payload, _)| payload),
@@ -239,6 +244,36 @@ fn any_failure() -> impl Strategy<Value = Failure> {
     })
 }
 
+fn any_notes() -> impl Strategy<Value = Notes> {
+    let state = || proptest::sample::select(&StateName::ALL[..]);
+    let cause = proptest::sample::select(&Cause::ALL[..]);
+    let step =
+        (any_time(), state(), state(), option::of(any_time()), cause).prop_map(|(at, from, to, until, cause)| Step {
+            at,
+            from,
+            to,
+            until,
+            cause,
+        });
+    let note = (
+        step,
+        any::<u32>(),
+        option::of(any_name()),
+        option::of(any_time()),
+        any_text(),
+        any::<u32>(),
+    )
+        .prop_map(|(step, attempt, worker, started_at, message, left_out)| Note {
+            step,
+            attempt,
+            worker,
+            started_at,
+            message: message.into(),
+            left_out,
+        });
+    vec(note, 1..6).prop_map(Notes::new)
+}
+
 fn any_counters() -> impl Strategy<Value = Counters> {
     any::<[u32; 5]>().prop_map(|[failures, timeouts, crashes, losses, releases]| Counters {
         failures,
@@ -261,7 +296,12 @@ pub fn any_task() -> impl Strategy<Value = (TaskRecord, Payload)> {
         epoch: Epoch(epoch),
         attempt,
     });
-    let past = (grant, any_counters(), option::of(any_failure().prop_map(Box::new)));
+    let past = (
+        grant,
+        any_counters(),
+        option::of(any_failure().prop_map(Box::new)),
+        option::of(any_notes().prop_map(Box::new)),
+    );
     (
         any::<[u8; 16]>(),
         names,
@@ -274,7 +314,7 @@ pub fn any_task() -> impl Strategy<Value = (TaskRecord, Payload)> {
     )
         .prop_map(
             |(id, (name, queue, series), options, (enqueued_at, start_at), digest, state, past, payload)| {
-                let (grant, counters, failure) = past;
+                let (grant, counters, failure, notes) = past;
                 let record = TaskRecord {
                     id: TaskId(id),
                     name,
@@ -290,6 +330,7 @@ pub fn any_task() -> impl Strategy<Value = (TaskRecord, Payload)> {
                     grant,
                     counters,
                     failure,
+                    notes,
                 };
                 (record, payload)
             },

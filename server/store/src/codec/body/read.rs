@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use asynq_core::{
-    Counters, DeadReason, Epoch, Failure, Finish, Grant, Niceness, Options, Outcome, Placement, ResultInfo, Run,
-    SessionId, State, StateName, StopIntent, TaskId, TaskRecord, Timestamp,
+    Cause, Counters, DeadReason, Epoch, Failure, Finish, Grant, Name, Niceness, Note, Notes, Options, Outcome,
+    Placement, ResultInfo, Run, SessionId, State, StateName, Step, StopIntent, TaskId, TaskRecord, Timestamp,
 };
 
-use super::{FailureBody, ResultBody, Task};
+use super::{FailureBody, NoteBody, ResultBody, Task};
 use crate::codec::{CodecError, Names};
 use crate::state;
 
@@ -30,7 +30,7 @@ impl Task {
             payload_bytes: self.payload_bytes,
             content_type: self.content_type.as_str().into(),
             digest: self.digest,
-            state: self.read_state()?,
+            state: self.read_state(names)?,
             grant: Grant {
                 epoch: Epoch(self.epoch),
                 attempt: self.attempt,
@@ -57,7 +57,16 @@ impl Task {
                     })
                 },
             ),
+            notes: self.read_notes(names)?,
         })
+    }
+
+    fn read_notes(&mut self, names: &mut Names) -> Result<Option<Box<Notes>>, CodecError> {
+        if self.notes.is_empty() {
+            return Ok(None);
+        }
+        let notes = self.notes.drain(..).map(|note| note.read(names));
+        Ok(Some(Box::new(Notes::new(notes.collect::<Result<_, _>>()?))))
     }
 
     fn read_options(&self) -> Result<Options, CodecError> {
@@ -80,7 +89,7 @@ impl Task {
         })
     }
 
-    fn read_state(&mut self) -> Result<State, CodecError> {
+    fn read_state(&mut self, names: &mut Names) -> Result<State, CodecError> {
         let name = u8::try_from(self.state)
             .ok()
             .and_then(state::name)
@@ -100,7 +109,7 @@ impl Task {
                 };
                 State::Stopping(self.read_run()?, intent)
             }
-            StateName::Succeeded => self.read_finish(Outcome::Succeeded),
+            StateName::Succeeded => self.read_finish(Outcome::Succeeded, names)?,
             StateName::Dead => {
                 let reason = match self.reason {
                     1 => DeadReason::Error,
@@ -110,10 +119,10 @@ impl Task {
                     5 => DeadReason::WorkerLost,
                     _ => return Err(CodecError::Field("reason")),
                 };
-                self.read_finish(Outcome::Dead(reason))
+                self.read_finish(Outcome::Dead(reason), names)?
             }
-            StateName::Cancelled => self.read_finish(Outcome::Cancelled),
-            StateName::Expired => self.read_finish(Outcome::Expired),
+            StateName::Cancelled => self.read_finish(Outcome::Cancelled, names)?,
+            StateName::Expired => self.read_finish(Outcome::Expired, names)?,
         })
     }
 
@@ -130,11 +139,13 @@ impl Task {
         })
     }
 
-    fn read_finish(&mut self, outcome: Outcome) -> State {
-        State::Finished(Finish {
+    fn read_finish(&mut self, outcome: Outcome, names: &mut Names) -> Result<State, CodecError> {
+        let worker = read_worker(&self.worker, names)?;
+        Ok(State::Finished(Finish {
             outcome,
             at: Timestamp::from_micros(self.at),
             started_at: self.started_at.map(Timestamp::from_micros),
+            worker,
             result: self.result.take().map(
                 |ResultBody {
                      bytes,
@@ -146,6 +157,35 @@ impl Task {
                     until: Timestamp::from_micros(until),
                 },
             ),
+        }))
+    }
+}
+
+impl NoteBody {
+    fn read(self, names: &mut Names) -> Result<Note, CodecError> {
+        let state = |code| u8::try_from(code).ok().and_then(state::name);
+        let cause = self
+            .cause
+            .checked_sub(1)
+            .and_then(|number| Cause::ALL.get(number as usize));
+        Ok(Note {
+            step: Step {
+                at: Timestamp::from_micros(self.at),
+                from: state(self.from).ok_or(CodecError::Field("note's state"))?,
+                to: state(self.to).ok_or(CodecError::Field("note's state"))?,
+                until: self.until.map(Timestamp::from_micros),
+                cause: *cause.ok_or(CodecError::Field("note's cause"))?,
+            },
+            attempt: self.attempt,
+            worker: read_worker(&self.worker, names)?,
+            started_at: self.started_at.map(Timestamp::from_micros),
+            message: self.message.into(),
+            left_out: self.left_out,
         })
     }
+}
+
+fn read_worker(text: &str, names: &mut Names) -> Result<Option<Name>, CodecError> {
+    let text = Some(text).filter(|text| !text.is_empty());
+    text.map(|text| names.get(text, "worker")).transpose()
 }

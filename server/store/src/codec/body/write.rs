@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use asynq_core::{
-    Counters, DeadReason, Failure, Finish, Options, Outcome, Placement, ResultInfo, Run, State, StopIntent, TaskRecord,
-    Timestamp,
+    Cause, Counters, DeadReason, Failure, Finish, Note, Options, Outcome, Placement, ResultInfo, Run, State, Step,
+    StopIntent, TaskRecord, Timestamp,
 };
 
 use super::fields::Fields;
@@ -29,6 +29,7 @@ pub(in crate::codec) fn write_task(task: &TaskRecord, to: &mut Vec<u8>) -> usize
         grant,
         counters,
         failure,
+        notes,
     } = task;
     let mut fields = Fields(to);
     fields.text(1, name.as_str());
@@ -69,7 +70,44 @@ pub(in crate::codec) fn write_task(task: &TaskRecord, to: &mut Vec<u8>) -> usize
             fields.number(4, u64::from(*retryable));
         });
     }
+    if let Some(notes) = notes {
+        notes.as_slice().iter().for_each(|note| write_note(note, &mut fields));
+    }
     asked
+}
+
+fn write_note(note: &Note, fields: &mut Fields<'_>) {
+    let Note {
+        step,
+        attempt,
+        worker,
+        started_at,
+        message,
+        left_out,
+    } = note;
+    let Step {
+        at,
+        from,
+        to,
+        until,
+        cause,
+    } = step;
+    fields.message(38, |fields| {
+        fields.number(1, at.as_micros());
+        fields.number(2, state::code(*from).into());
+        fields.number(3, state::code(*to).into());
+        fields.optional(4, until.map(Timestamp::as_micros));
+        // As they are numbered, from 1.
+        let number = Cause::ALL.iter().position(|of_all| of_all == cause);
+        fields.number(5, number.map_or(0, |number| number as u64 + 1));
+        fields.number(6, (*attempt).into());
+        if let Some(worker) = worker {
+            fields.text(7, worker.as_str());
+        }
+        fields.optional(8, started_at.map(Timestamp::as_micros));
+        fields.text(9, message);
+        fields.number(10, (*left_out).into());
+    });
 }
 
 fn write_options(options: &Options, fields: &mut Fields<'_>) {
@@ -135,6 +173,7 @@ fn write_finish(finish: &Finish, fields: &mut Fields<'_>) {
         outcome,
         at,
         started_at,
+        worker,
         result,
     } = finish;
     fields.number(21, at.as_micros());
@@ -161,6 +200,9 @@ fn write_finish(finish: &Finish, fields: &mut Fields<'_>) {
             fields.text(2, content_type);
             fields.number(3, until.as_micros());
         });
+    }
+    if let Some(worker) = worker {
+        fields.text(27, worker.as_str());
     }
 }
 
