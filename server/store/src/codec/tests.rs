@@ -134,7 +134,7 @@ fn an_end_finds_room() {
         outcome: asynq_core::Outcome::Succeeded,
         at: START,
         started_at: Some(START),
-        worker: Some(asynq_core::Name::new("node-17.example-0a1b").expect("a name")),
+        worker: Some(Name::new("node-17.example-0a1b").expect("a name")),
         result: Some(asynq_core::ResultInfo {
             bytes: record.payload_bytes,
             content_type: "".into(),
