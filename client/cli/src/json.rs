@@ -193,7 +193,7 @@ impl From<asynq_client::Transition> for Transition {
     fn from(step: asynq_client::Transition) -> Self {
         Self {
             at: time(step.at),
-            from: step.from.map(|state| state.as_str()),
+            from: step.from.map(asynq_client::State::as_str),
             to: step.to.as_str(),
             attempt: step.attempt,
             worker: step.worker,

@@ -69,7 +69,7 @@ fn an_ordinary_task_is_told_from_its_record() {
     );
     let record = shard.durable.record(id);
     assert_eq!(record.notes, None, "what is ordinary is not noted");
-    assert_eq!(record.last_worker().map(|name| name.as_str()), Some("worker-1"));
+    assert_eq!(record.last_worker().map(asynq_core::Name::as_str), Some("worker-1"));
 }
 
 #[test]
