@@ -12,7 +12,7 @@ use super::error::{seq_from_sql, seq_to_sql, time_from_sql};
 use super::open::{blob, damaged, earliest, name_counts, read_meta};
 use super::schema::{payload_key, result_key};
 use crate::index::{Index, block_of};
-use crate::limits::{FREE_PAGES, SWEEP_RECORDS, VACUUM_PAGES};
+use crate::limits::{SWEEP_RECORDS, VACUUM_PAGES};
 use crate::{Pruned, StoreError, codec};
 
 /// Where the sweep is.
@@ -26,7 +26,8 @@ pub(super) struct Sweep {
 
 impl Sweep {
     /// As [`Store::prune`](crate::Store::prune): transactions of at most
-    /// [`SWEEP_RECORDS`].
+    /// [`SWEEP_RECORDS`]. At its end the file keeps `free_pages` for use again.
+    /// What was done before an error is in `pruned` as well.
     pub(super) fn run(
         &mut self,
         connection: &mut Connection,
@@ -34,8 +35,9 @@ impl Sweep {
         epoch: Epoch,
         now: Timestamp,
         budget: usize,
-    ) -> Result<Pruned, StoreError> {
-        let mut pruned = Pruned::default();
+        free_pages: u64,
+        pruned: &mut Pruned,
+    ) -> Result<(), StoreError> {
         let mut left = budget;
         while left > 0 && !pruned.complete {
             let transaction = begin(connection)?;
@@ -59,9 +61,9 @@ impl Sweep {
         }
         if pruned.complete {
             self.next = Seq(0);
-            shrink(connection)?;
+            shrink(connection, free_pages)?;
         }
-        Ok(pruned)
+        Ok(())
     }
 
     /// Looks at up to `limit` records; whether that was the last of them.
@@ -186,11 +188,11 @@ impl Found {
 }
 
 /// Gives pages that have long been free back to the file system, a few at a time.
-fn shrink(connection: &mut Connection) -> Result<(), StoreError> {
+fn shrink(connection: &mut Connection, free_pages: u64) -> Result<(), StoreError> {
     let free: i64 = connection
         .prepare_cached("PRAGMA freelist_count")?
         .query_row((), |row| row.get(0))?;
-    if free.cast_unsigned() <= FREE_PAGES {
+    if free.cast_unsigned() <= free_pages {
         return Ok(());
     }
     let transaction = begin(connection)?;

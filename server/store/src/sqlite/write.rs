@@ -215,7 +215,12 @@ impl Writer {
         changed_one(seq, rows)
     }
 
-    fn finish(&mut self, transaction: &Transaction<'_>, row: &Columns<'_>, keep_payload: bool) -> Result<(), StoreError> {
+    fn finish(
+        &mut self,
+        transaction: &Transaction<'_>,
+        row: &Columns<'_>,
+        keep_payload: bool,
+    ) -> Result<(), StoreError> {
         let rows = transaction
             .prepare_cached(
                 "UPDATE tasks SET state = ?2, record = ?3, drop_result_at = ?4, forget_at = ?5, result = ?6,
