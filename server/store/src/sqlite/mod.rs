@@ -125,7 +125,14 @@ impl Store for SqliteStore {
             let free_pages = if store.is_tight { 0 } else { FREE_PAGES };
             let (connection, index) = (&mut store.connection, &store.index);
             let (sweep, mut pruned) = (&mut store.sweep, Pruned::default());
-            let mut run = || sweep.run(connection, index, epoch, now, budget, free_pages, &mut pruned);
+            let mut run = || {
+                sweep.run(connection, index, epoch, now, budget, &mut pruned)?;
+                if pruned.complete {
+                    prune::shrink(connection, free_pages)
+                } else {
+                    Ok(())
+                }
+            };
             let mut done = run();
             if matches!(done, Err(StoreError::Full(_))) && store.reserve.give_up() {
                 done = run();

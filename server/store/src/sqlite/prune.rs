@@ -26,8 +26,7 @@ pub(super) struct Sweep {
 
 impl Sweep {
     /// As [`Store::prune`](crate::Store::prune): transactions of at most
-    /// [`SWEEP_RECORDS`]. At its end the file keeps `free_pages` for use again.
-    /// What was done before an error is in `pruned` as well.
+    /// [`SWEEP_RECORDS`]. What was done before an error is in `pruned` as well.
     pub(super) fn run(
         &mut self,
         connection: &mut Connection,
@@ -35,7 +34,6 @@ impl Sweep {
         epoch: Epoch,
         now: Timestamp,
         budget: usize,
-        free_pages: u64,
         pruned: &mut Pruned,
     ) -> Result<(), StoreError> {
         let mut left = budget;
@@ -61,7 +59,6 @@ impl Sweep {
         }
         if pruned.complete {
             self.next = Seq(0);
-            shrink(connection, free_pages)?;
         }
         Ok(())
     }
@@ -187,8 +184,9 @@ impl Found {
     }
 }
 
-/// Gives pages that have long been free back to the file system, a few at a time.
-fn shrink(connection: &mut Connection, free_pages: u64) -> Result<(), StoreError> {
+/// Gives free pages back to the file system, a few at a time; so many are kept for
+/// use again.
+pub(super) fn shrink(connection: &mut Connection, free_pages: u64) -> Result<(), StoreError> {
     let free: i64 = connection
         .prepare_cached("PRAGMA freelist_count")?
         .query_row((), |row| row.get(0))?;
