@@ -1,7 +1,7 @@
 //! Drops what is past its time: a sweep through the tasks, block after block of
 //! the index, that begins again at the end and skips blocks where nothing is due.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{PoisonError, RwLock};
 
 use asynq_core::{Epoch, Seq, TaskId, Timestamp};
@@ -43,16 +43,19 @@ impl Sweep {
 
             let mut sweep = *self;
             let mut found = Found::default();
-            pruned.complete = sweep.look(&transaction, index, now, left.min(SWEEP_RECORDS), &mut found)?;
+            let complete = sweep.look(&transaction, index, now, left.min(SWEEP_RECORDS), &mut found)?;
+            let mut forgotten = BTreeMap::new();
             if !found.gone.is_empty() || !found.results.is_empty() {
                 found.drop_from(&transaction)?;
-                for (key, count) in name_counts(&transaction, &found.counts)? {
-                    *pruned.forgotten.entry(key).or_default() += count;
-                }
+                forgotten = name_counts(&transaction, &found.counts)?;
                 transaction.commit()?;
             }
             // From here on it has happened.
             *self = sweep;
+            pruned.complete = complete;
+            for (key, count) in forgotten {
+                *pruned.forgotten.entry(key).or_default() += count;
+            }
             left -= found.looked_at;
             pruned.results += found.results.len() as u64;
             found.tell(&mut index.write().unwrap_or_else(PoisonError::into_inner));
