@@ -124,6 +124,14 @@ pub const PAYLOAD_CACHE_BYTES: usize = 256 * 1024 * 1024;
 pub const MAX_NAP: Duration = Duration::from_secs(1);
 /// How often an idle store is pruned.
 pub const PRUNE_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the store looks at the space on its disk while it writes; an idle one
+/// looks each time it is pruned.
+pub const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// It looks sooner once what was written since may have taken this share of what
+/// there was above the low-water mark: one part of so many.
+pub const LOOK_SHARE: u64 = 4;
+/// Bytes a task is reckoned to take on the disk besides its arguments or result.
+pub const TASK_DISK_BYTES: u64 = 1_024;
 /// Records one idle pruning step goes through.
 pub const PRUNE_BUDGET: usize = 4_096;
 /// Records pruning goes through for each task that is written, so that it

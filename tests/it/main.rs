@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod demo;
+mod disk;
 mod drain;
 mod examples;
 mod exec;

@@ -23,6 +23,7 @@ fn classify(error: &Error) -> (Code, &'static str) {
         | Error::TooManyOnOneTask(_)
         | Error::TooManyListings
         | Error::Ended(End::TooManyOutstanding) => (Code::ResourceExhausted, reasons::LIMIT_REACHED),
+        Error::DiskFull { .. } => (Code::ResourceExhausted, reasons::DISK_FULL),
         Error::Refused(Refusal::Invalid { .. }) | Error::BadMessage(_) => {
             (Code::InvalidArgument, reasons::INVALID_FIELD)
         }
@@ -131,6 +132,7 @@ mod tests {
     fn where_waiting_helps_it_says_how_long() {
         for (error, delay) in [
             (Error::TooManyListings, RETRY_EXHAUSTED),
+            (Error::DiskFull { free: 0, needed: 1 }, RETRY_EXHAUSTED),
             (Error::Ended(End::ShuttingDown), RETRY_UNAVAILABLE),
             (Error::Ended(End::StoreFailed), RETRY_UNAVAILABLE),
         ] {

@@ -124,6 +124,9 @@ impl Loop {
 
     /// On a task the core knows, or a new one.
     fn operate_live(&mut self, id: TaskId, Asked { caller, call, op }: Asked) {
+        if let Some(full) = self.refuse_full(id, &op) {
+            return caller.answer(call, Answer::Failed(full), true);
+        }
         match op {
             Op::Enqueue(Enqueue { spec, wait, .. }) => {
                 if wait {
@@ -162,6 +165,15 @@ impl Loop {
             }
             Op::Forget(_) | Op::Flow(..) | Op::Invalid(_) => {}
         }
+    }
+
+    /// Why a new task has no place on the disk. One that is known is answered.
+    fn refuse_full(&self, id: TaskId, op: &Op) -> Option<Error> {
+        let (Op::Enqueue(Enqueue { spec, .. }) | Op::Iterate(Iterate { spec, .. })) = op else {
+            return None;
+        };
+        let full = self.admission.refuse(spec.payload.data.len())?;
+        (!self.core.is_live(id)).then_some(full)
     }
 
     fn cancel(&mut self, caller: Arc<Caller>, call: u64, task: TaskId) {

@@ -1,6 +1,8 @@
 //! Why the broker refuses something, and why it ends a stream. How these look
 //! on the wire is decided in `api/status.rs`.
 
+use std::fmt;
+
 use asynq_core::{LeaseToken, Refusal, TaskId};
 use asynq_proto::limits::MAX_PAYLOAD_BYTES;
 
@@ -29,6 +31,17 @@ pub(crate) enum Error {
     /// The items of a task that has ended are not kept.
     #[error("the stream of task {0} is over, and items are not kept; use a new id to run it again")]
     StreamOver(TaskId),
+    /// The disk of the data directory has no space for more tasks.
+    #[error(
+        "the broker's disk is full: {} are free, {} are needed to take in new tasks; free space on the disk of its data directory, or wait until tasks have ended and are forgotten",
+        Mib(*.free), Mib(*.needed)
+    )]
+    DiskFull {
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes there would have to be.
+        needed: u64,
+    },
     /// Too many operations wait for one id to be looked up.
     #[error("more than {MAX_BEHIND_READ} operations at a time on task {0}; wait for answers first")]
     TooManyOnOneTask(TaskId),
@@ -55,6 +68,16 @@ pub(crate) enum Error {
     /// The broker, or the stream, is at its end.
     #[error("{0}")]
     Ended(#[from] End),
+}
+
+/// Bytes, for people.
+struct Mib(u64);
+
+impl fmt::Display for Mib {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MIB: u64 = 1024 * 1024;
+        write!(f, "{}.{} MiB", self.0 / MIB, self.0 % MIB * 10 / MIB)
+    }
 }
 
 /// Why a stream ends.

@@ -1,6 +1,7 @@
 //! The broker: one task owns the core, three threads own the store, everybody
 //! else holds a [`Broker`].
 
+mod admission;
 mod caller;
 mod callers;
 mod consumer;
@@ -81,6 +82,8 @@ pub(crate) fn open(backing: Backing, clock: Arc<dyn Clock>) -> Result<(Broker, L
     let thread_failed = |error: std::io::Error| StoreError::Failed(format!("cannot start a thread: {error}"));
     let reader = reader::Reader::start("asynq-reader", store.reader()?).map_err(thread_failed)?;
     let lister = reader::Reader::start("asynq-lister", store.reader()?).map_err(thread_failed)?;
+    let mut admission = admission::Admission::default();
+    admission.observe(store.room(), 0);
     let writer = writer::Writer::start(store, opened.epoch, now).map_err(thread_failed)?;
     let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
     let broker = Broker::new(sender, clock, opened.epoch, durability);
@@ -103,6 +106,7 @@ pub(crate) fn open(backing: Backing, clock: Arc<dyn Clock>) -> Result<(Broker, L
         lister,
         gathering: run::Gathering::default(),
         in_flight: None,
+        admission,
         last_batch: opened.last_batch,
         meters: crate::metrics::Meters::default(),
     };

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::admission::{Admission, disk_bytes};
 use super::caller::{Answer, Caller};
 use super::callers::{Behind, Request};
 use super::error::End;
@@ -56,6 +57,8 @@ pub(crate) struct Loop {
     pub(super) gathering: Gathering,
     /// What to release when the commit under way is durable.
     pub(super) in_flight: Option<InFlight>,
+    /// Whether new tasks find space.
+    pub(super) admission: Admission,
     pub(super) last_batch: u64,
     pub(super) meters: Meters,
 }
@@ -93,6 +96,8 @@ enum Wake {
 pub(super) struct Gathering {
     changes: Vec<Change>,
     bytes: usize,
+    /// Bytes of disk it may take.
+    disk_bytes: u64,
     held: Vec<Held>,
     last_insert: Seq,
     keeps_horizon: bool,
@@ -102,6 +107,7 @@ pub(super) struct Gathering {
 #[derive(Debug)]
 pub(super) struct InFlight {
     held: Vec<Held>,
+    disk_bytes: u64,
     last_insert: Seq,
     keeps_horizon: bool,
 }
@@ -287,6 +293,8 @@ impl Loop {
             workers: self.core.workers(),
             streams: self.streams.len(),
             callers: self.broker.sessions(),
+            room: self.admission.room(),
+            disk_full: self.admission.is_closed(),
         })
     }
 
@@ -332,6 +340,8 @@ impl Loop {
 
     fn note(&mut self, change: &Change) {
         self.meters.change(change);
+        self.admission.note(change);
+        self.gathering.disk_bytes += disk_bytes(change);
         let gathering = &mut self.gathering;
         match change {
             Change::Insert { seq, payload, .. } => {
@@ -366,6 +376,7 @@ impl Loop {
         let Gathering {
             changes,
             held,
+            disk_bytes,
             last_insert,
             keeps_horizon,
             ..
@@ -375,6 +386,7 @@ impl Loop {
         self.writer.write(self.last_batch, changes);
         self.in_flight = Some(InFlight {
             held,
+            disk_bytes,
             last_insert,
             keeps_horizon,
         });
@@ -392,6 +404,11 @@ impl Loop {
             }
             Written::Pruned(pruned) => {
                 self.core.forgot(&pruned.forgotten);
+                Ok(())
+            }
+            Written::Looked(room) => {
+                let under_way = self.in_flight.as_ref().map_or(0, |batch| batch.disk_bytes);
+                self.admission.observe(room, under_way + self.gathering.disk_bytes);
                 Ok(())
             }
             Written::Failed(error) => Err(error),

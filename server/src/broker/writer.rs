@@ -7,16 +7,19 @@ use std::thread;
 use std::time::Instant;
 
 use asynq_core::{Change, Epoch, Timestamp};
-use asynq_store::{Pruned, Store, StoreError};
+use asynq_store::{Pruned, Room, Store, StoreError};
 use tokio::sync::mpsc;
 
-use crate::limits::{PRUNE_BUDGET, PRUNE_INTERVAL, PRUNE_PER_TASK};
+use super::admission::disk_bytes;
+use crate::limits::{LOOK_INTERVAL, LOOK_SHARE, PRUNE_BUDGET, PRUNE_INTERVAL, PRUNE_PER_TASK};
 
 /// What the writer reports.
 #[derive(Debug)]
 pub(super) enum Written {
     /// The batch handed over last is durable.
     Durable,
+    /// How much space there is, with all that was reported durable written.
+    Looked(Option<Room>),
     /// Finished tasks were forgotten.
     Pruned(Pruned),
     /// Nothing is certain any more; the thread has ended.
@@ -50,6 +53,7 @@ impl Writer {
             horizon: horizon.clone(),
             from_loop,
             to_loop,
+            looks: Looks::default(),
         };
         thread::Builder::new()
             .name("asynq-writer".into())
@@ -96,6 +100,34 @@ struct Thread {
     horizon: Arc<AtomicU64>,
     from_loop: Receiver<Batch>,
     to_loop: mpsc::Sender<Written>,
+    looks: Looks,
+}
+
+/// When space was last looked at, and what has been written since.
+#[derive(Debug, Default)]
+struct Looks {
+    at: Option<Instant>,
+    written: u64,
+    /// Bytes after which it is worth looking again.
+    enough: u64,
+}
+
+impl Looks {
+    fn is_due(&self) -> bool {
+        self.written >= self.enough || self.at.is_none_or(|at| at.elapsed() >= LOOK_INTERVAL)
+    }
+
+    fn done(&mut self, room: Option<Room>) {
+        *self = Self {
+            at: Some(Instant::now()),
+            written: 0,
+            // Where nothing is taken in, time alone decides.
+            enough: room.map_or(u64::MAX, |room| match room.free.saturating_sub(room.low) {
+                0 => u64::MAX,
+                above => above / LOOK_SHARE,
+            }),
+        };
+    }
 }
 
 impl Thread {
@@ -127,7 +159,8 @@ impl Thread {
                     return Ok(());
                 }
                 pruned_at = Instant::now();
-                self.prune(std::mem::take(&mut debt))
+                self.prune(std::mem::take(&mut debt))?;
+                if self.looks.is_due() { self.look() } else { Ok(()) }
             });
             match step {
                 Ok(()) => {}
@@ -145,7 +178,18 @@ impl Thread {
         self.store
             .commit(self.epoch, batch.number, &batch.changes)
             .map_err(Stop::Store)?;
-        self.report(Written::Durable)
+        self.looks.written += batch.changes.iter().map(disk_bytes).sum::<u64>();
+        self.report(Written::Durable)?;
+        if self.looks.is_due() { self.look() } else { Ok(()) }
+    }
+
+    fn look(&mut self) -> Result<(), Stop> {
+        let room = self.store.room();
+        self.looks.done(room);
+        match room {
+            Some(_) => self.report(Written::Looked(room)),
+            None => Ok(()),
+        }
     }
 
     fn prune(&mut self, budget: usize) -> Result<(), Stop> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use asynq_core::{
     Assignment, Change, DeadReason, ItemBatch, Outcome, QueueView, State, Tally, TaskRecord, Timestamp, WorkerView,
 };
+use asynq_store::Room;
 use tokio::time::Instant;
 
 use super::histogram::Histogram;
@@ -149,4 +150,8 @@ pub(crate) struct Figures {
     pub(crate) streams: usize,
     /// Sessions of callers.
     pub(crate) callers: usize,
+    /// Space on the store's disk, as it was last seen.
+    pub(crate) room: Option<Room>,
+    /// New tasks are refused for want of it.
+    pub(crate) disk_full: bool,
 }

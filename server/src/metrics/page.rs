@@ -138,6 +138,12 @@ fn store(text: &mut Text, figures: &Figures, bytes: Option<u64>) {
     text.histogram("asynq_loop_turn_seconds", help, &meters.turn, MICROS);
     let help = "Size of the data directory; 0 for a store in memory.";
     text.single("asynq_store_bytes", Kind::Gauge, help, bytes.unwrap_or(0));
+    if let Some(room) = figures.room {
+        let help = "Free on the disk of the data directory, beside what is put by; not there for a store in memory.";
+        text.single("asynq_store_free_bytes", Kind::Gauge, help, room.free);
+    }
+    let help = "1 while new tasks are refused because the disk is full.";
+    text.single("asynq_store_full", Kind::Gauge, help, u8::from(figures.disk_full));
 }
 
 fn queues(text: &mut Text, mut queues: Vec<QueueView>) {

@@ -76,6 +76,20 @@ pub struct Pruned {
     pub complete: bool,
 }
 
+/// Space where the store writes, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// What is free, beside what is put by for a full disk.
+    pub free: u64,
+    /// With less than this free, no new task should be taken in: what is known
+    /// already needs it to come to its end.
+    pub low: u64,
+    /// From here on new tasks may be taken in again.
+    pub high: u64,
+    /// Space is put by; if not, it is in use.
+    pub reserved: bool,
+}
+
 /// The writing side of a shard: one owner, one thread. Calls block.
 ///
 /// **A crash** at any point leaves a prefix of the committed batches: every
@@ -88,12 +102,14 @@ pub trait Store: Send {
     /// If the store cannot be read.
     fn open(&mut self, now: Timestamp, live: &mut dyn FnMut(Seq, TaskRecord)) -> Result<Opened, StoreError>;
 
-    /// Makes a batch durable, all of it or nothing. `batch` counts up from
+    /// Makes a batch durable, all of it or nothing. On a full disk it uses what it
+    /// has put by. `batch` counts up from
     /// [`Opened::last_batch`] and is stored with it, so that a batch whose fate
     /// is unknown can be read back by opening again.
     ///
     /// # Errors
-    /// [`StoreError::Deposed`] if another owner opened the shard.
+    /// [`StoreError::Deposed`] if another owner opened the shard;
+    /// [`StoreError::Full`] if what was put by is not enough either.
     fn commit(&mut self, epoch: Epoch, batch: u64, changes: &[Change]) -> Result<(), StoreError>;
 
     /// Goes through at most `budget` records from where the last call ended,
@@ -102,6 +118,12 @@ pub trait Store: Send {
     /// # Errors
     /// As [`Store::commit`].
     fn prune(&mut self, epoch: Epoch, now: Timestamp, budget: usize) -> Result<Pruned, StoreError>;
+
+    /// How much space there is, for a store that a disk limits. Looks each time,
+    /// which takes microseconds, and puts space by again where it had been used.
+    fn room(&mut self) -> Option<Room> {
+        None
+    }
 
     /// A reading side for another thread. It sees every batch whose `commit`
     /// returned before the read began.

@@ -32,6 +32,11 @@ pub const CHECKPOINT_PAGES: u32 = 2_048;
 pub const TRUNCATE_PAGES: u32 = 32_768;
 /// Bytes of write-ahead log file kept for use again once it has been copied.
 pub const WAL_FILE_BYTES: u32 = 64 * 1024 * 1024;
+/// Bytes put by for a full disk: enough to copy a log of [`CHECKPOINT_PAGES`] and
+/// to write as much again.
+pub const RESERVE_BYTES: u64 = 32 * 1024 * 1024;
+/// The share of a small file system that is put by: one part of so many.
+pub const RESERVE_SHARE: u64 = 8;
 /// Free pages kept for use again before the file is made smaller (64 MiB).
 pub const FREE_PAGES: u64 = 8_192;
 /// Pages given back to the file system after one sweep.

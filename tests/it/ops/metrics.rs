@@ -140,6 +140,7 @@ async fn what_happens_is_counted() {
         "asynq_loop_turn_seconds_count",
         "asynq_item_bytes_total",
         "asynq_store_bytes",
+        "asynq_store_free_bytes",
         "asynq_queue_oldest_ready_seconds{queue=\"night\"}",
         "process_resident_memory_bytes",
         "process_open_fds",

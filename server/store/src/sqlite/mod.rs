@@ -11,6 +11,7 @@ mod list;
 mod open;
 mod prune;
 mod read;
+mod reserve;
 mod rows;
 mod schema;
 mod wal;
@@ -25,7 +26,8 @@ use asynq_core::{Change, Epoch, Seq, TaskRecord, Timestamp};
 use rusqlite::Connection;
 
 use crate::index::Index;
-use crate::{Opened, Pruned, Reader, Store, StoreError};
+use crate::limits::FREE_PAGES;
+use crate::{Opened, Pruned, Reader, Room, Store, StoreError};
 
 /// The database's name in the data directory.
 const FILE: &str = "asynq.db";
@@ -43,6 +45,9 @@ pub struct SqliteStore {
     writer: write::Writer,
     index: Arc<RwLock<Index>>,
     sweep: prune::Sweep,
+    reserve: reserve::Reserve,
+    /// There was little room at the last look: space is given back rather than kept.
+    is_tight: bool,
     /// What failed, for good.
     failed: Option<String>,
 }
@@ -55,6 +60,7 @@ impl SqliteStore {
     /// [`StoreError::Incompatible`] if the database is not ours or newer.
     pub fn create_or_open(dir: &Path) -> Result<Self, StoreError> {
         create_dir(dir).map_err(|e| StoreError::Failed(format!("cannot create {}: {e}", dir.display())))?;
+        let reserve = reserve::Reserve::begin(dir);
         let file = dir.join(FILE);
         let mut connection = open::connect(&file)?;
         open::create(&mut connection, &file)?;
@@ -66,6 +72,8 @@ impl SqliteStore {
             writer: write::Writer::default(),
             index: Arc::default(),
             sweep: prune::Sweep::default(),
+            reserve,
+            is_tight: false,
             failed: None,
         })
     }
@@ -97,25 +105,58 @@ impl Store for SqliteStore {
     fn commit(&mut self, epoch: Epoch, batch: u64, changes: &[Change]) -> Result<(), StoreError> {
         self.guarded(|store| {
             let index = store.index.read().unwrap_or_else(PoisonError::into_inner);
-            store
-                .writer
-                .commit(&mut store.connection, &index, epoch, batch, changes)?;
+            let writer = &mut store.writer;
+            let mut written = writer.commit(&mut store.connection, &index, epoch, batch, changes);
+            // Space runs out before any fsync, and all is rolled back: it may be tried again.
+            if matches!(written, Err(StoreError::Full(_))) && store.reserve.give_up() {
+                written = writer.commit(&mut store.connection, &index, epoch, batch, changes);
+            }
+            written?;
             drop(index);
             let mut index = store.index.write().unwrap_or_else(PoisonError::into_inner);
             write::index_changes(&mut index, changes);
             drop(index);
-            store.wal.after_commit(&store.connection)
+            store.wal.after_commit(&store.connection, &mut store.reserve)
         })
     }
 
     fn prune(&mut self, epoch: Epoch, now: Timestamp, budget: usize) -> Result<Pruned, StoreError> {
         self.guarded(|store| {
-            let pruned = store
-                .sweep
-                .run(&mut store.connection, &store.index, epoch, now, budget)?;
-            store.wal.after_commit(&store.connection)?;
+            let free_pages = if store.is_tight { 0 } else { FREE_PAGES };
+            let (connection, index) = (&mut store.connection, &store.index);
+            let (sweep, mut pruned) = (&mut store.sweep, Pruned::default());
+            let mut run = || {
+                sweep.run(connection, index, epoch, now, budget, &mut pruned)?;
+                if pruned.complete {
+                    prune::shrink(connection, free_pages)
+                } else {
+                    Ok(())
+                }
+            };
+            let mut done = run();
+            if matches!(done, Err(StoreError::Full(_))) && store.reserve.give_up() {
+                done = run();
+            }
+            match done {
+                // Nothing is lost by forgetting later.
+                Ok(()) | Err(StoreError::Full(_)) => {}
+                Err(error) => return Err(error),
+            }
+            // The file becomes shorter only by a copy of the log.
+            let least = if store.is_tight {
+                1
+            } else {
+                store.reserve.checkpoint_pages()
+            };
+            store.wal.copy_from(least, &store.connection, &mut store.reserve)?;
             Ok(pruned)
         })
+    }
+
+    fn room(&mut self) -> Option<Room> {
+        let room = self.reserve.room(self.wal.bytes())?;
+        self.is_tight = !room.reserved || room.free < room.high;
+        Some(room)
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {

@@ -1,7 +1,7 @@
 //! Drops what is past its time: a sweep through the tasks, block after block of
 //! the index, that begins again at the end and skips blocks where nothing is due.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{PoisonError, RwLock};
 
 use asynq_core::{Epoch, Seq, TaskId, Timestamp};
@@ -12,7 +12,7 @@ use super::error::{seq_from_sql, seq_to_sql, time_from_sql};
 use super::open::{blob, damaged, earliest, name_counts, read_meta};
 use super::schema::{DELETE_BLOBS, DELETE_TASKS, payload_key, result_key};
 use crate::index::{Index, block_of};
-use crate::limits::{FREE_PAGES, SWEEP_RECORDS, VACUUM_PAGES};
+use crate::limits::{SWEEP_RECORDS, VACUUM_PAGES};
 use crate::{Pruned, StoreError, codec};
 
 /// Where the sweep is.
@@ -26,7 +26,7 @@ pub(super) struct Sweep {
 
 impl Sweep {
     /// As [`Store::prune`](crate::Store::prune): transactions of at most
-    /// [`SWEEP_RECORDS`].
+    /// [`SWEEP_RECORDS`]. What was done before an error is in `pruned` as well.
     pub(super) fn run(
         &mut self,
         connection: &mut Connection,
@@ -34,8 +34,8 @@ impl Sweep {
         epoch: Epoch,
         now: Timestamp,
         budget: usize,
-    ) -> Result<Pruned, StoreError> {
-        let mut pruned = Pruned::default();
+        pruned: &mut Pruned,
+    ) -> Result<(), StoreError> {
         let mut left = budget;
         while left > 0 && !pruned.complete {
             let transaction = begin(connection)?;
@@ -43,25 +43,27 @@ impl Sweep {
 
             let mut sweep = *self;
             let mut found = Found::default();
-            pruned.complete = sweep.look(&transaction, index, now, left.min(SWEEP_RECORDS), &mut found)?;
+            let complete = sweep.look(&transaction, index, now, left.min(SWEEP_RECORDS), &mut found)?;
+            let mut forgotten = BTreeMap::new();
             if !found.gone.is_empty() || !found.results.is_empty() {
                 found.drop_from(&transaction)?;
-                for (key, count) in name_counts(&transaction, &found.counts)? {
-                    *pruned.forgotten.entry(key).or_default() += count;
-                }
+                forgotten = name_counts(&transaction, &found.counts)?;
                 transaction.commit()?;
             }
             // From here on it has happened.
             *self = sweep;
+            pruned.complete = complete;
+            for (key, count) in forgotten {
+                *pruned.forgotten.entry(key).or_default() += count;
+            }
             left -= found.looked_at;
             pruned.results += found.results.len() as u64;
             found.tell(&mut index.write().unwrap_or_else(PoisonError::into_inner));
         }
         if pruned.complete {
             self.next = Seq(0);
-            shrink(connection)?;
         }
-        Ok(pruned)
+        Ok(())
     }
 
     /// Looks at up to `limit` records; whether that was the last of them.
@@ -185,12 +187,13 @@ impl Found {
     }
 }
 
-/// Gives pages that have long been free back to the file system, a few at a time.
-fn shrink(connection: &mut Connection) -> Result<(), StoreError> {
+/// Gives free pages back to the file system, a few at a time; so many are kept for
+/// use again.
+pub(super) fn shrink(connection: &mut Connection, free_pages: u64) -> Result<(), StoreError> {
     let free: i64 = connection
         .prepare_cached("PRAGMA freelist_count")?
         .query_row((), |row| row.get(0))?;
-    if free.cast_unsigned() <= FREE_PAGES {
+    if free.cast_unsigned() <= free_pages {
         return Ok(());
     }
     let transaction = begin(connection)?;
