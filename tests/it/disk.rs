@@ -46,12 +46,14 @@ async fn on_a_small_disk(folder: &TempDir, is_root: bool) -> Process {
     } else {
         format!("mount -t tmpfs -o size=16m none '{}'", disk.display())
     };
+    // What is mounted must not be seen outside. In a chroot whose root is no mount
+    // this cannot be said, and is so already.
     let script = format!(
-        "{mount} && exec '{}' --listen 127.0.0.1:0 --http 127.0.0.1:0 --data-dir '{}/data'",
+        "mount --make-rprivate / 2>/dev/null; {mount} && exec '{}' --listen 127.0.0.1:0 --http 127.0.0.1:0 --data-dir '{}/data'",
         program("asynqd").display(),
         disk.display()
     );
-    let mut args = vec!["--mount", "sh", "-c", &script];
+    let mut args = vec!["--mount", "--propagation", "unchanged", "sh", "-c", &script];
     if !is_root {
         args.splice(..0, ["--user", "--map-root-user"]);
     }
