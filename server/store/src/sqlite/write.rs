@@ -24,7 +24,9 @@ pub(super) struct Writer {
     encoder: Encoder,
     /// `queues`, as far as needed. Emptied when a batch is not written.
     queues: BTreeMap<Name, i64>,
+    /// Of tasks that have not ended: what they have no value for is not bound.
     insert: Rows,
+    whole: Rows,
     end: Rows,
 }
 
@@ -49,6 +51,19 @@ impl Columns<'_> {
         values.push(record)?;
         values.push(self.payload)?;
         values.push(self.result)
+    }
+
+    /// [`Columns::push`] of a task that has not ended.
+    fn push_new(&self, record: &[u8], values: &mut Values<'_, '_>) -> rusqlite::Result<()> {
+        values.push(self.seq)?;
+        values.push(state::code(self.record.state.name()))?;
+        values.push(self.queue)?;
+        values.push(record)?;
+        values.push(self.payload)
+    }
+
+    fn has_ended(&self) -> bool {
+        self.forget_at.is_some()
     }
 
     /// Bytes by which the row of a task that has ended is larger than it was when
@@ -77,7 +92,8 @@ impl Default for Writer {
             encoder: Encoder::default(),
             queues: BTreeMap::new(),
             // All columns in their order: SQLite need not move them.
-            insert: Rows::new("INSERT INTO tasks", "(?, ?, ?, ?, ?, ?, ?, ?)"),
+            insert: Rows::new("INSERT INTO tasks", "(?, ?, ?, NULL, NULL, ?, ?, NULL)"),
+            whole: Rows::new("INSERT INTO tasks", "(?, ?, ?, ?, ?, ?, ?, ?)"),
             end: Rows::new("INSERT OR REPLACE INTO tasks", "(?, ?, ?, ?, ?, ?, ?, ?)"),
         }
     }
@@ -110,13 +126,18 @@ impl Writer {
         let rows = new.into_iter().map(|row| self.columns(transaction, row));
         let rows = rows.collect::<Result<Vec<_>, _>>()?;
         let encoder = &mut self.encoder;
-        self.insert.write(transaction, &rows, |row, values| {
-            let record = match row.forget_at {
-                Some(_) => encoder.task(row.record),
-                None => encoder.new_task(row.record),
-            };
-            row.push(record, values)
-        })?;
+        // In the order of the rows, so that they are appended.
+        for rows in rows.chunk_by(|a, b| a.has_ended() == b.has_ended()) {
+            if rows[0].has_ended() {
+                self.whole.write(transaction, rows, |row, values| {
+                    row.push(encoder.task(row.record), values)
+                })?;
+            } else {
+                self.insert.write(transaction, rows, |row, values| {
+                    row.push_new(encoder.new_task(row.record), values)
+                })?;
+            }
+        }
         Ok(())
     }
 
