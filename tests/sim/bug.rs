@@ -47,6 +47,8 @@ pub(crate) enum Bug {
     RunsBeforeClaim,
     /// A worker that drains gives back what has begun and must not do so twice.
     BegunReleased,
+    /// A dead task that is to run again is granted as if it never had been.
+    AttemptsForgotten,
     /// Unknown ids are not looked up in the store.
     NoLookup,
 }

@@ -97,6 +97,8 @@ pub(crate) struct Env {
     /// Those somebody was told are accepted.
     pub(crate) acknowledged: BTreeSet<TaskId>,
     stalled: BTreeMap<Who, Duration>,
+    /// Since when the broker stands still, or stood.
+    broker_stood: Option<Duration>,
     due: BinaryHeap<Reverse<Due>>,
     scheduled: u64,
 }
@@ -126,6 +128,7 @@ impl Env {
             tasks: Vec::new(),
             acknowledged: BTreeSet::new(),
             stalled: BTreeMap::new(),
+            broker_stood: None,
             due: BinaryHeap::new(),
             scheduled: 0,
         }
@@ -189,6 +192,9 @@ impl Env {
 
     /// A process stands still until then.
     pub(crate) fn stall(&mut self, who: Who, until: Duration) {
+        if who == Who::Broker {
+            self.broker_stood.get_or_insert(self.now);
+        }
         let stalled = self.stalled.entry(who).or_default();
         *stalled = until.max(*stalled);
     }
@@ -196,6 +202,14 @@ impl Env {
     /// A process that stood still is gone.
     pub(crate) fn unstall(&mut self, who: Who) {
         self.stalled.remove(&who);
+        if who == Who::Broker {
+            self.broker_stood = None;
+        }
+    }
+
+    /// How long the broker, which goes on, has stood still since it was asked last.
+    pub(crate) fn take_gap(&mut self) -> Option<Duration> {
+        self.broker_stood.take().map(|since| self.now - since)
     }
 
     /// Whether a process stands still; then the event happens when it goes on.

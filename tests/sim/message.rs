@@ -99,6 +99,7 @@ pub(crate) enum Op {
     Wait(TaskId),
     Cancel(TaskId),
     Show(TaskId),
+    Retry(TaskId),
     Forget(u64),
     Flow(TaskId, ConsumerId, Credit),
     Stop(TaskId, ConsumerId),
@@ -109,7 +110,7 @@ impl Op {
     pub(crate) fn task(&self) -> Option<TaskId> {
         match self {
             Self::Enqueue { spec, .. } | Self::Iterate(spec, _) => Some(spec.id),
-            Self::Wait(id) | Self::Cancel(id) | Self::Show(id) | Self::Stop(id, _) => Some(*id),
+            Self::Wait(id) | Self::Cancel(id) | Self::Show(id) | Self::Retry(id) | Self::Stop(id, _) => Some(*id),
             Self::Forget(_) | Self::Flow(..) => None,
         }
     }
@@ -151,6 +152,8 @@ pub(crate) enum Answer {
     /// The state the task is in now.
     Cancelled(TaskId, StateName),
     Shown,
+    /// It lives, by this request or by another.
+    Retried(TaskId),
     Refused(Refused),
 }
 

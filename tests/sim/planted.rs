@@ -67,7 +67,7 @@ planted! {
     an_epoch_that_stands: EpochStands breaks TokensFall SecondEnd Stale;
     a_clock_that_is_not_clamped: ClockNotClamped breaks Lost GrantAfterEnd Stuck;
     heartbeats_nobody_hears: HeartbeatsUnheard breaks Overlap;
-    runs_before_their_claim: RunsBeforeClaim breaks BegunTwice Stale;
+    runs_before_their_claim: RunsBeforeClaim breaks BegunTwice Stale GrantAfterEnd;
     what_has_begun_given_back: BegunReleased breaks BegunTwice;
     a_token_that_is_ignored: TokenIgnored breaks Stale SecondEnd WrongResult;
     a_worker_without_a_fence: NoFence breaks Overlap;
@@ -81,5 +81,6 @@ planted! {
     a_waiter_that_is_forgotten: WaiterForgotten breaks Answers;
     an_end_told_twice: ToldTwice breaks Answers;
     results_that_are_mixed_up: ResultsMixedUp breaks WrongResult SecondEnd CancelLost GrantAfterEnd;
+    a_retry_that_forgets_attempts: AttemptsForgotten breaks TokensFall Stale GrantAfterEnd SecondEnd;
     ids_that_are_not_looked_up: NoLookup breaks GrantAfterEnd Lost TwoInOne;
 }

@@ -70,6 +70,8 @@ pub enum Record {
     Accepted(LeaseToken, StateName),
     /// The broker made the end of a task known: it is durable.
     Ended(TaskId, End),
+    /// The broker durably has a dead task run again, as an operator asked.
+    Revived(TaskId),
     /// A task that must not begin twice is asked for.
     Once(TaskId),
     /// A worker began a run.
@@ -154,7 +156,8 @@ pub enum Rule {
     Phantom,
     /// One id is one task.
     TwoInOne,
-    /// A task ends once, the same for all, and by one completion at most.
+    /// A task ends once, the same for all, and by one completion at most; one that
+    /// an operator has run again, once more.
     SecondEnd,
     /// What is being cancelled does not succeed.
     CancelLost,

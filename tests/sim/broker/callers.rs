@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use asynq_core::{
-    Event as CoreEvent, Finish, Finished, Outcome, Payload, Refusal, Reply, RequestId, Seq, State, TaskId, TaskRecord,
+    Event as CoreEvent, Finish, Finished, Grant, Outcome, Payload, Refusal, Reply, RequestId, Seq, State, TaskId,
+    TaskRecord,
 };
 use asynq_tests::history::Record;
 
@@ -102,6 +103,10 @@ impl Process {
                 let answer = if known { Answer::Shown } else { not_found(task) };
                 self.hold(Held::Answer(id, call, answer));
             }
+            Op::Retry(task) => {
+                let lives = self.core.live_state(task).map(|_| Answer::Retried(task));
+                self.hold(Held::Answer(id, call, lives.unwrap_or_else(|| not_found(task))));
+            }
             Op::Forget(_) | Op::Flow(..) => {}
         }
     }
@@ -181,6 +186,14 @@ impl Process {
             Op::Wait(_) => return self.tell_end(seq, finished(record, finish), id, call, env),
             Op::Cancel(_) | Op::Stop(..) => Answer::Cancelled(task, finish.outcome.state_name()),
             Op::Show(_) => Answer::Shown,
+            Op::Retry(_) => {
+                let request = self.request(id, call, false);
+                let mut record = Box::new(record.clone());
+                if env.has_bug(Bug::AttemptsForgotten) {
+                    record.grant = Grant::default();
+                }
+                return self.apply(CoreEvent::Retry { request, seq, record }, env);
+            }
             Op::Forget(_) | Op::Flow(..) => return,
         };
         self.answer(id, call, answer, true, env);
@@ -221,7 +234,8 @@ impl Process {
         let (answer, last) = match reply {
             Reply::Enqueued { task, .. } => (Answer::Enqueued(task), !wait),
             Reply::Cancelled { task, state, .. } => (Answer::Cancelled(task, state), true),
-            other @ (Reply::Retried { .. } | Reply::Purged { .. }) => panic!("there are no operators: {other:?}"),
+            Reply::Retried { task, .. } => (Answer::Retried(task), true),
+            other @ Reply::Purged { .. } => panic!("nobody purges: {other:?}"),
             Reply::Refused(refusal) => {
                 let last = !wait || self.waiters.remove(id, call);
                 (Answer::Refused(Refused::ByCore(refusal)), last)

@@ -109,6 +109,8 @@ impl Broker {
         if env.has_bug(Bug::EpochStands) {
             (epoch.0, previous.0) = (1, 1);
         }
+        // What passed before it was there is no gap of its own.
+        env.take_gap();
         env.record(Record::Opened(epoch));
         let mut process = Process::new(self.life, core, &opened, (env.now, now));
         let recovered = Recovered {

@@ -22,6 +22,10 @@ use crate::message::{Answer, Down, Up};
 use crate::net::{ConnId, Hangup, To};
 use crate::plan::Fault;
 
+/// As in `server/src/limits.rs`.
+const GAP: Duration = Duration::from_secs(1);
+const SETTLE: Duration = Duration::from_millis(200);
+
 /// Something that waits for what was decided before it to be durable.
 #[derive(Debug)]
 pub(super) enum Held {
@@ -67,6 +71,8 @@ pub(super) struct Process {
     inbox: VecDeque<Arrived>,
     turn_due: bool,
     time_due: Option<Duration>,
+    /// What has become due is not looked at before.
+    settled: Duration,
     gathering: Gathering,
     in_flight: Option<(Vec<Held>, Seq)>,
     pub(super) reads: Reads,
@@ -98,6 +104,7 @@ impl Process {
             inbox: VecDeque::new(),
             turn_due: false,
             time_due: None,
+            settled: Duration::ZERO,
             gathering: Gathering::default(),
             in_flight: None,
             reads: Reads::default(),
@@ -135,7 +142,11 @@ impl Process {
     /// One turn of the loop.
     pub(super) fn turn(&mut self, wake: Wake, disk: &mut Disk, env: &mut Env) -> Result<(), StoreError> {
         self.now = self.began.1 + (env.now - self.began.0);
-        if self.core.next_wakeup().is_some_and(|due| due <= self.now) {
+        if let Some(gap) = env.take_gap().filter(|&gap| gap > GAP) {
+            self.apply(CoreEvent::Gap(gap), env);
+            self.settled = env.now + SETTLE;
+        }
+        if env.now >= self.settled && self.core.next_wakeup().is_some_and(|due| due <= self.now) {
             self.apply(CoreEvent::Tick, env);
         }
         match wake {
@@ -167,7 +178,7 @@ impl Process {
             self.check_against(disk, env)?;
         }
         if let Some(due) = self.core.next_wakeup() {
-            let at = env.now + due.since(self.now).max(Duration::from_millis(1));
+            let at = (env.now + due.since(self.now).max(Duration::from_millis(1))).max(self.settled);
             if self.time_due.is_none_or(|planned| at < planned) {
                 self.time_due = Some(at);
                 env.schedule(at - env.now, Event::Broker(self.life, Wake::Time));

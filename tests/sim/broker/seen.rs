@@ -1,6 +1,6 @@
 //! What the broker's side puts on record.
 
-use asynq_core::{Change, Finished, LeaseToken, State};
+use asynq_core::{Cause, Change, Finished, LeaseToken, State, TaskRecord};
 use asynq_tests::history::{Asker, End, Record};
 
 use super::process::Process;
@@ -43,6 +43,9 @@ pub(super) fn record_claims(changes: Vec<Change>, env: &mut Env) {
             }
             Change::Finish { .. } | Change::Forget { .. } => continue,
         };
+        if is_revived(&record) {
+            env.record(Record::Revived(record.id));
+        }
         let token = LeaseToken {
             task: record.id,
             grant: record.grant,
@@ -52,6 +55,13 @@ pub(super) fn record_claims(changes: Vec<Change>, env: &mut Env) {
             _ => Record::GivenUp(record.id),
         });
     }
+}
+
+/// An operator has had it run again, and nothing has come of it yet.
+fn is_revived(record: &TaskRecord) -> bool {
+    let notes = record.notes.as_ref().map(|notes| notes.as_slice());
+    let last = notes.and_then(<[_]>::last).map(|note| note.step.cause);
+    record.state == State::Ready && last == Some(Cause::Retried)
 }
 
 /// Who asks over a connection.

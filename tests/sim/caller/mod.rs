@@ -311,7 +311,11 @@ impl Caller {
                 }
                 self.wait_later(task, env);
             }
-            Answer::Finished(end) => env.record(Record::Told(end.task, end_of(&end))),
+            Answer::Finished(end) => {
+                env.record(Record::Told(end.task, end_of(&end)));
+                self.retry_later(&end, env);
+            }
+            Answer::Retried(task) => self.wait_later(task, env),
             Answer::Refused(Refused::ByCore(Refusal::NotFound(task))) if acknowledged => {
                 env.record(Record::Missing(task));
             }

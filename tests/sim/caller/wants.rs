@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use asynq_core::{Name, Niceness, Options, Payload, Placement, TaskId, TaskSpec, Timestamp};
+use asynq_core::{Finished, Name, Niceness, Options, Outcome, Payload, Placement, TaskId, TaskSpec, Timestamp};
 
 use super::{Caller, Wake};
 use crate::env::Env;
@@ -14,6 +14,7 @@ use crate::net::ConnId;
 pub(crate) enum Later {
     Wait(TaskId),
     Cancel(TaskId),
+    Retry(TaskId),
     Withdraw(u64),
     /// Leave a stream before its end.
     Leave(ConnId),
@@ -114,6 +115,13 @@ impl Caller {
         }
     }
 
+    /// A task has died: now and then an operator looks at it.
+    pub(super) fn retry_later(&mut self, end: &Finished, env: &mut Env) {
+        if matches!(end.outcome, Outcome::Dead(_)) && self.dice.chance(400) {
+            self.do_later(Later::Retry(end.task), 10 * SECOND, env);
+        }
+    }
+
     pub(super) fn do_later(&mut self, what: Later, most: Duration, env: &mut Env) {
         self.later += 1;
         let pause = self.dice.long_tailed(MILLI..most);
@@ -125,6 +133,7 @@ impl Caller {
         match what {
             Later::Wait(task) => _ = self.ask(Op::Wait(task), env),
             Later::Cancel(task) => _ = self.ask(Op::Cancel(task), env),
+            Later::Retry(task) => _ = self.ask(Op::Retry(task), env),
             Later::Withdraw(call) => self.withdraw(call, env),
             Later::Leave(conn) => self.leave(conn, env),
         }

@@ -11,8 +11,8 @@ use super::{Entry, Judge, Record, Rule, Verdict, broken, show};
 pub(super) struct Leases {
     /// Runs that go on, and of whom.
     running: BTreeMap<LeaseToken, SessionId>,
-    /// Tasks that must not begin twice; whether they have begun.
-    once: BTreeMap<TaskId, bool>,
+    /// Tasks that must not begin twice.
+    once: BTreeMap<TaskId, Once>,
     /// Sessions of workers that cannot have noticed the end of a lease.
     stalled: BTreeSet<SessionId>,
     /// Durable claims of runs that are not over, as far as was seen.
@@ -29,6 +29,14 @@ pub(super) struct Leases {
     awaited: BTreeSet<SessionId>,
 }
 
+#[derive(Debug, Default)]
+struct Once {
+    begun: bool,
+    /// The newest grant when an operator had it run again: what began by one up to
+    /// this was the life before.
+    before: Grant,
+}
+
 #[derive(Debug)]
 struct Claim {
     token: LeaseToken,
@@ -43,9 +51,15 @@ impl Judge for Leases {
             Record::Once(task) => _ = self.once.entry(*task).or_default(),
             Record::Began(token, session) => {
                 self.running.insert(*token, *session);
-                let begun = self.once.get_mut(&token.task);
-                if begun.is_some_and(|begun| std::mem::replace(begun, true)) {
+                let once = self.once.get_mut(&token.task).filter(|once| token.grant > once.before);
+                if once.is_some_and(|once| std::mem::replace(&mut once.begun, true)) {
                     return broken(Rule::BegunTwice, format!("{} began as a second one", show(*token)));
+                }
+            }
+            Record::Revived(task) => {
+                if let Some(once) = self.once.get_mut(task) {
+                    let before = self.newest.get(task).copied().unwrap_or_default();
+                    *once = Once { begun: false, before };
                 }
             }
             Record::Quit(token) => _ = self.running.remove(token),

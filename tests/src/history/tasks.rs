@@ -25,10 +25,34 @@ struct Task {
     returned: Vec<(Grant, u64)>,
     completed: Option<Grant>,
     end: Option<End>,
+    /// How it died before an operator had it run again: news of that may come late.
+    died: Option<End>,
     found: bool,
 }
 
 impl Task {
+    /// An operator has it run again, which only a dead one does.
+    fn revived(&mut self, id: TaskId) -> Verdict {
+        let end = self.end.take();
+        if let Some(other) = end.filter(|end| end.state != StateName::Dead) {
+            return broken(
+                Rule::GrantAfterEnd,
+                format!("task {id} ended as {other:?}, and was revived"),
+            );
+        }
+        self.died = end.or(self.died);
+        self.cancelling = false;
+        Ok(())
+    }
+
+    /// News of its end, which may be that of a life before.
+    fn told(&mut self, id: TaskId, end: End) -> Verdict {
+        if self.died.is_some_and(|died| died.state == end.state) {
+            return Ok(());
+        }
+        self.ends(id, end)
+    }
+
     /// One end, the same for everybody who is told.
     fn ends(&mut self, id: TaskId, end: End) -> Verdict {
         if let Some(before) = &mut self.end {
@@ -77,7 +101,9 @@ impl Judge for Tasks {
             Record::Asked(id) => self.task(*id).asked = true,
             Record::Acknowledged(id, words) => return self.acknowledged(*id, *words),
             Record::Cancelling(id) => self.existing(*id)?.cancelling = true,
-            Record::Told(id, end) | Record::Ended(id, end) => return self.existing(*id)?.ends(*id, *end),
+            Record::Told(id, end) => return self.existing(*id)?.told(*id, *end),
+            Record::Ended(id, end) => return self.existing(*id)?.ends(*id, *end),
+            Record::Revived(id) => return self.existing(*id)?.revived(*id),
             Record::Missing(id) => return self.missing(*id),
             Record::Differs(id) => {
                 let message = format!("the store remembers another thing of task {id} than the broker knows");

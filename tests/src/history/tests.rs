@@ -143,6 +143,39 @@ fn a_task_ends_once() {
 }
 
 #[test]
+fn only_a_dead_task_has_another_life() {
+    let (dead, succeeded) = (end(StateName::Dead, 0), end(StateName::Succeeded, 7));
+    let again = |first| {
+        accepted(&[
+            Record::Ended(TASK, first),
+            Record::Revived(TASK),
+            Record::Granted(token(5, 2), SESSION),
+            Record::Ended(TASK, succeeded),
+            // Late news of the life before.
+            Record::Told(TASK, first),
+            Record::Found(TASK, Some(succeeded)),
+        ])
+    };
+    assert_eq!(check(&again(dead)), None);
+    assert_eq!(check(&again(end(StateName::Cancelled, 0))), Some(Rule::GrantAfterEnd));
+}
+
+#[test]
+fn what_must_not_begin_twice_begins_once_a_life() {
+    let began = |attempt| Record::Began(token(5, attempt), SESSION);
+    let granted = Record::Granted(token(5, 2), SESSION);
+    let once = |rest: &[Record]| check(&[&[Record::Once(TASK)], &accepted(rest)[..]].concat());
+    let twice = [began(1), granted.clone(), began(2)];
+    assert_eq!(once(&twice), Some(Rule::BegunTwice));
+    assert_eq!(check(&accepted(&twice)), None);
+    // A worker may learn late that its run is of the life before.
+    let revived = [Record::Revived(TASK), granted.clone(), began(1), began(2)];
+    assert_eq!(once(&revived), None);
+    let third = [&revived[..], &[Record::Granted(token(5, 3), SESSION), began(3)]].concat();
+    assert_eq!(once(&third), Some(Rule::BegunTwice));
+}
+
+#[test]
 fn no_grant_follows_the_end() {
     let again = [
         Record::Told(TASK, end(StateName::Cancelled, 0)),
