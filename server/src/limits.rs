@@ -63,6 +63,10 @@ pub const LINE_DECIDES: Duration = Duration::from_millis(500);
 /// Between two turns of the loop, beyond what it meant to sleep: so long a gap
 /// means that the process did not run, and that heartbeats are waiting unread.
 pub const GAP: Duration = Duration::from_secs(1);
+/// After a gap, how long the loop takes in what has been waiting in the sockets
+/// before it looks at what has become due: a result that came in time wins over
+/// the timeout that passed meanwhile.
+pub const SETTLE: Duration = Duration::from_millis(200);
 
 /// Operations a caller's session may have unanswered.
 pub const MAX_OUTSTANDING: u32 = 16_384;

@@ -98,6 +98,9 @@ async fn on_a_full_disk_tasks_end_and_new_ones_wait_for_space() {
     let url = format!("http://{}", Broker::address_in(broker.ready()));
     let client = connect(&broker).await;
     let worker = WorkerHere::start(&url, 64).await;
+    let dead = client.enqueue(WorkerHere::PANICS, &()).await.expect("there is space");
+    let ended = within("its end", PATIENCE, dead.result()).await;
+    assert_eq!(ended.expect_err("it panics").reason(), "ERROR");
     let mut held = Vec::new();
     for _ in 0..64 {
         held.push(client.enqueue(WorkerHere::HELD, &()).await.expect("there is space"));
@@ -126,6 +129,8 @@ async fn on_a_full_disk_tasks_end_and_new_ones_wait_for_space() {
     for handle in accepted.drain(..5) {
         within("a cancel", PATIENCE, handle.cancel()).await.expect("cancelled");
     }
+    let refused = client.retry(dead.id()).await.expect_err("it would be a new task");
+    assert_eq!(refused.reason(), "DISK_FULL", "{refused}");
     worker.open_the_gate();
     for handle in &held {
         within("a result", PATIENCE, handle.result())
@@ -146,6 +151,7 @@ async fn on_a_full_disk_tasks_end_and_new_ones_wait_for_space() {
         })
         .await,
     );
+    assert!(client.retry(dead.id()).await.expect("there is space").revived);
     assert!(broker.log().contains("no new tasks are taken in"));
     assert!(broker.log().contains("there is space on the disk again"));
     if is_root {

@@ -52,6 +52,8 @@ pub struct Core {
     /// Tasks before this place were there before a restart, and may be run by
     /// somebody who has yet to come back; 0 once nobody is waited for.
     pub(crate) recovering_below: Seq,
+    /// How long they are waited for.
+    pub(crate) grace_until: Timestamp,
     /// Tasks held back after a restart; some may have moved on since.
     pub(crate) recovering: Vec<TaskKey>,
     /// Runs found at a restart, before their sessions are.
@@ -105,6 +107,7 @@ impl Core {
             timers: Timers::default(),
             claims: VecDeque::new(),
             recovering_below: Seq(0),
+            grace_until: Timestamp::ZERO,
             recovering: Vec::new(),
             restored_runs: Vec::new(),
             orphaned: Vec::new(),
@@ -175,7 +178,7 @@ impl Core {
     fn on_tick(&mut self, now: Timestamp, out: &mut Output) {
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
-                Timer::ResumeGrace => self.end_recovery(),
+                Timer::ResumeGrace => self.on_resume_grace(now),
                 Timer::Lease(session) => self.on_lease_timer(now, session, out),
                 Timer::ResetGrace(session) => self.on_reset_grace(now, session, out),
                 // `change` disarms the timer that has just gone off: no harm.

@@ -151,8 +151,9 @@ pub enum Event {
         /// Items in all.
         count: u64,
     },
-    /// The shell did not run for so long, and heartbeats may wait unread: leases
-    /// last for as much longer.
+    /// The shell did not run for so long, and heartbeats may wait unread: leases and
+    /// graces last for as much longer. Before the next [`Event::Tick`] the shell
+    /// takes in what has been waiting.
     Gap(Duration),
     /// Nothing but time has passed.
     Tick,

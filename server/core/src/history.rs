@@ -171,6 +171,15 @@ impl Notes {
         &self.0
     }
 
+    /// Bytes they take on the disk, about.
+    pub(crate) fn text_bytes(&self) -> usize {
+        let of_one = |note: &Note| {
+            let worker = note.worker.as_ref().map_or(0, |worker| worker.as_str().len());
+            size_of::<Step>() + note.message.len() + worker
+        };
+        self.0.iter().map(of_one).sum()
+    }
+
     /// Where there is no room left, one note stands for those between the first
     /// few and the latest.
     fn push(&mut self, note: Note) {

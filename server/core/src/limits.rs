@@ -5,7 +5,8 @@ use std::time::Duration;
 /// Bytes of a task, queue or series name.
 pub const MAX_NAME_BYTES: usize = 200;
 /// Tasks a broker holds that have not ended. At about 130 bytes each this is
-/// the memory bound of goals.md for a deep queue, twice over.
+/// the memory bound of goals.md for a deep queue, twice over; those that have run
+/// before take more, up to 30 KiB with their notes and a long failure.
 pub const MAX_LIVE_TASKS: usize = 20_000_000;
 /// Queues of one broker.
 pub const MAX_QUEUES: usize = 10_000;

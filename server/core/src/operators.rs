@@ -51,13 +51,10 @@ impl Core {
             return Err(Refusal::NotDead { task, state });
         }
         let options = &record.options;
-        let passed = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
         let why = if options.stream {
             "its items were read as they came, and its reader is gone; iterate again under a new id"
-        } else if passed(options.deadline) {
+        } else if options.deadline.is_some_and(|at| at <= now) {
             "its deadline has passed"
-        } else if passed(options.start_before) {
-            "its start_before has passed"
         } else if self.tasks.len() >= limits::MAX_LIVE_TASKS {
             return Err(Refusal::Exhausted {
                 what: "tasks in the broker",

@@ -170,7 +170,8 @@ impl Core {
         if self.awaited.is_empty() {
             self.end_recovery();
         } else {
-            self.timers.arm(now + limits::RESUME_GRACE, Timer::ResumeGrace);
+            self.grace_until = now + limits::RESUME_GRACE;
+            self.timers.arm(self.grace_until, Timer::ResumeGrace);
         }
         self.dispatch(now, out);
     }
@@ -184,6 +185,15 @@ impl Core {
         self.change(key, Trigger::Due, |task| {
             task.state = if held_back { Live::Recovering } else { Live::Ready };
         });
+    }
+
+    /// The grace may be over, unless a gap has lengthened it.
+    pub(crate) fn on_resume_grace(&mut self, now: Timestamp) {
+        if self.grace_until > now {
+            self.timers.arm(self.grace_until, Timer::ResumeGrace);
+        } else {
+            self.end_recovery();
+        }
     }
 
     /// Recovered tasks wait no longer.

@@ -287,8 +287,9 @@ impl Core {
         self.timers.arm(until, Timer::ResetGrace(id));
     }
 
-    /// All sessions have as much longer.
+    /// All sessions have as much longer, and so have those that a restart waits for.
     pub(crate) fn on_gap(&mut self, gap: Duration) {
+        self.grace_until = self.grace_until + gap;
         for (&id, session) in &mut self.sessions {
             session.lease_until = session.lease_until + gap;
             if let Link::Lost(until) = &mut session.link {

@@ -355,6 +355,14 @@ pub struct TaskRecord {
 }
 
 impl TaskRecord {
+    /// Bytes of what it tells of its runs: the last failure and the notes.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        let failure = self.failure.as_ref();
+        let failure = failure.map_or(0, |it| it.kind.len() + it.message.len() + it.trace.len());
+        failure + self.notes.as_ref().map_or(0, |notes| notes.text_bytes())
+    }
+
     /// When all memory of a task that has ended may go.
     #[must_use]
     pub fn forget_at(&self) -> Option<Timestamp> {

@@ -26,12 +26,19 @@ fn of_value(bytes: usize) -> u64 {
 
 /// The same, for a change.
 pub(super) fn disk_bytes(change: &Change) -> u64 {
+    of_value(value_bytes(change))
+}
+
+/// Bytes of a change that differ much from task to task: arguments, a result, a
+/// failure and what was noted on the way.
+pub(super) fn value_bytes(change: &Change) -> usize {
     match change {
-        Change::Insert { payload, .. } => of_value(payload.data.len()),
-        Change::Finish { result, .. } => of_value(result.as_ref().map_or(0, |result| result.data.len())),
-        Change::Update { .. } | Change::Forget { .. } | Change::SessionOpened(_) | Change::SessionClosed(_) => {
-            of_value(0)
+        Change::Insert { payload, record, .. } => payload.data.len() + record.text_bytes(),
+        Change::Finish { result, record, .. } => {
+            result.as_ref().map_or(0, |result| result.data.len()) + record.text_bytes()
         }
+        Change::Update { record, .. } => record.text_bytes(),
+        Change::Forget { .. } | Change::SessionOpened(_) | Change::SessionClosed(_) => 0,
     }
 }
 

@@ -31,6 +31,10 @@ impl Loop {
             // Its time is over, and it may have been pruned since it was read.
             return caller.answer(call, not_found(record.id), true);
         }
+        // A task that lives again is a new one to the disk: it has a life's writes before it.
+        if let (Op::Retry(_), Some(full)) = (&op, self.admission.refuse(0)) {
+            return caller.answer(call, Answer::Failed(full), true);
+        }
         let (request, record) = (self.request(caller, call, false), Box::new(record.clone()));
         self.apply(match op {
             Op::Purge(_, states) => Event::Purge {

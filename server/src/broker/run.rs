@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::admission::{Admission, disk_bytes};
+use super::admission::{Admission, disk_bytes, value_bytes};
 use super::caller::{Answer, Caller};
 use super::callers::{Behind, Request};
 use super::error::End;
@@ -27,7 +27,7 @@ use super::waiters::Waiters;
 use super::worker::{Hangup, ToWorker, WorkerConn};
 use super::workers::Sessions;
 use super::writer::{Writer, Written};
-use crate::limits::{COMMANDS_PER_TURN, GAP, MAX_GATHERED_BYTES, MAX_GATHERED_CHANGES, MAX_HELD, MAX_NAP};
+use crate::limits::{COMMANDS_PER_TURN, GAP, MAX_GATHERED_BYTES, MAX_GATHERED_CHANGES, MAX_HELD, MAX_NAP, SETTLE};
 use crate::metrics::{Figures, Meters};
 
 /// The least time between two looks at the clock.
@@ -171,6 +171,7 @@ impl Loop {
         let nap = sleep_until(Instant::now());
         tokio::pin!(nap);
         let mut awake_by = self.broker.clock().up();
+        let mut settled = awake_by;
         loop {
             let stopping = stop.is_cancelled();
             if stopping && self.is_settled() {
@@ -193,14 +194,14 @@ impl Loop {
             let up = self.broker.clock().up();
             let gap = up.saturating_sub(awake_by);
             if gap > GAP {
-                // Before time is looked at: heartbeats may be waiting to be read.
                 warn!(
                     ?gap,
                     "the broker did not run for a while; leases last for as much longer"
                 );
                 self.apply(Event::Gap(gap));
+                settled = up + SETTLE;
             }
-            if self.core.next_wakeup().is_some_and(|due| due <= self.now) {
+            if up >= settled && self.core.next_wakeup().is_some_and(|due| due <= self.now) {
                 self.apply(Event::Tick);
             }
             match wake {
@@ -223,7 +224,7 @@ impl Loop {
             let done = Instant::now();
             self.meters.turn(done.duration_since(began));
             self.broker.beat(done);
-            let length = due.clamp(MIN_NAP, MAX_NAP);
+            let length = due.max(settled.saturating_sub(up)).clamp(MIN_NAP, MAX_NAP);
             nap.as_mut().reset(done + length);
             // The turn itself is none of it: a long one is a gap as well.
             awake_by = up + length;
@@ -341,16 +342,15 @@ impl Loop {
     fn note(&mut self, change: &Change) {
         self.meters.change(change);
         self.admission.note(change);
-        self.gathering.disk_bytes += disk_bytes(change);
         let gathering = &mut self.gathering;
+        gathering.disk_bytes += disk_bytes(change);
+        gathering.bytes += value_bytes(change);
         match change {
             Change::Insert { seq, payload, .. } => {
-                gathering.bytes += payload.data.len();
                 gathering.last_insert = *seq;
                 self.payloads.insert(*seq, payload);
             }
-            Change::Finish { seq, result, .. } => {
-                gathering.bytes += result.as_ref().map_or(0, |result| result.data.len());
+            Change::Finish { seq, .. } => {
                 self.payloads.remove(*seq);
             }
             Change::SessionClosed(session) => self.sessions.forget(*session),

@@ -232,6 +232,26 @@ async fn a_broker_that_did_not_run_for_long_ends_no_session() {
 }
 
 #[tokio::test]
+async fn a_result_that_waited_while_the_broker_did_not_run_wins_over_the_timeout() {
+    let clock = Arc::new(Sleeper(ManualClock::new(SystemClock::new().now())));
+    let broker = Broker::with(Backing::memory(), clock.clone(), DRAIN_TIMEOUT).await;
+    let mut tasks = broker.tasks().await;
+    let mut echo = task("echo");
+    echo.options.get_or_insert_default().timeout_ms = 5_000;
+    let id = tasks.enqueue(echo).await.unwrap().into_inner().id;
+    let mut worker = Worker::connect(&broker, 1, &["echo"]).await;
+    let token = worker.assignment().await.token;
+    clock.0.advance(2 * HEARTBEAT);
+    // The loop has seen the time go by, and that it did not run.
+    tasks.show(v1::ShowRequest { id: id.clone() }).await.unwrap();
+    worker.complete(token, json("1")).await;
+    assert!(!worker.ack().await.stale);
+    let shown = tasks.show(v1::ShowRequest { id }).await.unwrap().into_inner();
+    assert_eq!((shown.state(), shown.timeouts), (TaskState::Succeeded, 0));
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_silent_session_ends_with_its_lease() {
     let clock = Arc::new(ManualClock::new(SystemClock::new().now()));
     let broker = Broker::with(Backing::memory(), clock.clone(), DRAIN_TIMEOUT).await;

@@ -13,7 +13,8 @@ use crate::{
 /// Have dead tasks run again, with their whole budget of attempts.
 ///
 /// Each keeps its id, its arguments and its place in the order. By filters or
-/// --all it takes dead tasks only. Where tokens are asked for, it takes the role
+/// --all it takes dead tasks only. Those asked for with --at-most-once begin a
+/// second time then: look at them first. Where tokens are asked for, it takes the role
 /// admin.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

@@ -124,8 +124,9 @@ fn what_is_not_dead_or_of_no_use_alive_is_refused() {
     let soon = shard.now + Duration::from_secs(1);
     shard.enqueue(&spec("a").with(|o| o.deadline = Some(soon)));
     let late = kill(&mut shard);
+    // It has started once, and in time.
     shard.enqueue(&spec("a").with(|o| o.start_before = Some(soon)));
-    let later = kill(&mut shard);
+    let started = kill(&mut shard);
     let consumer = ConsumerId([1; 16]);
     let reader = Reader {
         consumer,
@@ -137,7 +138,9 @@ fn what_is_not_dead_or_of_no_use_alive_is_refused() {
     assert_eq!(shard.retry(late), revived(late));
     assert_eq!(kill(&mut shard), late);
     shard.advance(Duration::from_secs(1));
-    for (task, part) in [(late, "deadline"), (later, "start_before"), (stream, "reader is gone")] {
+    assert_eq!(shard.retry(started), revived(started));
+    assert_eq!(kill(&mut shard), started);
+    for (task, part) in [(late, "deadline"), (stream, "reader is gone")] {
         match shard.retry(task) {
             Reply::Refused(refusal @ Refusal::NotRetryable { .. }) => {
                 assert!(refusal.to_string().contains(part), "{refusal}");

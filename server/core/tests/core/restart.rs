@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use asynq_core::{Reason, StateName, StopCause, Verdict, limits};
+use asynq_core::{Event, Reason, StateName, StopCause, Verdict, limits};
 
 use crate::shard::{Shard, Spec, session, spec};
 
@@ -103,6 +103,26 @@ fn after_the_grace_an_unclaimed_run_is_granted_anew_and_the_old_one_fenced() {
 }
 
 #[test]
+fn a_gap_of_the_broker_lengthens_the_grace() {
+    let mut shard = Shard::new();
+    shard.connect(1, 1, &["short"]);
+    shard.enqueue(&spec("short"));
+    let token = shard.assigned().token;
+    shard.restart();
+    shard.connect(2, 1, &["short"]);
+    // The process stood still, and the worker's hello waits unread.
+    shard.now = shard.now + limits::LEASE;
+    shard.apply(Event::Gap(limits::LEASE));
+    shard.apply(Event::Tick);
+    shard.quiet(); // Worker 1 may still hold it.
+    shard.resume(1, 1, &["short"], &[token]);
+    assert_eq!(shard.complete(1, token), Verdict::Accepted(StateName::Succeeded));
+    shard.finished();
+    shard.advance(limits::RESUME_GRACE);
+    shard.quiet();
+}
+
+#[test]
 fn a_claimed_run_whose_worker_stays_away_is_given_up_after_a_lease_and_counts_no_loss() {
     let mut shard = Shard::new();
     shard.connect(1, 1, &["long"]);
@@ -112,7 +132,7 @@ fn a_claimed_run_whose_worker_stays_away_is_given_up_after_a_lease_and_counts_no
     shard.restart();
     shard.connect(2, 1, &["long"]);
     shard.advance(limits::HEARTBEAT);
-    shard.apply(asynq_core::Event::Heartbeat(session(2)));
+    shard.apply(Event::Heartbeat(session(2)));
     shard.advance(limits::LEASE - limits::HEARTBEAT - Duration::from_millis(1));
     shard.quiet();
     shard.advance(Duration::from_millis(1));

@@ -106,12 +106,9 @@ impl Store for SqliteStore {
         self.guarded(|store| {
             let index = store.index.read().unwrap_or_else(PoisonError::into_inner);
             let writer = &mut store.writer;
-            let mut written = writer.commit(&mut store.connection, &index, epoch, batch, changes);
             // Space runs out before any fsync, and all is rolled back: it may be tried again.
-            if matches!(written, Err(StoreError::Full(_))) && store.reserve.give_up() {
-                written = writer.commit(&mut store.connection, &index, epoch, batch, changes);
-            }
-            written?;
+            let mut commit = || writer.commit(&mut store.connection, &index, epoch, batch, changes);
+            store.reserve.helps(&mut commit)?;
             drop(index);
             let mut index = store.index.write().unwrap_or_else(PoisonError::into_inner);
             write::index_changes(&mut index, changes);
@@ -125,7 +122,7 @@ impl Store for SqliteStore {
             let free_pages = if store.is_tight { 0 } else { FREE_PAGES };
             let (connection, index) = (&mut store.connection, &store.index);
             let (sweep, mut pruned) = (&mut store.sweep, Pruned::default());
-            let mut run = || {
+            let mut sweep = || {
                 sweep.run(connection, index, epoch, now, budget, &mut pruned)?;
                 if pruned.complete {
                     prune::shrink(connection, free_pages)
@@ -133,11 +130,7 @@ impl Store for SqliteStore {
                     Ok(())
                 }
             };
-            let mut done = run();
-            if matches!(done, Err(StoreError::Full(_))) && store.reserve.give_up() {
-                done = run();
-            }
-            match done {
+            match store.reserve.helps(&mut sweep) {
                 // Nothing is lost by forgetting later.
                 Ok(()) | Err(StoreError::Full(_)) => {}
                 Err(error) => return Err(error),

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::io::Errno;
 
-use crate::Room;
 use crate::limits::{CHECKPOINT_PAGES, PAGE_BYTES, RESERVE_BYTES, RESERVE_SHARE};
+use crate::{Room, StoreError};
 
 /// Its name in the data directory.
 const FILE: &str = "asynq.reserve";
@@ -25,11 +25,13 @@ pub(super) struct Reserve {
     held: bool,
 }
 
-/// Bytes of a file system: what this process may still use, and all of it.
+/// Bytes of a file system: what this process may still use, and all of it. Some do
+/// not tell, and give 0 for all.
 fn space(dir: &Path) -> Option<(u64, u64)> {
     let space = statvfs(dir).ok()?;
     let bytes = |blocks: u64| blocks.saturating_mul(space.f_frsize);
-    Some((bytes(space.f_bavail), bytes(space.f_blocks)))
+    let (free, total) = (bytes(space.f_bavail), bytes(space.f_blocks));
+    (total > 0).then_some((free, total))
 }
 
 impl Reserve {
@@ -73,6 +75,16 @@ impl Reserve {
             Err(error) => tracing::error!(%error, "the space put by for a full disk cannot be freed"),
         }
         removed.is_ok()
+    }
+
+    /// Does what needs space, and once more with the space that was put by if there
+    /// was too little.
+    pub(super) fn helps(&mut self, work: &mut dyn FnMut() -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let done = work();
+        if matches!(done, Err(StoreError::Full(_))) && self.give_up() {
+            return work();
+        }
+        done
     }
 
     /// How much there is, with `log` bytes yet to be copied into the database.
