@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use asynq_core::{Name, Niceness, Options, Payload, Placement, TaskId, TaskSpec, Timestamp};
+use asynq_core::{Name, Niceness, OnKey, Options, Payload, Placement, TaskId, TaskSpec, Timestamp};
 
 use super::{Caller, Wake};
 use crate::env::Env;
@@ -155,6 +155,7 @@ impl Caller {
             at_most_once: dice.chance(150),
             result_ttl: dice.chance(50).then_some(Duration::ZERO),
             stream: false,
+            key: None,
         };
         let data = vec![b'x'; if large { INLINE_BYTES + 1 } else { 4 }];
         TaskSpec {
@@ -164,6 +165,7 @@ impl Caller {
             series: text(["", "a", "b"][dice.index(3)]),
             options,
             start_at,
+            on_key: OnKey::default(),
             payload: Payload {
                 content_type: "".into(),
                 data: data.into(),
