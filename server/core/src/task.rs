@@ -381,6 +381,13 @@ impl TaskRecord {
         Some(finish.at + keep.max(limits::MIN_DEDUP_TTL))
     }
 
+    /// Its key, with the queue in which it has it.
+    #[must_use]
+    pub fn key(&self) -> Option<(Name, Key)> {
+        let key = self.options.key.clone()?;
+        Some((self.queue.clone(), key))
+    }
+
     /// Whether this is all that is left of a task that was purged.
     #[must_use]
     pub fn is_purged(&self) -> bool {

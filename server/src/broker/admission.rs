@@ -29,7 +29,7 @@ pub(super) fn disk_bytes(change: &Change) -> u64 {
     match change {
         Change::Insert { payload, .. } => of_value(payload.data.len()),
         Change::Finish { result, .. } => of_value(result.as_ref().map_or(0, |result| result.data.len())),
-        Change::Update { .. } | Change::Forget { .. } | Change::SessionOpened(_) | Change::SessionClosed(_) => {
+        Change::Update { .. } | Change::Purge { .. } | Change::SessionOpened(_) | Change::SessionClosed(_) => {
             of_value(0)
         }
     }

@@ -41,7 +41,7 @@ pub(super) fn record_claims(changes: Vec<Change>, env: &mut Env) {
                 env.record(Record::Forgotten(session));
                 continue;
             }
-            Change::Finish { .. } | Change::Forget { .. } => continue,
+            Change::Finish { .. } | Change::Purge { .. } => continue,
         };
         let token = LeaseToken {
             task: record.id,
