@@ -305,13 +305,8 @@ async fn an_unknown_id_of_long_ago_is_refused() {
         auto_ack: true,
     };
     let mut tasks = broker.tasks().await;
-    let refused = soon(tasks.iterate(iterate(false)))
-        .await
-        .unwrap()
-        .into_inner()
-        .message()
-        .await;
-    assert_eq!(reason(&refused.unwrap_err()), "ID_TOO_OLD");
+    let refused = soon(tasks.iterate(iterate(false))).await.unwrap_err();
+    assert_eq!(reason(&refused), "ID_TOO_OLD");
     let opened = soon(tasks.iterate(iterate(true)))
         .await
         .unwrap()
