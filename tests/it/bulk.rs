@@ -5,9 +5,10 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 
 use asynq_tests::{Cluster, PATIENCE, eventually, program};
+use tokio::process::{Child, Command};
 
 /// What the command may take at its peak. A line and its answer take some hundred
 /// bytes, so a fifth of the lines kept would not fit.
@@ -33,7 +34,8 @@ fn begin(cluster: &Cluster, input: &str, output: &str) -> Child {
         .env("ASYNQ_BROKER", cluster.broker.url())
         .stdin(Stdio::null())
         .stdout(File::create(output).expect("a file"))
-        .stderr(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .kill_on_drop(true)
         .spawn()
         .expect("asynq starts")
 }
@@ -62,7 +64,7 @@ async fn many_lines_take_little_memory_and_survive_a_kill_of_the_broker() {
     cluster.broker.restart().await;
     let mut most = 0;
     let status = eventually("the command ends", 10 * PATIENCE, || {
-        most = most.max(peak(command.id()).unwrap_or_default());
+        most = most.max(command.id().and_then(peak).unwrap_or_default());
         let ended = command.try_wait().expect("it is ours");
         async move { ended }
     })

@@ -245,16 +245,16 @@ async fn a_purged_task_does_not_run_again() {
         };
         let mut broker = Broker::with(open(), clock.clone(), DRAIN_TIMEOUT).await;
         let mut worker = Worker::connect(&broker, 1, &["work"]).await;
-        let request = v1::EnqueueRequest {
+        let first = v1::EnqueueRequest {
             id: crate::harness::id_at(clock.now()),
             ..task("work")
         };
-        let (id, _) = dead(&broker, &mut worker, request.clone()).await;
+        let (id, _) = dead(&broker, &mut worker, first.clone()).await;
         let purged = purge(&broker, slice::from_ref(&id), &[TaskState::Dead]).await;
         assert_eq!(purged[0].error, None);
         let again = v1::EnqueueRequest {
             first_send: false,
-            ..request
+            ..first
         };
         for restarted in [false, true] {
             if restarted && !on_disk {
