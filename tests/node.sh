@@ -37,7 +37,7 @@ if [ "${1:-}" = inside ]; then
   "$bin/asynqd" --listen 10.77.0.1:7740 --http none --data-dir "$dir/data" "${secured[@]}" 2>"$dir/asynqd.log" &
 
   as() { echo --broker https://10.77.0.1:7740 --ca "$dir/certs/ca.pem" \
-         --cert "$dir/certs/$1.pem" --key "$dir/certs/$1.key" --token "@$dir/$1"; }
+         --cert "$dir/certs/$1.pem" --tls-key "$dir/certs/$1.key" --token "@$dir/$1"; }
   # The paths of a temporary folder have no spaces.
   # Not by way of `there`, whose shell would be ended in its place.
   # shellcheck disable=SC2046

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use crate::{
     CallStats, Error,
     session::Session,
-    spec::{Spec, task_id, task_options},
+    spec::{Spec, task_id, task_key, task_options},
 };
 
 pub(crate) type Decode<R> = fn(&Payload) -> Result<R, Error>;
@@ -39,6 +39,7 @@ impl<R: Send + 'static> Call<R> {
 
     task_options!();
     task_id!();
+    task_key!();
 
     /// Waits no longer than this, and ends in [`Error::Timeout`]; the task goes
     /// on. If there is no broker by then, it ends in [`Error::NoBroker`].

@@ -56,6 +56,7 @@ impl Data {
         let opened = self.persist(unsure, || {
             attempts += 1;
             let (mut tasks, now) = (self.caller(), request.clone());
+            // Once more it is not taken for fresh, however old.
             if let Some(task) = &mut request.task {
                 task.first_send = false;
             }
@@ -125,28 +126,34 @@ impl Data {
         .await
     }
 
-    /// Has dead tasks run again: an outcome for each, in their order.
-    pub(crate) async fn retry(&self, ids: &[TaskId]) -> Result<Vec<v1::Retried>, Error> {
+    /// Has dead tasks run again: an outcome for each, in their order, and whether they
+    /// were asked for before, to no answer.
+    pub(crate) async fn retry(&self, ids: &[TaskId]) -> Result<(Vec<v1::Retried>, bool), Error> {
         let request = v1::RetryTasksRequest { ids: to_wire(ids) };
+        let mut attempts = 0;
         let reply = self.persist(unsure, || {
+            attempts += 1;
             let (mut admin, request) = (self.admin(), request.clone());
             async move { admin.retry_tasks(request).await }
         });
-        Ok(reply.await?.tasks)
+        let tasks = reply.await?.tasks;
+        Ok((tasks, attempts > 1))
     }
 
-    /// Has tasks forgotten that are in one of the states: an outcome for each, in
-    /// their order.
-    pub(crate) async fn purge(&self, ids: &[TaskId], states: &[i32]) -> Result<Vec<v1::Purged>, Error> {
+    /// Has tasks forgotten that are in one of the states: as [`Data::retry`].
+    pub(crate) async fn purge(&self, ids: &[TaskId], states: &[i32]) -> Result<(Vec<v1::Purged>, bool), Error> {
         let request = v1::PurgeTasksRequest {
             ids: to_wire(ids),
             states: states.to_vec(),
         };
+        let mut attempts = 0;
         let reply = self.persist(unsure, || {
+            attempts += 1;
             let (mut admin, request) = (self.admin(), request.clone());
             async move { admin.purge_tasks(request).await }
         });
-        Ok(reply.await?.tasks)
+        let tasks = reply.await?.tasks;
+        Ok((tasks, attempts > 1))
     }
 
     fn caller(&self) -> TasksClient<Wire> {

@@ -6,7 +6,7 @@ use crate::{
     BoxFuture, Cancellation, Error, TaskId,
     call::Decode,
     session::Session,
-    spec::{Spec, task_id, task_options},
+    spec::{Spec, task_id, task_key, task_options},
 };
 
 /// A task to be put in its queue. Made by [`crate::Client::enqueue`].
@@ -27,6 +27,7 @@ impl<R: Send + 'static> Enqueue<R> {
 
     task_options!();
     task_id!();
+    task_key!();
 
     /// Waits no longer than this for the broker's word. An error after that is
     /// [indefinite](Error::is_indefinite).
@@ -43,10 +44,12 @@ impl<R: Send + 'static> IntoFuture for Enqueue<R> {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let Self { session, spec, decode } = self;
-            let id = spec.id;
             let ack = session.enqueue(spec).await?;
+            // With a key it may be another than was sent.
+            let id = TaskId::from_wire(&ack.id)?;
             Ok(Handle {
                 worker_known: ack.worker_known,
+                existed: ack.existed,
                 ..Handle::new(session, id, decode)
             })
         })
@@ -59,6 +62,7 @@ pub struct Handle<R> {
     session: Session,
     id: TaskId,
     worker_known: bool,
+    existed: bool,
     decode: Decode<R>,
 }
 
@@ -68,6 +72,7 @@ impl<R> Handle<R> {
             session,
             id,
             worker_known: true,
+            existed: true,
             decode,
         }
     }
@@ -75,6 +80,12 @@ impl<R> Handle<R> {
     /// The task's id.
     pub const fn id(&self) -> TaskId {
         self.id
+    }
+
+    /// Whether the broker knew the task before: its id was sent again, or another
+    /// enqueue had brought its key.
+    pub const fn existed(&self) -> bool {
+        self.existed
     }
 
     /// Whether some connected worker had registered the task's name when it was enqueued.

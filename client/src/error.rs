@@ -119,7 +119,7 @@ pub enum Refusal {
     InvalidArgument,
     /// No such task, or its result is gone.
     NotFound,
-    /// Another task has this id.
+    /// Another task has this id, or this key.
     AlreadyExists,
     /// The caller may not do this.
     PermissionDenied,

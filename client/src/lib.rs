@@ -48,4 +48,5 @@ pub use limits::{FIRST_CONNECT, PATIENCE};
 pub use listing::{ListTasks, TaskPage};
 pub use many::{Retry, Tally};
 pub use map::Map;
+pub use spec::OnKey;
 pub use state::{DeadReason, Failure, ParseStateError, State};

@@ -13,7 +13,8 @@ use crate::{
 pub struct Retry {
     /// The task.
     pub id: TaskId,
-    /// It was dead, and lives; `false`: it had not ended, and nothing was done.
+    /// It was dead, and lives; `false`: it had not ended, and nothing was done. `true`
+    /// too if it lives after an answer was lost and it was asked for again.
     pub revived: bool,
     /// Where it stands now.
     pub state: State,
@@ -23,7 +24,8 @@ pub struct Retry {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Tally {
-    /// Cancelled, retried or purged, as was asked.
+    /// Cancelled, retried or purged, as was asked. Where an answer was lost and they
+    /// were asked for again: those that are as was asked then.
     pub done: u64,
     /// Of a cancel: those that run, whose workers have been told to stop.
     pub stopping: u64,
@@ -78,8 +80,6 @@ fn has_moved_on(error: &Error) -> bool {
     ["NOT_DEAD", "OTHER_STATE", "TASK_NOT_FOUND"].contains(&error.reason())
 }
 
-const LIVE: [State; 4] = [State::Scheduled, State::Ready, State::Running, State::Stopping];
-
 /// Cancels the tasks of a listing: see [`crate::Client::cancel_where`].
 pub(crate) async fn cancel(
     session: &Session,
@@ -87,7 +87,7 @@ pub(crate) async fn cancel(
     mut told: impl FnMut(&Tally),
 ) -> Result<Tally, Error> {
     if tasks.states().is_empty() {
-        tasks = LIVE.into_iter().fold(tasks, ListTasks::state);
+        tasks = State::LIVE.into_iter().fold(tasks, ListTasks::state);
     }
     let (mut pages, mut tally) = (Pages::of(tasks), Tally::default());
     while let Some(ids) = pages.next().await? {
@@ -103,13 +103,14 @@ pub(crate) async fn cancel(
 
 /// Retries one task.
 pub(crate) async fn retry_one(session: &Session, id: TaskId) -> Result<Retry, Error> {
-    let mut tasks = session.data().retry(&[id]).await?.into_iter();
+    let (tasks, asked_again) = session.data().retry(&[id]).await?;
+    let mut tasks = tasks.into_iter();
     let task = tasks.next().ok_or_else(|| Error::unexpected("no outcome of a retry"))?;
     match task.error {
         Some(error) => Err(error.into()),
         None => Ok(Retry {
             id,
-            revived: task.revived,
+            revived: task.revived || asked_again,
             state: State::from_wire(task.state),
         }),
     }
@@ -120,8 +121,10 @@ pub(crate) async fn retry(session: &Session, tasks: ListTasks, mut told: impl Fn
     only(tasks.states(), &[State::Dead], "of tasks to be retried")?;
     let (mut pages, mut tally) = (Pages::of(tasks.state(State::Dead)), Tally::default());
     while let Some(ids) = pages.next().await? {
-        for task in session.data().retry(&ids).await? {
-            tally.ended(task.error.map_or(Ok(task.revived), |error| Err(error.into())));
+        let (tasks, asked_again) = session.data().retry(&ids).await?;
+        for task in tasks {
+            let revived = task.revived || asked_again;
+            tally.ended(task.error.map_or(Ok(revived), |error| Err(error.into())));
         }
         told(&tally);
     }
@@ -130,16 +133,22 @@ pub(crate) async fn retry(session: &Session, tasks: ListTasks, mut told: impl Fn
 
 /// Purges the tasks of a listing: see [`crate::Client::purge_where`].
 pub(crate) async fn purge(session: &Session, tasks: ListTasks, mut told: impl FnMut(&Tally)) -> Result<Tally, Error> {
-    let ended = [State::Succeeded, State::Dead, State::Cancelled, State::Expired];
     let states = tasks.states().to_vec();
     if states.is_empty() {
         return Err(invalid("states of tasks to be purged must be given".to_owned()));
     }
-    only(&states, &ended, "of tasks to be purged")?;
+    only(&states, &State::ENDED, "of tasks to be purged")?;
     let (mut pages, mut tally) = (Pages::of(tasks), Tally::default());
     while let Some(ids) = pages.next().await? {
-        for task in session.data().purge(&ids, &states).await? {
-            tally.ended(task.error.map_or(Ok(true), |error| Err(error.into())));
+        let (tasks, asked_again) = session.data().purge(&ids, &states).await?;
+        for task in tasks {
+            let purged = match task.error.map(Error::from) {
+                // By the first of the two.
+                Some(error) if asked_again && error.reason() == "TASK_NOT_FOUND" => Ok(true),
+                Some(error) => Err(error),
+                None => Ok(true),
+            };
+            tally.ended(purged);
         }
         told(&tally);
     }

@@ -156,6 +156,56 @@ macro_rules! task_options {
 }
 pub(crate) use task_options;
 
+/// What becomes of an enqueue whose key another task of its queue has. In short:
+/// a task that has started, or is over, is returned if both ask for the same (name,
+/// series and arguments) and else refuses the key; what has not started may be
+/// returned or replaced whatever it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnKey {
+    /// That task is returned, if it has not started.
+    Return,
+    /// That task is cancelled and this one takes its place, if it has not started.
+    Replace,
+    /// Refused, also if that task asks for the same.
+    Error,
+}
+
+impl OnKey {
+    pub(crate) const fn to_wire(self) -> i32 {
+        let on_key = match self {
+            Self::Return => v1::OnKey::Return,
+            Self::Replace => v1::OnKey::Replace,
+            Self::Error => v1::OnKey::Error,
+        };
+        on_key as i32
+    }
+}
+
+/// The builder methods of those who put one task in its queue.
+macro_rules! task_key {
+    () => {
+        /// A name of the caller's own for what is to be done once: 1 to 200 bytes
+        /// without control characters. While a task of the same queue with this key
+        /// is remembered (an hour after its end at least, and as long as its result),
+        /// this becomes that task if both ask for the same, and is refused with
+        /// [`Refusal::AlreadyExists`](crate::Refusal) if not. See
+        /// [`on_key`](Self::on_key) for more.
+        pub fn key(mut self, key: impl Into<String>) -> Self {
+            self.spec.options.key = Some(key.into());
+            self
+        }
+
+        /// What else is to become of it if another task has its key. Needs
+        /// [`key`](Self::key).
+        pub fn on_key(mut self, on_key: crate::OnKey) -> Self {
+            self.spec.options.on_key = on_key.to_wire();
+            self
+        }
+    };
+}
+pub(crate) use task_key;
+
 /// The builder methods of those who run one task.
 macro_rules! task_id {
     () => {
@@ -168,7 +218,9 @@ macro_rules! task_id {
             self
         }
 
-        /// The id it will have.
+        /// The id it will have; with a key, unless another task has that. It should be
+        /// sent within 50 minutes from now: a broker takes no id that is older by the
+        /// time it has to be sent again.
         pub const fn id(&self) -> crate::TaskId {
             self.spec.id
         }

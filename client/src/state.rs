@@ -29,6 +29,11 @@ pub enum State {
 }
 
 impl State {
+    /// Those in which a task has not ended.
+    pub const LIVE: [Self; 4] = [Self::Scheduled, Self::Ready, Self::Running, Self::Stopping];
+    /// Those in which it has.
+    pub const ENDED: [Self; 4] = [Self::Succeeded, Self::Dead, Self::Cancelled, Self::Expired];
+
     /// The word for it, as everywhere in asynq.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -89,18 +94,9 @@ impl FromStr for State {
     type Err = ParseStateError;
 
     fn from_str(text: &str) -> Result<Self, ParseStateError> {
-        let states = [
-            Self::Scheduled,
-            Self::Ready,
-            Self::Running,
-            Self::Stopping,
-            Self::Succeeded,
-            Self::Dead,
-            Self::Cancelled,
-            Self::Expired,
-        ];
-        states
+        Self::LIVE
             .into_iter()
+            .chain(Self::ENDED)
             .find(|state| state.as_str() == text)
             .ok_or(ParseStateError)
     }

@@ -77,8 +77,8 @@ impl Credentials {
     /// Checks it all and reads the files: the TLS half, where `endpoint` wants TLS.
     pub(crate) fn client_config(&self, endpoint: &Endpoint) -> Result<Option<Arc<ClientConfig>>, CredentialsError> {
         match (&self.cert, &self.key) {
-            (Some(_), None) => return Err(half("--cert", "--key")),
-            (None, Some(_)) => return Err(half("--key", "--cert")),
+            (Some(_), None) => return Err(half("--cert", "--tls-key")),
+            (None, Some(_)) => return Err(half("--tls-key", "--cert")),
             _ => {}
         }
         if !endpoint.is_secure() {
@@ -214,8 +214,8 @@ mod tests {
             ..Credentials::default()
         };
         for (url, credentials, said) in [
-            ("https://h", &cert_only, "--cert needs --key"),
-            ("https://h", &key_only, "--key needs --cert"),
+            ("https://h", &cert_only, "--cert needs --tls-key"),
+            ("https://h", &key_only, "--tls-key needs --cert"),
             ("http://127.0.0.1", &ca, "--ca has no meaning for http://127.0.0.1:7740"),
             ("https://h", &ca, "cannot use /no/such/file as a CA"),
             ("http://h", &token, "in clear to http://h:7740"),

@@ -21,6 +21,8 @@ pub const MAX_BATCH_BYTES: usize = 256 * 1024;
 
 /// Bytes of a task, queue, series or worker name.
 pub const MAX_NAME_BYTES: usize = 200;
+/// Bytes of an idempotency key; the least is 1.
+pub const MAX_KEY_BYTES: usize = 200;
 /// Runs one worker may hold at a time; the least is 1.
 pub const MAX_SLOTS: u32 = 65_536;
 /// Task names one worker may register.

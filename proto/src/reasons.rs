@@ -12,6 +12,10 @@ pub const INVALID_FIELD: &str = "INVALID_FIELD";
 pub const PAYLOAD_TOO_LARGE: &str = "PAYLOAD_TOO_LARGE";
 /// A task id lies more than five minutes ahead of the broker's clock.
 pub const ID_IN_FUTURE: &str = "ID_IN_FUTURE";
+/// A task id that is not known is older than the ids a broker remembers.
+pub const ID_TOO_OLD: &str = "ID_TOO_OLD";
+/// Another task of the queue has the key.
+pub const KEY_TAKEN: &str = "KEY_TAKEN";
 /// The id belongs to a task with another name, payload, queue or series.
 pub const TASK_EXISTS: &str = "TASK_EXISTS";
 /// The stream is read by another caller, or is over.

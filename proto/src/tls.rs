@@ -51,7 +51,7 @@ pub enum TlsError {
     #[error("the broker there speaks TLS: write its address as https://")]
     NeedsTls,
     /// The broker wants a certificate.
-    #[error("the broker wants a certificate from its clients: give --cert FILE and --key FILE")]
+    #[error("the broker wants a certificate from its clients: give --cert FILE and --tls-key FILE")]
     CertificateMissing,
     /// The broker trusts another CA.
     #[error("the broker does not trust the CA of this client's certificate: give a --cert that its --client-ca signed")]

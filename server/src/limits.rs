@@ -70,7 +70,7 @@ pub const SETTLE: Duration = Duration::from_millis(200);
 
 /// Operations a caller's session may have unanswered.
 pub const MAX_OUTSTANDING: u32 = 16_384;
-/// Operations that may queue behind the read of one id.
+/// Operations that may queue behind the read of one id or key.
 pub const MAX_BEHIND_READ: usize = 4_096;
 /// Bytes waiting to be read by one caller or worker beyond which values do not
 /// ride along any more, but are fetched.
@@ -92,6 +92,11 @@ pub const MAX_ITEMS_PER_BATCH: usize = MAX_BATCH_OPS;
 pub const MAX_ITEM_BATCH_BYTES: usize = 128 * 1024;
 /// How far ahead of the broker's clock the time in a task's id may lie.
 pub const MAX_ID_LEAD: Duration = Duration::from_mins(5);
+/// An id older than this that is not known is refused where it may have been sent
+/// before: its task may have ended and been forgotten. Ids are remembered for
+/// [`MIN_DEDUP_TTL`](asynq_core::limits::MIN_DEDUP_TTL) after the end of their
+/// tasks, and lie at most [`MAX_ID_LEAD`] after their beginning.
+pub const ID_REACH: Duration = Duration::from_mins(55);
 /// Bytes of a media type.
 pub const MAX_CONTENT_TYPE_BYTES: usize = 200;
 
@@ -150,12 +155,20 @@ mod tests {
     /// The core depends on nothing, so it repeats the wire's limits it decides by.
     #[test]
     fn the_core_and_the_wire_agree() {
+        assert_eq!(core::MAX_KEY_BYTES, wire::MAX_KEY_BYTES);
         assert_eq!(core::MAX_NAME_BYTES, wire::MAX_NAME_BYTES);
         assert_eq!(core::MAX_SLOTS, wire::MAX_SLOTS);
         assert_eq!(core::MAX_DECLARATIONS, wire::MAX_DECLARATIONS);
         assert_eq!(core::MAX_BUDGET, wire::MAX_BUDGET);
         assert_eq!(core::MAX_FAILURE_BYTES, wire::MAX_FAILURE_BYTES);
         assert_eq!(core::MAX_DURATION, wire::MAX_DURATION);
+    }
+
+    /// So an id that is forgotten is refused.
+    #[test]
+    fn ids_are_remembered_as_far_as_they_reach() {
+        assert!(super::ID_REACH + super::MAX_ID_LEAD <= core::MIN_DEDUP_TTL);
+        assert!(core::MIN_DEDUP_TTL <= core::DEAD_TTL);
     }
 
     /// Message and trace of a failure, kind, content type, worker and the three

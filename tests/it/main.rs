@@ -1,11 +1,13 @@
 //! Tests of asynq as a whole: one binary, so that they link once.
 
 mod bad_input;
+mod bulk;
 mod demo;
 mod disk;
 mod drain;
 mod examples;
 mod exec;
+mod keys;
 mod kill;
 mod link;
 mod listing;

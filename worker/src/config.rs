@@ -112,7 +112,7 @@ struct File {
     token: Option<Token>,
     ca: Option<PathBuf>,
     cert: Option<PathBuf>,
-    key: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
 }
 
 /// What the daemon goes by.
@@ -185,7 +185,7 @@ impl Config {
             credentials: flags.security.or(Credentials {
                 ca: file.ca,
                 cert: file.cert,
-                key: file.key,
+                key: file.tls_key,
                 token: file.token,
             }),
         }

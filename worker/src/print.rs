@@ -104,7 +104,7 @@ fn effective(config: &Config, matches: Option<&ArgMatches>, file: Option<&Config
         ("log", Some(log.to_owned())),
         ("ca", ca.as_ref().map(path)),
         ("cert", cert.as_ref().map(path)),
-        ("key", key.as_ref().map(path)),
+        ("tls_key", key.as_ref().map(path)),
     ];
     let token = setting(("token", token.as_ref().map(|_| String::new()))).hidden();
     rows.into_iter().map(setting).chain([token]).collect()

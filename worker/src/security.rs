@@ -15,12 +15,12 @@ pub(crate) struct SecurityArgs {
     /// Trust the CAs of this PEM file [default: those of the system]
     #[arg(long, value_name = "FILE", env = "ASYNQ_CA")]
     pub(crate) ca: Option<PathBuf>,
-    /// The certificate to show, PEM; wants --key
+    /// The certificate to show, PEM; wants --tls-key
     #[arg(long, value_name = "FILE", env = "ASYNQ_CERT")]
     pub(crate) cert: Option<PathBuf>,
     /// The key of the certificate, PEM
-    #[arg(long, value_name = "FILE", env = "ASYNQ_KEY")]
-    pub(crate) key: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", env = "ASYNQ_TLS_KEY")]
+    pub(crate) tls_key: Option<PathBuf>,
 }
 
 impl SecurityArgs {
@@ -30,7 +30,7 @@ impl SecurityArgs {
             token: self.token.or(file.token),
             ca: self.ca.or(file.ca),
             cert: self.cert.or(file.cert),
-            key: self.key.or(file.key),
+            key: self.tls_key.or(file.key),
         }
     }
 }

@@ -34,12 +34,12 @@ pub(crate) struct Broker {
     /// Trust the CAs of this PEM file [default: those of the system].
     #[arg(long, global = true, env = "ASYNQ_CA", value_name = "FILE", help_heading = SECURITY)]
     ca: Option<PathBuf>,
-    /// The certificate to show, PEM; wants --key.
+    /// The certificate to show, PEM; wants --tls-key.
     #[arg(long, global = true, env = "ASYNQ_CERT", value_name = "FILE", help_heading = SECURITY)]
     cert: Option<PathBuf>,
     /// The key of the certificate, PEM.
-    #[arg(long, global = true, env = "ASYNQ_KEY", value_name = "FILE", help_heading = SECURITY)]
-    key: Option<PathBuf>,
+    #[arg(long, global = true, env = "ASYNQ_TLS_KEY", value_name = "FILE", help_heading = SECURITY)]
+    tls_key: Option<PathBuf>,
     /// Where the URL comes from.
     #[arg(skip)]
     origin: Option<ValueSource>,
@@ -65,7 +65,7 @@ impl Broker {
         Credentials {
             ca: self.ca.clone(),
             cert: self.cert.clone(),
-            key: self.key.clone(),
+            key: self.tls_key.clone(),
             token: self.token.clone(),
         }
     }

@@ -12,7 +12,7 @@ use crate::{
     failure::Failure,
     jsonl,
     limits::{ENQUEUE_BYTES_IN_FLIGHT, ENQUEUES_IN_FLIGHT},
-    options::TaskOptions,
+    options::{KeyOptions, TaskOptions},
     output::{self, Lines},
 };
 
@@ -28,10 +28,12 @@ pub(crate) struct Args {
     json: Option<String>,
     /// Many tasks, each line the JSON argument of one; - for stdin. Prints their
     /// ids in the order of the lines.
-    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "key"])]
     jsonl: Option<String>,
     #[command(flatten)]
     options: TaskOptions,
+    #[command(flatten)]
+    key: KeyOptions,
 }
 
 const EXAMPLES: &str = "\
@@ -39,6 +41,8 @@ Examples:
   id=$(asynq enqueue resize @job.json)
   asynq enqueue report '{\"day\":\"monday\"}' --at 2030-01-07T06:00:00Z --retries 3
   asynq enqueue cleanup --last --delay 5m
+  asynq enqueue invoice @order.json --key order-4711
+  asynq enqueue reindex --key reindex --on-key replace --delay 10s
   asynq enqueue resize --jsonl jobs.jsonl --series photos > ids";
 
 impl Args {
@@ -54,7 +58,7 @@ impl Args {
 
     fn enqueue(&self, connected: &Connected, payload: Payload) -> Enqueue<Payload> {
         let enqueue = connected.client.enqueue_raw(&self.name, payload);
-        let enqueue = self.options.for_enqueue(enqueue);
+        let enqueue = self.key.for_enqueue(self.options.for_enqueue(enqueue));
         match connected.left() {
             Some(left) => enqueue.wait_at_most(left),
             None => enqueue,

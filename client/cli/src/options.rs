@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use asynq_client::{Call, Enqueue, Iterate, Map, Payload};
 use asynq_proto::duration;
+use clap::ValueEnum;
 
 use crate::time::instant;
 
@@ -52,6 +53,45 @@ pub(crate) struct TaskOptions {
     /// Wait no longer than this; the task goes on [default: for ever].
     #[arg(long, value_name = "D", value_parser = duration::parse)]
     pub(crate) wait: Option<Duration>,
+}
+
+/// The key of a task, as those take it that put one task in its queue.
+#[derive(Debug, clap::Args)]
+pub(crate) struct KeyOptions {
+    /// A name for what is to be done once. While a task of the queue with this key is
+    /// remembered, it is the one that is meant, and another one is refused.
+    #[arg(long, value_name = "K")]
+    key: Option<String>,
+    /// If another task has the key and has not started: return it whatever its
+    /// arguments, or replace it. error: refuse the key even for the same arguments.
+    #[arg(long, value_enum, value_name = "WHAT", requires = "key")]
+    on_key: Option<OnKey>,
+}
+
+/// What becomes of a task whose key another one has.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum OnKey {
+    Return,
+    Replace,
+    Error,
+}
+
+impl KeyOptions {
+    pub(crate) const fn is_given(&self) -> bool {
+        self.key.is_some()
+    }
+
+    pub(crate) fn for_enqueue(&self, mut enqueue: Enqueue<Payload>) -> Enqueue<Payload> {
+        if let Some(key) = &self.key {
+            enqueue = enqueue.key(key);
+        }
+        match self.on_key {
+            None => enqueue,
+            Some(OnKey::Return) => enqueue.on_key(asynq_client::OnKey::Return),
+            Some(OnKey::Replace) => enqueue.on_key(asynq_client::OnKey::Replace),
+            Some(OnKey::Error) => enqueue.on_key(asynq_client::OnKey::Error),
+        }
+    }
 }
 
 /// Sets each option that was given.

@@ -1,10 +1,12 @@
 //! `asynq series …`: what there is to do with all tasks of a series.
 
+use asynq_client::State;
+
 use crate::{
     cli::Format,
     connect::{Broker, connect},
     failure::Failure,
-    task::{Filter, LIVE, Verb, check, sweep},
+    task::{Filter, Verb, check, sweep},
 };
 
 #[derive(Debug, clap::Subcommand)]
@@ -41,7 +43,7 @@ impl Command {
             queue: args.queue,
             ..Filter::default()
         };
-        check(&filter, "cancel", &LIVE)?;
+        check(&filter, "cancel", &State::LIVE)?;
         let client = connect(broker, None).await?.client;
         sweep(Verb::Cancel, &client, filter.listing(&client), args.output).await
     }

@@ -101,14 +101,31 @@ impl Session {
     /// keeps the future small: thousands may be under way.
     pub(crate) fn call(self, spec: Spec) -> impl Future<Output = Result<Outcome, Error>> + Send + use<> {
         let (id, patience) = (spec.id, spec.patience);
-        let request = spec.into_request(self.broker_now(), true).map(Box::new);
+        let keyed = spec.options.key.is_some();
+        let request = spec.into_request(self.broker_now(), !keyed).map(Box::new);
         async move {
+            if keyed {
+                return Box::pin(self.call_keyed(id, request?, patience)).await;
+            }
             let run = self.run(id, request?);
             match patience {
                 None => run.await,
                 Some(patience) => Box::pin(self.end_within(id, patience, run)).await,
             }
         }
+    }
+
+    /// For whose end there is to wait is known once it is enqueued.
+    async fn call_keyed(
+        &self,
+        id: TaskId,
+        request: Box<v1::EnqueueRequest>,
+        patience: Option<Duration>,
+    ) -> Result<Outcome, Error> {
+        let begun = Instant::now();
+        let enqueued = self.within(id, patience, self.put(id, request)).await?;
+        let left = patience.map(|patience| patience.saturating_sub(begun.elapsed()));
+        self.wait(TaskId::from_wire(&enqueued.id)?, left).await
     }
 
     async fn run(&self, id: TaskId, request: Box<v1::EnqueueRequest>) -> Result<Outcome, Error> {
@@ -125,16 +142,17 @@ impl Session {
     pub(crate) async fn enqueue(&self, spec: Spec) -> Result<v1::Enqueued, Error> {
         let (id, patience) = (spec.id, spec.patience);
         let request = Box::new(spec.into_request(self.broker_now(), false)?);
-        self.within(id, patience, async {
-            if is_large(&request) {
-                return self.enqueue_large(id, request).await;
-            }
-            match self.ask(Op::Enqueue(request)).await? {
-                Of::Enqueued(enqueued) => Ok(enqueued),
-                _ => Err(Error::unexpected("another answer to an enqueue")),
-            }
-        })
-        .await
+        self.within(id, patience, self.put(id, request)).await
+    }
+
+    async fn put(&self, id: TaskId, request: Box<v1::EnqueueRequest>) -> Result<v1::Enqueued, Error> {
+        if is_large(&request) {
+            return self.enqueue_large(id, request).await;
+        }
+        match self.ask(Op::Enqueue(request)).await? {
+            Of::Enqueued(enqueued) => Ok(enqueued),
+            _ => Err(Error::unexpected("another answer to an enqueue")),
+        }
     }
 
     /// Enqueues by a call of its own. Boxed, because what a call needs would be

@@ -202,10 +202,10 @@ impl Pending {
                 continue;
             };
             match of {
-                Some(Of::Enqueued(_)) if entry.op.waits() => {
+                Some(Of::Enqueued(enqueued)) if entry.op.waits() => {
                     // Should the stream be lost, only the wait is left to send.
-                    if let Op::Enqueue(request) = &entry.op
-                        && let Ok(id) = TaskId::from_wire(&request.id)
+                    if matches!(entry.op, Op::Enqueue(_))
+                        && let Ok(id) = TaskId::from_wire(&enqueued.id)
                     {
                         entry.op = Op::Wait(id);
                         entry.dark_since = None;

@@ -59,6 +59,8 @@ struct Inner {
     unary_enqueues: Mutex<usize>,
     listings: Mutex<Vec<v1::ListTasksRequest>>,
     cuts: watch::Sender<u32>,
+    /// What an operator asks for is done, but answered with UNAVAILABLE, once.
+    loses_answer: Mutex<bool>,
 }
 
 impl Fake {
@@ -77,6 +79,7 @@ impl Fake {
             unary_enqueues: Mutex::default(),
             listings: Mutex::default(),
             cuts: watch::Sender::new(0),
+            loses_answer: Mutex::default(),
         };
         let fake = Self {
             address: listener.local_addr().unwrap(),
@@ -113,6 +116,18 @@ impl Fake {
     /// Ends all sessions, as a broker does that shuts down.
     pub(crate) fn cut(&self) {
         self.inner.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Loses the answer to the next retry or purge.
+    pub(crate) fn lose_answer(&self) {
+        *lock(&self.inner.loses_answer) = true;
+    }
+
+    fn answer<T>(&self, reply: T) -> Result<Response<T>, Status> {
+        match std::mem::take(&mut *lock(&self.inner.loses_answer)) {
+            true => Err(Status::unavailable("lost")),
+            false => Ok(Response::new(reply)),
+        }
     }
 
     /// The operations received so far, by message.
@@ -281,7 +296,7 @@ impl v1::admin_server::Admin for Fake {
     ) -> Result<Response<v1::RetryTasksReply>, Status> {
         let tasks = lock(&self.inner.tasks);
         let tasks = request.get_ref().ids.iter().map(|id| tasks.retry(id)).collect();
-        Ok(Response::new(v1::RetryTasksReply { tasks }))
+        self.answer(v1::RetryTasksReply { tasks })
     }
 
     async fn purge_tasks(
@@ -291,6 +306,6 @@ impl v1::admin_server::Admin for Fake {
         let v1::PurgeTasksRequest { ids, states } = request.get_ref();
         let mut tasks = lock(&self.inner.tasks);
         let tasks = ids.iter().map(|id| tasks.purge(id, states)).collect();
-        Ok(Response::new(v1::PurgeTasksReply { tasks }))
+        self.answer(v1::PurgeTasksReply { tasks })
     }
 }

@@ -211,7 +211,10 @@ impl Tasks {
         v1::Purged {
             id: id.clone(),
             state: state.unwrap_or_default(),
-            error: (!fits).then(|| refusal((9, "OTHER_STATE"))),
+            error: match state {
+                None => Some(refusal((5, "TASK_NOT_FOUND"))),
+                Some(_) => (!fits).then(|| refusal((9, "OTHER_STATE"))),
+            },
         }
     }
 

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use asynq_core::{
-    Core, Declaration, Effect, Epoch, Event, Hello, LeaseToken, Name, NameError, Output, Payload, Recovered, RequestId,
-    SessionId, TaskId, TaskSpec, Timestamp,
+    Core, Declaration, Effect, Epoch, Event, Hello, LeaseToken, Name, NameError, OnKey, Output, Payload, Recovered,
+    RequestId, SessionId, TaskId, TaskSpec, Timestamp,
 };
 
 /// Tasks that have been accepted and have not ended.
@@ -106,6 +106,7 @@ impl Driver {
             series: Name::or_empty("")?,
             options: asynq_core::Options::default(),
             start_at: None,
+            on_key: OnKey::default(),
             payload: self.payload(),
         };
         self.apply(Event::Enqueue {

@@ -7,6 +7,7 @@ use crate::core::{Core, Output};
 use crate::effect::{CancelOutcome, Effect, Refusal, Reply};
 use crate::event::RequestId;
 use crate::ids::{Grant, Seq, TaskId};
+use crate::keys::Admitted;
 use crate::lifecycle::Trigger;
 use crate::limits;
 use crate::live::{Extra, Live, Task};
@@ -61,27 +62,36 @@ impl Core {
         out: &mut Output,
     ) {
         let reply = match self.admit(now, &spec) {
-            Ok(None) => self.accept(now, spec, reader, out),
-            Ok(Some(_)) if reader.is_some() => Reply::Refused(Refusal::BeingRead(spec.id)),
-            Ok(Some(known)) => known,
+            Ok(Admitted::New) => self.accept(now, spec, reader, out),
+            Ok(Admitted::Instead(before)) => {
+                self.replace(now, before, spec.id, out);
+                self.accept(now, spec, reader, out)
+            }
+            Ok(Admitted::Known(_)) if reader.is_some() => Reply::Refused(Refusal::BeingRead(spec.id)),
+            Ok(Admitted::Known(known)) => known,
             Err(refusal) => Reply::Refused(refusal),
         };
         out.effects.push(Effect::Reply(request, reply));
     }
 
-    /// Whether there is room and sense; the answer, if the task is known.
-    fn admit(&self, now: Timestamp, spec: &TaskSpec) -> Result<Option<Reply>, Refusal> {
+    /// Whether there is room and sense; the answer, if the task is known. A known id
+    /// is answered for whatever key comes with it: it may have been replaced since.
+    fn admit(&self, now: Timestamp, spec: &TaskSpec) -> Result<Admitted, Refusal> {
         if let Some(key) = self.find(spec.id) {
             let task = self.live(key);
             if task.digest != digest(spec) {
                 return Err(Refusal::AlreadyExists(spec.id));
             }
             let worker_known = self.sched.is_served(task.name);
-            return Ok(Some(Reply::Enqueued {
+            return Ok(Admitted::Known(Reply::Enqueued {
                 task: spec.id,
                 existed: true,
                 worker_known,
             }));
+        }
+        let admitted = self.admit_keyed(spec)?;
+        if matches!(admitted, Admitted::Known(_)) {
+            return Ok(admitted);
         }
         let options = &spec.options;
         for (field, at) in [("deadline", options.deadline), ("start_before", options.start_before)] {
@@ -104,6 +114,12 @@ impl Core {
                 limit: limits::MAX_LIVE_TASKS as u64,
             });
         }
+        if spec.options.key.is_some() && self.keys.len() >= limits::MAX_LIVE_KEYS {
+            return Err(Refusal::Exhausted {
+                what: "tasks with a key in the broker",
+                limit: limits::MAX_LIVE_KEYS as u64,
+            });
+        }
         let is_known = || {
             let queue = self.names.find(&spec.queue);
             queue.is_some_and(|queue| self.queues.contains_key(&queue))
@@ -114,7 +130,7 @@ impl Core {
                 limit: limits::MAX_QUEUES as u64,
             });
         }
-        Ok(None)
+        Ok(admitted)
     }
 
     fn accept(&mut self, now: Timestamp, spec: Box<TaskSpec>, reader: Option<Reader>, out: &mut Output) -> Reply {
@@ -128,6 +144,7 @@ impl Core {
             series,
             mut options,
             start_at,
+            on_key: _,
             payload,
         } = *spec;
         options.stream = reader.is_some();
@@ -183,6 +200,7 @@ impl Core {
         let key = TaskKey(u32::try_from(self.tasks.insert(task)).expect("limits keep tasks below 2^32"));
         self.by_id.insert(id, key);
         self.queue_mut(queue)[state] += 1;
+        self.take_key(key);
         key
     }
 
@@ -261,6 +279,7 @@ mod tests {
             series: Name::or_empty(series)?,
             options: Options::default(),
             start_at: None,
+            on_key: crate::keys::OnKey::default(),
             payload: Payload {
                 content_type: content_type.into(),
                 data: (0..bytes).map(|i| (i * 7) as u8).collect::<Vec<u8>>().into(),

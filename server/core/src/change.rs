@@ -1,7 +1,7 @@
 //! What an event changes durably. The store applies changes in order and
 //! decides nothing.
 
-use crate::ids::{Name, Seq, SessionId, TaskId};
+use crate::ids::{Name, Seq, SessionId};
 use crate::task::{Payload, TaskRecord};
 use crate::time::Timestamp;
 
@@ -38,13 +38,16 @@ pub enum Change {
         /// result stays.
         forget_at: Timestamp,
     },
-    /// A task that has ended is forgotten at once, with all its values. The last
-    /// there is of it, in a batch after that of its end.
-    Forget {
+    /// A task that has ended is forgotten but for a bare record, which no listing
+    /// shows and no count counts; its values go. The last there is of it, in a
+    /// batch after that of its end.
+    Purge {
         /// Which.
         seq: Seq,
-        /// Its id.
-        id: TaskId,
+        /// What tells its id and its key from ones that were never used.
+        record: Box<TaskRecord>,
+        /// When that may go too.
+        forget_at: Timestamp,
     },
     /// A worker session to know again after a restart. Inserts or replaces.
     SessionOpened(SessionRecord),

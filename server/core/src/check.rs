@@ -29,10 +29,15 @@ impl Core {
         assert_eq!(self.by_id.len(), self.tasks.len(), "ids and tasks differ");
         let waiting: BTreeMap<_, _> = self.sched.waiting().map(|(seq, key)| (key, seq)).collect();
         let mut alarms = BTreeSet::new();
-        let mut ready = 0;
+        let (mut ready, mut keyed) = (0, 0);
         for (key, task) in &self.tasks {
             let (id, key) = (task.id, TaskKey(key as u32));
             assert_eq!(self.find(id), Some(key), "{id} leads to another task");
+            if let Some(name) = task.key() {
+                keyed += 1;
+                let holder = self.keys.get(&(task.queue, name.clone()));
+                assert_eq!(holder, Some(&key), "{id} does not have its key");
+            }
             alarms.extend(self.alarms(key));
             if let Some(stream) = task.stream() {
                 let credit = stream.credit;
@@ -63,6 +68,7 @@ impl Core {
             }
         }
         assert_eq!(waiting.len(), ready, "something waits that is not ready");
+        assert_eq!(self.keys.len(), keyed, "a key of nobody");
         for (at, timer) in self.timers.iter() {
             match timer {
                 Timer::Due(_) | Timer::Expire(_) | Timer::Timeout(_) => {

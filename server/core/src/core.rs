@@ -14,6 +14,7 @@ use crate::counts::Counts;
 use crate::effect::{Assignment, Effect, Finished};
 use crate::event::Event;
 use crate::ids::{Epoch, Grant, Seq, SessionId, TaskId};
+use crate::keys::Key;
 use crate::lifecycle::{self, Trigger};
 use crate::limits;
 use crate::live::{Held, Live, Task};
@@ -43,6 +44,8 @@ pub struct Core {
     pub(crate) names: Names,
     pub(crate) tasks: Slab<Task>,
     pub(crate) by_id: ById,
+    /// Which live task has a key in a queue.
+    pub(crate) keys: BTreeMap<(NameId, Key), TaskKey>,
     pub(crate) queues: BTreeMap<NameId, Counts>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) sched: Scheduler,
@@ -101,6 +104,7 @@ impl Core {
             names: Names::default(),
             tasks: Slab::new(),
             by_id: ById::new(seed),
+            keys: BTreeMap::new(),
             queues: BTreeMap::new(),
             sessions: BTreeMap::new(),
             sched: Scheduler::new(),
@@ -127,7 +131,7 @@ impl Core {
                 seq,
                 record,
                 states,
-            } => self.on_purge(request, seq, &record, states, out),
+            } => self.on_purge(request, seq, *record, states, out),
             Event::SessionOpened(hello) => self.on_session_opened(now, *hello, out),
             Event::Heartbeat(session) => self.on_heartbeat(now, session, out),
             Event::Draining(session) => self.on_draining(session),
@@ -304,6 +308,9 @@ impl Core {
         self.leave_state(key, false);
         let task = self.tasks.remove(key.index());
         self.by_id.remove(task.id, key);
+        if let Some(name) = task.key() {
+            self.keys.remove(&(task.queue, name.clone()));
+        }
         let (from, to) = (task.state_name(), outcome.state_name());
         debug_assert_eq!(lifecycle::next(from, trigger), Some(to), "{from:?} by {trigger:?}");
         self.count(task.queue, from, to);
@@ -325,6 +332,8 @@ impl Core {
                 content_type: result.content_type.clone(),
                 until: now + ttl,
             }),
+            replaced_by: task.extra.as_ref().and_then(|extra| extra.replaced_by.clone()),
+            purged: false,
         };
         let record = task.record_as(State::Finished(finish), &self.names);
         let forget_at = record.forget_at().expect("it has just ended");

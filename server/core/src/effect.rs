@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::event::RequestId;
 use crate::ids::{LeaseToken, Name, Seq, SessionId, TaskId};
+use crate::keys::KeyTaken;
 use crate::streams::{Credit, ItemBatch};
 use crate::task::{Failure, Outcome, Payload, StateName, StopIntent};
 use crate::time::Timestamp;
@@ -134,6 +135,9 @@ pub enum Refusal {
     /// The id belongs to another task.
     #[error("task {0} exists already and is a different one (name, queue, series or arguments differ)")]
     AlreadyExists(TaskId),
+    /// Another task has the key.
+    #[error("{0}")]
+    KeyTaken(Box<KeyTaken>),
     /// The task has a reader already.
     #[error("task {0} is being read by another caller")]
     BeingRead(TaskId),

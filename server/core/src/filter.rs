@@ -81,7 +81,7 @@ impl TaskFilter {
         since: Timestamp::ZERO,
     };
 
-    /// Whether the task fits, as its record has it.
+    /// Whether the task fits, as its record has it. One that was purged never does.
     #[must_use]
     pub fn fits(&self, task: &TaskRecord) -> bool {
         let is = |wanted: &Option<Name>, name: &Name| wanted.as_ref().is_none_or(|wanted| wanted == name);
@@ -90,6 +90,7 @@ impl TaskFilter {
             && is(&self.queue, &task.queue)
             && is(&self.series, &task.series)
             && task.enqueued_at >= self.since
+            && !task.is_purged()
     }
 }
 

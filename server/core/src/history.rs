@@ -373,7 +373,10 @@ impl TaskRecord {
             attempt: self.grant.attempt,
             worker: finish.worker.clone(),
             started_at: finish.started_at,
-            message: of_end.map(brief).unwrap_or_default(),
+            message: match &finish.replaced_by {
+                Some(by) => format!("replaced by {by}, which has its key").into(),
+                None => of_end.map(brief).unwrap_or_default(),
+            },
             left_out: 0,
         }
     }

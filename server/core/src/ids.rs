@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::limits::MAX_NAME_BYTES;
+use crate::time::Timestamp;
 
 /// A task's identity: the 16 bytes of a `UUIDv7`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,6 +39,15 @@ impl fmt::Display for TaskId {
 impl fmt::Debug for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+impl TaskId {
+    /// The time in it: its first 48 bits are milliseconds.
+    #[must_use]
+    pub fn made_at(self) -> Timestamp {
+        let ms = self.0[..6].iter().fold(0, |ms, &byte| ms << 8 | u64::from(byte));
+        Timestamp::from_millis(ms)
     }
 }
 

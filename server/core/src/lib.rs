@@ -15,6 +15,7 @@
 //!     series: Name::or_empty("")?,
 //!     options: Default::default(),
 //!     start_at: None,
+//!     on_key: Default::default(),
 //!     payload: Payload { content_type: "".into(), data: "{}".into() },
 //! };
 //! core.apply(now, Event::Enqueue { request: RequestId(1), spec: Box::new(spec), reader: None }, &mut out);
@@ -34,6 +35,7 @@ mod explain;
 mod filter;
 mod history;
 mod ids;
+mod keys;
 pub mod lifecycle;
 pub mod limits;
 mod listing;
@@ -58,6 +60,7 @@ pub use event::{Closed, Declaration, Event, Hello, RequestId};
 pub use filter::{StateSet, TaskFilter};
 pub use history::{Cause, Note, Notes, Step, Transition};
 pub use ids::{ConsumerId, Epoch, Grant, LeaseToken, Name, NameError, Niceness, Seq, SessionId, TaskId};
+pub use keys::{Key, KeyError, KeyTaken, OnKey, answer_ended};
 pub use recovery::Recovered;
 pub use streams::{Credit, ItemBatch, Reader};
 pub use task::{

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 /// Bytes of a task, queue or series name.
 pub const MAX_NAME_BYTES: usize = 200;
+/// Bytes of an idempotency key.
+pub const MAX_KEY_BYTES: usize = 200;
+/// Tasks with a key that a broker holds and that have not ended: at most 600 MB of keys.
+pub const MAX_LIVE_KEYS: usize = 2_000_000;
 /// Tasks a broker holds that have not ended. At about 130 bytes each this is
 /// the memory bound of goals.md for a deep queue, twice over; those that have run
 /// before take more, up to 30 KiB with their notes and a long failure.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::history::Notes;
 use crate::ids::{Grant, LeaseToken, Niceness, Seq, SessionId, TaskId};
+use crate::keys::Key;
 use crate::limits;
 use crate::names::{NameId, Names};
 use crate::sched::{TaskKey, Waiting};
@@ -66,6 +67,7 @@ pub(crate) struct Extra {
     pub(crate) counters: Counters,
     pub(crate) failure: Option<Box<Failure>>,
     pub(crate) notes: Option<Box<Notes>>,
+    pub(crate) replaced_by: Option<Box<TaskId>>,
     pub(crate) stream: Option<Stream>,
 }
 
@@ -118,6 +120,15 @@ impl Task {
 
     pub(crate) fn at_most_once(&self) -> bool {
         self.extra.as_ref().is_some_and(|extra| extra.options.at_most_once)
+    }
+
+    pub(crate) fn key(&self) -> Option<&Key> {
+        self.extra.as_ref()?.options.key.as_ref()
+    }
+
+    /// Whether a run of it was ever granted, as far as is known.
+    pub(crate) fn has_started(&self) -> bool {
+        self.grant.attempt > 0
     }
 
     /// A run that ends badly ends the task: of a stream half would be told again,

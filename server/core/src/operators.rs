@@ -47,6 +47,9 @@ impl Core {
 
     fn may_revive(&self, now: Timestamp, record: &TaskRecord) -> Result<(), Refusal> {
         let (task, state) = (record.id, record.state.name());
+        if record.is_purged() {
+            return Err(Refusal::NotFound(task));
+        }
         if state != StateName::Dead {
             return Err(Refusal::NotDead { task, state });
         }
@@ -90,15 +93,24 @@ impl Core {
         &mut self,
         request: RequestId,
         seq: Seq,
-        record: &TaskRecord,
+        record: TaskRecord,
         states: StateSet,
         out: &mut Output,
     ) {
         let (task, ended_as) = (record.id, record.state.name());
         let state = self.live_state(task).unwrap_or(ended_as);
-        let reply = if state.is_terminal() && states.contains(state) {
-            out.changes.push(Change::Forget { seq, id: task });
-            self.forgot(&BTreeMap::from([((record.queue.clone(), state), 1)]));
+        let reply = if record.is_purged() {
+            Reply::Refused(Refusal::NotFound(task))
+        } else if state.is_terminal() && states.contains(state) {
+            let queue = record.queue.clone();
+            let record = Box::new(record.purged());
+            // Its id must not be as if it had never been: it may be on its way once more.
+            out.changes.push(Change::Purge {
+                seq,
+                forget_at: record.forget_at().expect("it has ended"),
+                record,
+            });
+            self.forgot(&BTreeMap::from([((queue, state), 1)]));
             Reply::Purged { task, state }
         } else {
             Reply::Refused(Refusal::OtherState { task, state })

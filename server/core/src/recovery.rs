@@ -87,6 +87,7 @@ impl Core {
                 counters,
                 failure,
                 notes,
+                replaced_by: None,
             })
         });
         let task = Task {

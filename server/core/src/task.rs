@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::history::Notes;
 use crate::ids::{Grant, Name, Niceness, SessionId, TaskId};
+use crate::keys::{Key, OnKey};
 use crate::limits;
 use crate::time::Timestamp;
 
@@ -54,6 +55,8 @@ pub struct Options {
     pub stream: bool,
     /// It may end without having run to its end, but never begins twice.
     pub at_most_once: bool,
+    /// In its queue no other task has it.
+    pub key: Option<Key>,
 }
 
 /// A task as a caller asks for it.
@@ -71,6 +74,8 @@ pub struct TaskSpec {
     pub options: Options,
     /// Not ready before this.
     pub start_at: Option<Timestamp>,
+    /// What is to become of it if another task has its key.
+    pub on_key: OnKey,
     /// Its arguments.
     pub payload: Payload,
 }
@@ -181,6 +186,11 @@ pub struct Finish {
     pub worker: Option<Name>,
     /// Bytes and content type of the result, if there is one.
     pub result: Option<ResultInfo>,
+    /// The task that took its key before it had started.
+    pub replaced_by: Option<Box<TaskId>>,
+    /// An operator had it forgotten: what is left tells its id and its key from
+    /// ones that were never used.
+    pub purged: bool,
 }
 
 /// What is known of a result without reading it.
@@ -369,14 +379,55 @@ impl TaskRecord {
         let State::Finished(finish) = &self.state else {
             return None;
         };
+        let ttl = self.options.result_ttl.unwrap_or(limits::DEFAULT_RESULT_TTL);
         let keep = match (&finish.outcome, &finish.result) {
-            (Outcome::Dead(_), _) => limits::DEAD_TTL,
-            (_, Some(result)) => result.until.since(finish.at).max(limits::MIN_DEDUP_TTL),
-            (_, None) => {
-                let ttl = self.options.result_ttl.unwrap_or(limits::DEFAULT_RESULT_TTL);
-                ttl.max(limits::MIN_DEDUP_TTL)
-            }
+            _ if finish.purged && self.options.key.is_none() => Duration::ZERO,
+            (Outcome::Dead(_), _) if !finish.purged => limits::DEAD_TTL,
+            (_, Some(result)) => result.until.since(finish.at),
+            (_, None) => ttl,
         };
-        Some(finish.at + keep)
+        Some(finish.at + keep.max(limits::MIN_DEDUP_TTL))
+    }
+
+    /// Its key, with the queue in which it has it.
+    #[must_use]
+    pub fn key(&self) -> Option<(Name, Key)> {
+        let key = self.options.key.clone()?;
+        Some((self.queue.clone(), key))
+    }
+
+    /// Whether this is all that is left of a task that was purged.
+    #[must_use]
+    pub fn is_purged(&self) -> bool {
+        matches!(&self.state, State::Finished(finish) if finish.purged)
+    }
+
+    /// What is left of a task that has ended when it is purged: its id, its key,
+    /// what was asked for as a digest, and how it ended.
+    pub(crate) fn purged(self) -> Self {
+        let state = match self.state {
+            State::Finished(finish) => State::Finished(Finish {
+                started_at: None,
+                worker: None,
+                result: None,
+                purged: true,
+                ..finish
+            }),
+            state => state,
+        };
+        Self {
+            options: Options {
+                key: self.options.key,
+                result_ttl: self.options.result_ttl,
+                ..Options::default()
+            },
+            start_at: None,
+            payload_bytes: 0,
+            content_type: Box::default(),
+            state,
+            failure: None,
+            notes: None,
+            ..self
+        }
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use asynq_core::limits::{MAX_BUDGET, MAX_DECLARATIONS, MAX_DURATION, MAX_NAME_BYTES, MAX_SLOTS};
 use asynq_core::{
-    Declaration, Epoch, Failure, Grant, LeaseToken, Name, NameError, Niceness, Options, Payload, Placement, Refusal,
-    SessionId, TaskId, TaskSpec, Timestamp,
+    Declaration, Epoch, Failure, Grant, Key, LeaseToken, Name, NameError, Niceness, OnKey, Options, Payload, Placement,
+    Refusal, SessionId, TaskId, TaskSpec, Timestamp,
 };
 use asynq_proto::limits::MAX_PAYLOAD_BYTES;
 use asynq_proto::v1;
@@ -56,7 +56,7 @@ pub(super) fn enqueue(request: v1::EnqueueRequest, now: Timestamp) -> Result<Enq
     } else {
         task_id("id", &request.id)?
     };
-    if id_time(id) > now + MAX_ID_LEAD {
+    if id.made_at() > now + MAX_ID_LEAD {
         return Err(Error::IdInFuture(id));
     }
     let asked = request.options.unwrap_or_default();
@@ -71,6 +71,7 @@ pub(super) fn enqueue(request: v1::EnqueueRequest, now: Timestamp) -> Result<Enq
             ));
         }
     };
+    let (key, on_key) = key(&asked)?;
     let spec = TaskSpec {
         id,
         name: name("name", &request.name)?,
@@ -83,8 +84,12 @@ pub(super) fn enqueue(request: v1::EnqueueRequest, now: Timestamp) -> Result<Enq
             },
         )?,
         series: Name::or_empty(&asked.series).map_err(|error| bad_name("options.series", error))?,
-        options: options(&asked)?,
+        options: Options {
+            key,
+            ..options(&asked)?
+        },
         start_at,
+        on_key,
         payload: payload("payload", request.payload)?,
     };
     Ok(Enqueue {
@@ -141,7 +146,28 @@ fn options(asked: &v1::TaskOptions) -> Result<Options, Error> {
         // The core says so of tasks that are opened with Iterate.
         stream: false,
         at_most_once: asked.at_most_once,
+        key: None,
     })
+}
+
+/// The key, and what is to become of the task if another one has it.
+fn key(asked: &v1::TaskOptions) -> Result<(Option<Key>, OnKey), Error> {
+    let on_key = match asked.on_key() {
+        v1::OnKey::Return => OnKey::Return,
+        v1::OnKey::Replace => OnKey::Replace,
+        v1::OnKey::Error => OnKey::Refuse,
+        v1::OnKey::Same if asked.on_key == v1::OnKey::Same as i32 => OnKey::Same,
+        v1::OnKey::Same => {
+            let problem = format!("is {}, not 0, 1, 2 or 3", asked.on_key);
+            return Err(invalid("options.on_key", problem));
+        }
+    };
+    let key = asked.key.as_deref().map(Key::new).transpose();
+    let key = key.map_err(|error| invalid("options.key", error.to_string()))?;
+    if key.is_none() && on_key != OnKey::Same {
+        return Err(invalid("options.on_key", "needs options.key"));
+    }
+    Ok((key, on_key))
 }
 
 /// Milliseconds since the Unix epoch; 0 is none.
@@ -198,12 +224,6 @@ fn new_id(now: Timestamp) -> TaskId {
             .as_uuid()
             .as_bytes(),
     )
-}
-
-/// The time in an id: its first 48 bits are milliseconds.
-fn id_time(TaskId(id): TaskId) -> Timestamp {
-    let ms = id[..6].iter().fold(0, |ms, &byte| ms << 8 | u64::from(byte));
-    Timestamp::from_millis(ms)
 }
 
 fn payload(field: &'static str, payload: Option<v1::Payload>) -> Result<Payload, Error> {

@@ -21,13 +21,19 @@ pub(super) fn iterate(request: v1::IterateRequest, now: Timestamp) -> Result<Ite
         }
     };
     let task = request.task.ok_or_else(|| convert::invalid("task", "is missing"))?;
+    let is_fresh = task.first_send;
     let task = v1::EnqueueRequest {
         first_send: false,
         ..task
     };
     let enqueue = convert::enqueue(task, now)?;
+    if enqueue.spec.options.key.is_some() {
+        let problem = "has no meaning here: a stream has one reader and is not read again";
+        return Err(convert::invalid("options.key", problem));
+    }
     Ok(Iterate {
         spec: enqueue.spec,
+        is_fresh,
         is_new: enqueue.first_send,
         consumer,
     })
@@ -235,7 +241,10 @@ mod tests {
             task: Some(named),
             ..good.clone()
         };
-        assert!(!iterate(named, now).unwrap().is_new, "first_send means nothing here");
+        assert!(
+            !iterate(named, now).unwrap().is_new,
+            "first_send spares no look into the past here"
+        );
         for (bad, part) in [
             (
                 v1::IterateRequest {

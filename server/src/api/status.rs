@@ -17,10 +17,12 @@ use crate::limits::{RETRY_EXHAUSTED, RETRY_UNAVAILABLE};
 fn classify(error: &Error) -> (Code, &'static str) {
     match error {
         Error::Refused(Refusal::AlreadyExists(_)) => (Code::AlreadyExists, reasons::TASK_EXISTS),
+        Error::Refused(Refusal::KeyTaken(_)) => (Code::AlreadyExists, reasons::KEY_TAKEN),
         Error::Refused(Refusal::BeingRead(_)) | Error::StreamOver(_) => (Code::AlreadyExists, reasons::STREAM_TAKEN),
         Error::Refused(Refusal::NotFound(_)) => (Code::NotFound, reasons::TASK_NOT_FOUND),
         Error::Refused(Refusal::Exhausted { .. })
         | Error::TooManyOnOneTask(_)
+        | Error::TooManyOnOneKey(_)
         | Error::TooManyListings
         | Error::Ended(End::TooManyOutstanding) => (Code::ResourceExhausted, reasons::LIMIT_REACHED),
         Error::DiskFull { .. } => (Code::ResourceExhausted, reasons::DISK_FULL),
@@ -29,7 +31,8 @@ fn classify(error: &Error) -> (Code, &'static str) {
         }
         Error::PayloadTooLarge { .. } => (Code::InvalidArgument, reasons::PAYLOAD_TOO_LARGE),
         Error::IdInFuture(_) => (Code::InvalidArgument, reasons::ID_IN_FUTURE),
-        Error::ResultExpired(_) => (Code::NotFound, reasons::RESULT_EXPIRED),
+        Error::IdTooOld(_) => (Code::InvalidArgument, reasons::ID_TOO_OLD),
+        Error::ResultExpired(_) | Error::ResultPurged(_) => (Code::NotFound, reasons::RESULT_EXPIRED),
         Error::ExpectedHello(_) => (Code::InvalidArgument, reasons::SESSION_EXPECTED_HELLO),
         Error::Refused(Refusal::NotDead { .. }) => (Code::FailedPrecondition, reasons::NOT_DEAD),
         Error::Refused(Refusal::NotRetryable { .. }) => (Code::FailedPrecondition, reasons::NOT_RETRYABLE),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use asynq_core::{
     CancelOutcome, Event, Explanation, Finish, Finished, Outcome, Reason, Refusal, Reply, RequestId, Seq, State,
-    TaskId, TaskRecord, TaskView,
+    TaskId, TaskRecord, TaskSpec, TaskView,
 };
 use tracing::error;
 
@@ -96,6 +96,11 @@ impl Loop {
             }
             return behind.push_back(asked);
         }
+        self.operate_on(id, asked);
+    }
+
+    /// With nothing of the id being looked up.
+    pub(super) fn operate_on(&mut self, id: TaskId, asked: Asked) {
         let new = match &asked.op {
             Op::Enqueue(enqueue) => enqueue.first_send,
             Op::Iterate(iterate) => iterate.is_new,
@@ -122,12 +127,23 @@ impl Loop {
         })
     }
 
+    /// On a task the core knows, or a new one, whose key may have to be looked up.
+    fn operate_live(&mut self, id: TaskId, asked: Asked) {
+        match self.key_to_look_up(id, &asked.op) {
+            Some((queue, key)) => self.resolve_key(id, queue, key, asked),
+            None => self.decide(id, asked),
+        }
+    }
+
     /// On a task the core knows, or a new one.
-    fn operate_live(&mut self, id: TaskId, Asked { caller, call, op }: Asked) {
+    pub(super) fn decide(&mut self, id: TaskId, Asked { caller, call, op }: Asked) {
         if let Some(full) = self.refuse_full(id, &op) {
             return caller.answer(call, Answer::Failed(full), true);
         }
         match op {
+            Op::Enqueue(Enqueue { spec, wait, .. }) if spec.options.key.is_some() => {
+                self.enqueue_keyed(caller, call, spec, wait);
+            }
             Op::Enqueue(Enqueue { spec, wait, .. }) => {
                 if wait {
                     self.wait(id, caller.clone(), call);
@@ -173,7 +189,7 @@ impl Loop {
             return None;
         };
         let full = self.admission.refuse(spec.payload.data.len())?;
-        (!self.core.is_live(id)).then_some(full)
+        (!self.core.is_live(id) && !self.is_answered_by_key(spec)).then_some(full)
     }
 
     fn cancel(&mut self, caller: Arc<Caller>, call: u64, task: TaskId) {
@@ -186,7 +202,7 @@ impl Loop {
         RequestId(self.requests.insert(Request { caller, call, wait }) as u64)
     }
 
-    fn wait(&mut self, task: TaskId, caller: Arc<Caller>, call: u64) {
+    pub(super) fn wait(&mut self, task: TaskId, caller: Arc<Caller>, call: u64) {
         // One that has gone may have been removed already, never to be again.
         if !caller.outbox().is_over() {
             self.waiters.add(task, caller, call);
@@ -221,9 +237,17 @@ impl Loop {
                     self.operator_on_ended(*seq, record, asked);
                 }
                 (Some((seq, record)), _) => self.operate_ended(*seq, record, asked),
+                (None, Op::Enqueue(_) | Op::Iterate(_)) if self.is_too_old(id, &asked.op) => {
+                    let refused = Answer::Failed(Error::IdTooOld(id));
+                    asked.caller.answer(asked.call, refused, true);
+                }
                 (None, Op::Enqueue(_) | Op::Iterate(_)) => {
                     outdated = true;
                     self.operate_live(id, asked);
+                    if let Some(waiting) = self.resolving.get_mut(&id) {
+                        // First its key is looked up.
+                        return waiting.extend(behind);
+                    }
                 }
                 (None, _) => asked.caller.answer(asked.call, not_found(id), true),
             }
@@ -231,7 +255,7 @@ impl Loop {
     }
 
     /// On a task that has ended.
-    fn operate_ended(&mut self, seq: Seq, record: &TaskRecord, Asked { caller, call, op }: Asked) {
+    pub(super) fn operate_ended(&mut self, seq: Seq, record: &TaskRecord, Asked { caller, call, op }: Asked) {
         let task = record.id;
         let State::Finished(finish) = &record.state else {
             error!(%task, "the store holds a task as {} that the core does not know", record.state.name().as_str());
@@ -240,8 +264,7 @@ impl Loop {
         let state = finish.outcome.state_name();
         let wait = match &op {
             Op::Enqueue(Enqueue { spec, wait, .. }) => {
-                if asynq_core::digest(spec) != record.digest {
-                    let refusal = Refusal::AlreadyExists(task);
+                if let Some(refusal) = refuse_again(spec, record) {
                     return caller.answer(call, Answer::Failed(refusal.into()), true);
                 }
                 caller.answer(
@@ -267,6 +290,10 @@ impl Loop {
             _ => false,
         };
         let answer = match op {
+            Op::Enqueue(_) | Op::Wait(_) if wait && finish.purged => Answer::Failed(Error::ResultPurged(task)),
+            Op::Cancel(_) | Op::Stop(..) | Op::Show(_) | Op::Explain(_) | Op::History(_) if finish.purged => {
+                not_found(task)
+            }
             Op::Enqueue(_) | Op::Wait(_) if wait => {
                 let finished = finished(record, finish);
                 if finish.outcome == Outcome::Succeeded {
@@ -343,6 +370,15 @@ impl Loop {
     }
 }
 
+/// Why an enqueue is not answered with the task it led to, which has ended.
+fn refuse_again(spec: &TaskSpec, record: &TaskRecord) -> Option<Refusal> {
+    if spec.id != record.id {
+        return asynq_core::answer_ended(spec, record.id, record.digest).err();
+    }
+    let other = asynq_core::digest(spec) != record.digest;
+    other.then_some(Refusal::AlreadyExists(record.id))
+}
+
 pub(super) fn not_found(task: TaskId) -> Answer {
     Answer::Failed(Refusal::NotFound(task).into())
 }
@@ -367,7 +403,10 @@ fn finished(record: &TaskRecord, finish: &Finish) -> Finished {
 fn explain(record: &TaskRecord, finish: &Finish) -> Explanation {
     let message = match &finish.outcome {
         Outcome::Succeeded => "It has run and succeeded.".to_owned(),
-        Outcome::Cancelled => "A caller cancelled it.".to_owned(),
+        Outcome::Cancelled => match &finish.replaced_by {
+            Some(by) => format!("Task {by}, which has its key, replaced it before it had started."),
+            None => "A caller cancelled it.".to_owned(),
+        },
         Outcome::Expired => "Its deadline, or its time to start, passed.".to_owned(),
         Outcome::Dead(reason) => match &record.failure {
             Some(failure) => format!(

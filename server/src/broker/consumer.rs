@@ -17,6 +17,8 @@ pub(crate) struct Iterate {
     pub(crate) spec: Box<TaskSpec>,
     /// The id was made here, so it cannot have been used before.
     pub(crate) is_new: bool,
+    /// The caller has not sent the id before, so its age says nothing.
+    pub(crate) is_fresh: bool,
     pub(crate) consumer: Arc<Consumer>,
 }
 

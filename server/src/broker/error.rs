@@ -3,10 +3,10 @@
 
 use std::fmt;
 
-use asynq_core::{LeaseToken, Refusal, TaskId};
+use asynq_core::{Key, LeaseToken, Refusal, TaskId};
 use asynq_proto::limits::MAX_PAYLOAD_BYTES;
 
-use crate::limits::{MAX_BEHIND_READ, MAX_ID_LEAD, MAX_LISTINGS, MAX_OUTSTANDING};
+use crate::limits::{ID_REACH, MAX_BEHIND_READ, MAX_ID_LEAD, MAX_LISTINGS, MAX_OUTSTANDING};
 
 /// Why an operation was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +28,15 @@ pub(crate) enum Error {
     /// The task succeeded, but what it returned is not kept any more.
     #[error("the result of task {0} was dropped when its time to live ended")]
     ResultExpired(TaskId),
+    /// The task has ended and been purged: all that is left is its id.
+    #[error("task {0} has ended and was purged: how it ended is not kept, nor its result")]
+    ResultPurged(TaskId),
+    /// An id that may have been used and forgotten.
+    #[error(
+        "no task {0} is known, and one of its age ({reach} min or more) may have ended and been forgotten, so it is not run; use a new id to run it",
+        reach = ID_REACH.as_secs() / 60
+    )]
+    IdTooOld(TaskId),
     /// The items of a task that has ended are not kept.
     #[error("the stream of task {0} is over, and items are not kept; use a new id to run it again")]
     StreamOver(TaskId),
@@ -45,6 +54,9 @@ pub(crate) enum Error {
     /// Too many operations wait for one id to be looked up.
     #[error("more than {MAX_BEHIND_READ} operations at a time on task {0}; wait for answers first")]
     TooManyOnOneTask(TaskId),
+    /// Too many operations wait for one key to be looked up.
+    #[error("more than {MAX_BEHIND_READ} operations at a time on key {0:?}; wait for answers first")]
+    TooManyOnOneKey(Key),
     /// Too many listings are being made.
     #[error(
         "{MAX_LISTINGS} listings of tasks are being made, as many as there may be (MAX_LISTINGS); list again a little later"

@@ -8,6 +8,7 @@ mod consumer;
 mod emitter;
 mod error;
 mod handle;
+mod keys;
 mod listing;
 mod operators;
 mod outbox;
@@ -98,6 +99,7 @@ pub(crate) fn open(backing: Backing, clock: Arc<dyn Clock>) -> Result<(Broker, L
         requests: Slab::new(),
         waiters: waiters::Waiters::default(),
         resolving: foldhash::HashMap::default(),
+        resolving_keys: foldhash::HashMap::default(),
         sessions,
         streams: streams::Streams::default(),
         payloads: payloads::PayloadCache::new(PAYLOAD_CACHE_BYTES, last_stored),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use asynq_core::{Assignment, Finished, LeaseToken, Payload, Seq, TaskId, TaskRecord, TaskView};
+use asynq_core::{Assignment, Finished, Key, LeaseToken, Name, Payload, Seq, TaskId, TaskRecord, TaskView};
 use asynq_store::{Listed, Reader as StoreReader, StoreError};
 use tokio::sync::{mpsc, oneshot};
 
@@ -22,6 +22,8 @@ pub(super) enum Job {
     Arguments(Box<Assignment>),
     /// A task the core does not know.
     Task(TaskId),
+    /// The task that had a key of a queue last.
+    Key(Name, Key),
     /// The result of a task that has succeeded, for a caller who waits.
     Result {
         seq: Seq,
@@ -52,7 +54,7 @@ impl Job {
             // One at a time, so that each is answered as soon as it is read.
             Self::List(_) => READ_BYTES,
             // The others go straight to who asked, or are small.
-            Self::Task(_) | Self::Result { .. } | Self::Fetch { .. } | Self::Ended { .. } => 0,
+            Self::Task(_) | Self::Key(..) | Self::Result { .. } | Self::Fetch { .. } | Self::Ended { .. } => 0,
         }
     }
 }
@@ -64,6 +66,8 @@ pub(super) enum Found {
     Arguments(Box<Assignment>, Option<Payload>),
     /// See [`Job::Task`].
     Task(TaskId, Option<(Seq, Box<TaskRecord>)>),
+    /// See [`Job::Key`].
+    Key(Name, Key, Option<(Seq, Box<TaskRecord>)>),
     /// See [`Job::List`].
     Listed(Box<Listing>, Listed),
 }
@@ -155,6 +159,14 @@ fn read(reader: &mut dyn StoreReader, jobs: Vec<Job>) -> Result<Vec<Found>, Stor
                 let task = reader.task(id)?.map(|(seq, record)| (seq, Box::new(record)));
                 found.push(Found::Task(id, task));
             }
+            Job::Key(queue, key) => {
+                let task = reader.keyed(&queue, &key)?;
+                found.push(Found::Key(
+                    queue,
+                    key,
+                    task.map(|(seq, record)| (seq, Box::new(record))),
+                ));
+            }
             Job::Result {
                 seq,
                 mut finished,
@@ -192,6 +204,7 @@ fn read(reader: &mut dyn StoreReader, jobs: Vec<Job>) -> Result<Vec<Found>, Stor
                     // One that is not there any more has been forgotten already.
                     if let Some((seq, record)) = reader.task(id)?
                         && listing.wants(record.state.name())
+                        && !record.is_purged()
                     {
                         page.tasks.push((seq, TaskView::ended(record)));
                     }
@@ -216,7 +229,7 @@ fn read(reader: &mut dyn StoreReader, jobs: Vec<Job>) -> Result<Vec<Found>, Stor
 
 #[cfg(test)]
 mod tests {
-    use asynq_core::{Epoch, Grant, Name, SessionId, Timestamp};
+    use asynq_core::{Epoch, Grant, SessionId, Timestamp};
 
     use super::*;
 

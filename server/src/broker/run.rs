@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use asynq_core::{Change, Core, Effect, Event, Output, Seq, TaskId, Timestamp, Verdict};
+use asynq_core::{Change, Core, Effect, Event, Key, Name, Output, Seq, TaskId, Timestamp, Verdict};
 use asynq_store::StoreError;
 use foldhash::HashMap;
 use slab::Slab;
@@ -47,6 +47,8 @@ pub(crate) struct Loop {
     pub(super) requests: Slab<Request>,
     pub(super) waiters: Waiters,
     pub(super) resolving: HashMap<TaskId, Behind>,
+    /// The same for keys. The ids of those that wait have a place in `resolving`.
+    pub(super) resolving_keys: HashMap<(Name, Key), Behind>,
     pub(super) sessions: Sessions,
     pub(super) streams: Streams,
     pub(super) payloads: PayloadCache,
@@ -354,7 +356,7 @@ impl Loop {
                 self.payloads.remove(*seq);
             }
             Change::SessionClosed(session) => self.sessions.forget(*session),
-            Change::Forget { .. } | Change::Update { .. } | Change::SessionOpened(_) => {}
+            Change::Purge { .. } | Change::Update { .. } | Change::SessionOpened(_) => {}
         }
     }
 
@@ -436,6 +438,7 @@ impl Loop {
             match found {
                 Found::Arguments(run, payload) => self.arguments_read(run, payload)?,
                 Found::Task(id, task) => self.resolved(id, task),
+                Found::Key(queue, key, task) => self.key_resolved(queue, key, task.as_ref()),
                 Found::Listed(listing, part) => self.listed(listing, part),
             }
         }

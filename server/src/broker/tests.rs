@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use asynq_core::{Name, Options, Payload, SessionId, TaskId, TaskSpec, WorkerState};
+use asynq_core::{Name, OnKey, Options, Payload, SessionId, TaskId, TaskSpec, WorkerState};
 use futures_util::FutureExt;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,7 @@ fn first_send(id: u8) -> Ask {
         series: Name::or_empty("").unwrap(),
         options: Options::default(),
         start_at: None,
+        on_key: OnKey::default(),
         payload: Payload {
             content_type: "".into(),
             data: "1".into(),

@@ -118,7 +118,7 @@ impl Args {
         let at = |file: &str| shown(&self.dir.join(file));
         let (ca, client) = (at("ca.pem"), |who: &str| {
             let (cert, key) = (at(&format!("{who}.pem")), at(&format!("{who}.key")));
-            format!("--ca {} --cert {cert} --key {key}", at("ca.pem"))
+            format!("--ca {} --cert {cert} --tls-key {key}", at("ca.pem"))
         });
         let (until, ca_until) = (until(now, self.days), until(now, CA_DAYS));
         let host = names.last().map_or("localhost", String::as_str);

@@ -84,7 +84,7 @@ impl Meters {
         match change {
             Change::Insert { .. } => self.enqueued += 1,
             Change::Finish { record, .. } => self.finished(record),
-            Change::Update { .. } | Change::Forget { .. } | Change::SessionOpened(_) | Change::SessionClosed(_) => {}
+            Change::Update { .. } | Change::Purge { .. } | Change::SessionOpened(_) | Change::SessionClosed(_) => {}
         }
     }
 

@@ -157,6 +157,8 @@ fn finish(seq: Seq, mut record: TaskRecord, at: Timestamp, result: &Payload) -> 
             content_type: "".into(),
             until: at + TTL,
         }),
+        replaced_by: None,
+        purged: false,
     });
     Change::Finish {
         seq,

@@ -20,9 +20,11 @@ impl Summary {
                     summary.next_seq = summary.next_seq.max(Seq(seq.0 + 1));
                     happened(record)
                 }
-                Change::Update { record, .. } | Change::Finish { record, .. } => happened(record),
+                Change::Update { record, .. } | Change::Finish { record, .. } | Change::Purge { record, .. } => {
+                    happened(record)
+                }
                 Change::SessionOpened(session) => session.opened_at,
-                Change::Forget { .. } | Change::SessionClosed(_) => Timestamp::ZERO,
+                Change::SessionClosed(_) => Timestamp::ZERO,
             };
             summary.latest = summary.latest.max(at);
         }

@@ -146,8 +146,9 @@ impl Encoder {
     /// as many bytes as before is written over, and nothing moves.
     pub(crate) fn ended_task(&mut self, task: &TaskRecord, grown: isize) -> &[u8] {
         self.frame(task.id.0, task.enqueued_at, |body| {
+            let begin = body.len();
             let asked = body::write_task(task, body);
-            let since = body.len() - asked;
+            let since = body.len() - begin - asked;
             let room = (NEW_STATE + END_ROOM).checked_sub(since);
             let room = room.and_then(|room| room.checked_add_signed(-grown));
             if let Some(room) = room.filter(|room| body::ROOM_FIELD_BYTES.contains(room)) {

@@ -20,7 +20,7 @@ pub use sqlite::SqliteStore;
 
 use std::collections::BTreeMap;
 
-use asynq_core::{Change, Epoch, Name, Payload, Seq, SessionRecord, StateName, TaskId, TaskRecord, Timestamp};
+use asynq_core::{Change, Epoch, Key, Name, Payload, Seq, SessionRecord, StateName, TaskId, TaskRecord, Timestamp};
 
 /// Why a store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +58,7 @@ pub struct Opened {
     pub next_seq: Seq,
     /// Sessions opened and not closed.
     pub sessions: Vec<SessionRecord>,
-    /// Terminal tasks still kept, by queue and state.
+    /// Terminal tasks still kept, by queue and state, without those that were purged.
     pub finished: BTreeMap<(Name, StateName), u64>,
     /// The latest time in any record or at which the shard was opened before, so
     /// that a clock set back is noticed.
@@ -68,7 +68,7 @@ pub struct Opened {
 /// What [`Store::prune`] did.
 #[derive(Debug, Default)]
 pub struct Pruned {
-    /// Tasks forgotten, by queue and state.
+    /// Tasks forgotten, by queue and state, without those that were purged before.
     pub forgotten: BTreeMap<(Name, StateName), u64>,
     /// Results dropped from tasks still remembered.
     pub results: u64,
@@ -147,6 +147,13 @@ pub trait Reader: Send {
     /// # Errors
     /// If the store cannot be read.
     fn task(&mut self, id: TaskId) -> Result<Option<(Seq, TaskRecord)>, StoreError>;
+
+    /// What is remembered of the last task of a queue that had the key, ended or
+    /// not. A task that was replaced has it no more.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    fn keyed(&mut self, queue: &Name, key: &Key) -> Result<Option<(Seq, TaskRecord)>, StoreError>;
 
     /// The result of a task, unless it has none or it has been dropped.
     ///

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use asynq_core::{
-    Change, Epoch, Outcome, Payload, Seq, SessionId, SessionRecord, State, TaskId, TaskRecord, Timestamp,
+    Change, Epoch, Key, Name, Outcome, Payload, Seq, SessionId, SessionRecord, State, TaskId, TaskRecord, Timestamp,
 };
 
 use crate::batch::Summary;
@@ -28,6 +28,8 @@ struct Shard {
     latest: Timestamp,
     tasks: BTreeMap<Seq, Task>,
     ids: HashMap<TaskId, Seq>,
+    /// The latest task with each key of a queue.
+    keys: HashMap<(Name, Key), Seq>,
     sessions: BTreeMap<SessionId, SessionRecord>,
     /// The last place the sweep looked at.
     swept: Seq,
@@ -62,6 +64,9 @@ impl Store for MemoryStore {
         let mut finished = BTreeMap::new();
         for (&seq, task) in &shard.tasks {
             let state = task.record.state.name();
+            if task.record.is_purged() {
+                continue;
+            }
             if state.is_terminal() {
                 *finished.entry((task.record.queue.clone(), state)).or_default() += 1;
             } else {
@@ -125,6 +130,15 @@ impl Reader for MemoryStore {
         Ok(found)
     }
 
+    fn keyed(&mut self, queue: &Name, key: &Key) -> Result<Option<(Seq, TaskRecord)>, StoreError> {
+        let shard = self.lock();
+        let found = shard
+            .keys
+            .get(&(queue.clone(), key.clone()))
+            .and_then(|&seq| Some((seq, (*shard.tasks.get(&seq)?.record).clone())));
+        Ok(found)
+    }
+
     fn result(&mut self, task: Seq) -> Result<Option<Payload>, StoreError> {
         Ok(self.lock().tasks.get(&task).and_then(|task| task.result.clone()))
     }
@@ -167,7 +181,7 @@ impl Shard {
                 Change::Insert { seq, .. } if self.tasks.contains_key(seq) || !inserted.insert(*seq) => {
                     return Err(StoreError::Failed(format!("task {} is there already", seq.0)));
                 }
-                Change::Update { seq, .. } | Change::Finish { seq, .. }
+                Change::Update { seq, .. } | Change::Finish { seq, .. } | Change::Purge { seq, .. }
                     if !self.tasks.contains_key(seq) && !inserted.contains(seq) =>
                 {
                     return Err(StoreError::Failed(format!("task {} is not there", seq.0)));
@@ -188,6 +202,9 @@ impl Shard {
                     forget_at: None,
                 };
                 self.ids.insert(record.id, *seq);
+                if let Some(key) = record.key() {
+                    self.keys.insert(key, *seq);
+                }
                 self.tasks.insert(*seq, task);
             }
             Change::Update { seq, record } => {
@@ -212,8 +229,15 @@ impl Shard {
                     }
                 }
             }
-            Change::Forget { seq, .. } => {
-                self.forget(*seq);
+            Change::Purge { seq, record, forget_at } => {
+                if let Some(task) = self.tasks.get_mut(seq) {
+                    *task = Task {
+                        record: record.clone(),
+                        payload: None,
+                        result: None,
+                        forget_at: Some(*forget_at),
+                    };
+                }
             }
             Change::SessionOpened(session) => {
                 self.sessions.insert(session.id, session.clone());
@@ -229,6 +253,11 @@ impl Shard {
         let Task { record, .. } = self.tasks.remove(&seq)?;
         if self.ids.get(&record.id) == Some(&seq) {
             self.ids.remove(&record.id);
+        }
+        if let Some(key) = record.key()
+            && self.keys.get(&key) == Some(&seq)
+        {
+            self.keys.remove(&key);
         }
         Some(record)
     }
@@ -249,7 +278,7 @@ impl Shard {
         }
         pruned.complete = rest.next().is_none();
         for seq in gone {
-            if let Some(record) = self.forget(seq) {
+            if let Some(record) = self.forget(seq).filter(|record| !record.is_purged()) {
                 *pruned.forgotten.entry((record.queue, record.state.name())).or_default() += 1;
             }
         }

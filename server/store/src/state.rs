@@ -7,6 +7,9 @@ pub(crate) const ENDED: u8 = 16;
 /// The number of [`StateName::Dead`].
 pub(crate) const DEAD: u8 = 17;
 
+/// What a purge has left, whatever the state it ended in: in the column only.
+pub(crate) const PURGED: u8 = 20;
+
 /// The number of a state.
 pub(crate) const fn code(name: StateName) -> u8 {
     match name {

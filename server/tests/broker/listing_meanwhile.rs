@@ -3,7 +3,7 @@
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 
-use asynq_core::{Change, Epoch, Payload, Seq, TaskId, TaskRecord, Timestamp};
+use asynq_core::{Change, Epoch, Key, Name, Payload, Seq, TaskId, TaskRecord, Timestamp};
 use asynq_proto::v1;
 use asynq_proto::v1::TaskState::{self, Cancelled, Ready, Running, Succeeded};
 use asynq_store::{Listed, MemoryStore, Opened, Pruned, Query, Reader, Store, StoreError};
@@ -61,6 +61,10 @@ impl Reader for SlowReader {
 
     fn task(&mut self, id: TaskId) -> Result<Option<(Seq, TaskRecord)>, StoreError> {
         self.inner.task(id)
+    }
+
+    fn keyed(&mut self, queue: &Name, key: &Key) -> Result<Option<(Seq, TaskRecord)>, StoreError> {
+        self.inner.keyed(queue, key)
     }
 
     fn result(&mut self, task: Seq) -> Result<Option<Payload>, StoreError> {

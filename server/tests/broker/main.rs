@@ -8,6 +8,7 @@ mod harness;
 mod health;
 mod history;
 mod hostile;
+mod keys;
 mod listing;
 mod listing_meanwhile;
 mod operators;

@@ -229,6 +229,69 @@ async fn purged_tasks_are_gone_at_once() {
     broker.stop().await.unwrap();
 }
 
+/// A resend that comes after the purge is of a task that has been. On a disk and in
+/// memory, and after a restart, for as long as ids are remembered.
+#[tokio::test]
+async fn a_purged_task_does_not_run_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::new(SystemClock::new().now()));
+    for on_disk in [true, false] {
+        let open = || {
+            if on_disk {
+                Backing::sqlite(dir.path()).unwrap()
+            } else {
+                Backing::memory()
+            }
+        };
+        let mut broker = Broker::with(open(), clock.clone(), DRAIN_TIMEOUT).await;
+        let mut worker = Worker::connect(&broker, 1, &["work"]).await;
+        let first = v1::EnqueueRequest {
+            id: crate::harness::id_at(clock.now()),
+            ..task("work")
+        };
+        let (id, _) = dead(&broker, &mut worker, first.clone()).await;
+        let purged = purge(&broker, slice::from_ref(&id), &[TaskState::Dead]).await;
+        assert_eq!(purged[0].error, None);
+        let again = v1::EnqueueRequest {
+            first_send: false,
+            ..first
+        };
+        for restarted in [false, true] {
+            if restarted && !on_disk {
+                break;
+            }
+            if restarted {
+                drop(worker);
+                broker.stop().await.unwrap();
+                broker = Broker::with(open(), clock.clone(), DRAIN_TIMEOUT).await;
+                worker = Worker::connect(&broker, 1, &["work"]).await;
+            }
+            let mut tasks = broker.tasks().await;
+            let enqueued = tasks.enqueue(again.clone()).await.unwrap().into_inner();
+            assert_eq!((enqueued.id, enqueued.existed), (id.clone(), true));
+            let other = v1::EnqueueRequest {
+                payload: Some(json("2")),
+                ..again.clone()
+            };
+            assert_eq!(reason(&tasks.enqueue(other).await.unwrap_err()), "TASK_EXISTS");
+            // How it ended is gone.
+            let wait = v1::WaitRequest { id: id.clone() };
+            assert_eq!(reason(&tasks.wait(wait).await.unwrap_err()), "RESULT_EXPIRED");
+            assert_eq!(show(&broker, &id).await, Err("TASK_NOT_FOUND".to_owned()));
+            let cancel = v1::CancelRequest { id: id.clone() };
+            assert_eq!(reason(&tasks.cancel(cancel).await.unwrap_err()), "TASK_NOT_FOUND");
+            assert_eq!(counts(&broker).await, (0, 0, 0));
+            let listed = broker.admin().await.list_tasks(request()).await.unwrap();
+            assert!(listed.into_inner().tasks.is_empty());
+        }
+        // The worker's one slot is free: another task is the next it gets.
+        let next = enqueue(&broker, task("work")).await;
+        assert_eq!(worker.assignment().await.token.unwrap().task_id, next);
+        drop(worker);
+        broker.stop().await.unwrap();
+    }
+}
+
 /// Whether it has been swept away by then or not: that must not show, nor hurt.
 #[tokio::test]
 async fn a_task_whose_time_is_over_is_gone_for_operators() {

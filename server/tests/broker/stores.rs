@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use asynq_core::{Change, Epoch, Payload, Seq, TaskId, TaskRecord, Timestamp};
+use asynq_core::{Change, Epoch, Key, Name, Payload, Seq, TaskId, TaskRecord, Timestamp};
 use asynq_proto::limits::INLINE_BYTES;
 use asynq_proto::v1::{self, operation::Op};
 use asynq_store::{Listed, MemoryStore, Opened, Pruned, Query, Reader, Store, StoreError};
@@ -72,6 +72,10 @@ impl Reader for ProbedReader {
 
     fn task(&mut self, id: TaskId) -> Result<Option<(Seq, TaskRecord)>, StoreError> {
         self.inner.task(id)
+    }
+
+    fn keyed(&mut self, queue: &Name, key: &Key) -> Result<Option<(Seq, TaskRecord)>, StoreError> {
+        self.inner.keyed(queue, key)
     }
 
     fn result(&mut self, task: Seq) -> Result<Option<Payload>, StoreError> {

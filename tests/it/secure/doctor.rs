@@ -43,12 +43,12 @@ async fn doctor_knows_a_good_wire_from_a_bad_one() {
 
     ok("asynqd", &["tls", "init", &secured.at("others")]).await;
     let clear = format!("http://localhost:{}", secured.port);
-    let without = with(&with(&with(&flags, "--token", None), "--cert", None), "--key", None);
+    let without = with(&with(&with(&flags, "--token", None), "--cert", None), "--tls-key", None);
     let plain = with(&with(&without, "--ca", None), "--broker", Some(&clear));
     let foreign = with(&flags, "--ca", Some(&secured.at("others/ca.pem")));
     for (flags, check, words) in [
         (foreign, "tls", "not signed by a CA this client trusts"),
-        (without, "session", "give --cert FILE and --key FILE"),
+        (without, "session", "give --cert FILE and --tls-key FILE"),
         (plain, "session", "write its address as https://"),
         (with(&flags, "--token", None), "session", "TOKEN_MISSING"),
         (

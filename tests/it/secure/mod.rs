@@ -69,7 +69,7 @@ impl Secured {
     fn flags(&self, who: &str) -> Vec<String> {
         let (cert, key) = (format!("certs/{who}.pem"), format!("certs/{who}.key"));
         let mut flags = vec!["--broker".to_owned(), self.url()];
-        for (flag, file) in [("--ca", "certs/ca.pem"), ("--cert", &cert), ("--key", &key)] {
+        for (flag, file) in [("--ca", "certs/ca.pem"), ("--cert", &cert), ("--tls-key", &key)] {
             flags.extend([flag.to_owned(), self.at(file)]);
         }
         flags.extend(["--token".to_owned(), format!("@{}", self.at(who))]);

@@ -14,12 +14,12 @@ async fn who_is_refused_reads_what_to_do() {
     let file = |name: &str| format!("@{}", secured.at(name));
     let foreign = with(
         &but("--cert", Some(&secured.at("others/caller.pem"))),
-        "--key",
+        "--tls-key",
         Some(&secured.at("others/caller.key")),
     );
     let servers = with(
         &but("--cert", Some(&secured.at("certs/server.pem"))),
-        "--key",
+        "--tls-key",
         Some(&secured.at("certs/server.key")),
     );
     let plain = vec!["--broker".to_owned(), format!("http://localhost:{}", secured.port)];
@@ -34,14 +34,14 @@ async fn who_is_refused_reads_what_to_do() {
         (but("--broker", Some(&by_address)), 3, "is not for \"127.0.0.2\""),
         (plain, 3, "speaks TLS: write its address as https://"),
         (
-            with(&but("--cert", None), "--key", None),
+            with(&but("--cert", None), "--tls-key", None),
             6,
             "CERTIFICATE_REFUSED: no connection to",
         ),
         (
-            with(&but("--cert", None), "--key", None),
+            with(&but("--cert", None), "--tls-key", None),
             6,
-            "give --cert FILE and --key FILE",
+            "give --cert FILE and --tls-key FILE",
         ),
         (foreign, 6, "give a --cert that its --client-ca signed"),
         (servers, 6, "give one made for clients"),
@@ -60,14 +60,14 @@ async fn who_is_refused_reads_what_to_do() {
             6,
             "ROLE_MISSING: the token \"worker\" does not have the role",
         ),
-        (but("--key", None), 2, "CREDENTIALS: --cert needs --key"),
+        (but("--tls-key", None), 2, "CREDENTIALS: --cert needs --tls-key"),
         (
             but("--ca", Some("/no/such/ca.pem")),
             2,
             "CREDENTIALS: cannot use /no/such/ca.pem as a CA",
         ),
         (
-            but("--key", Some(&secured.at("others/caller.key"))),
+            but("--tls-key", Some(&secured.at("others/caller.key"))),
             2,
             "CREDENTIALS: cannot use",
         ),
@@ -88,9 +88,9 @@ async fn who_is_refused_reads_what_to_do() {
         );
         assert!(!ended.err.contains("asynq_0000"), "{}", ended.err);
     }
-    let ended = run("asynq", &["call", "echo", "--key", "k"]).await;
+    let ended = run("asynq", &["call", "echo", "--tls-key", "k"]).await;
     assert_eq!(ended.code, Some(2), "{}", ended.err);
-    assert!(ended.err.contains("--key needs --cert"), "{}", ended.err);
+    assert!(ended.err.contains("--tls-key needs --cert"), "{}", ended.err);
     // A token goes in clear to nobody but this machine.
     let away = ["--broker", "http://192.0.2.1", "--token", "s3cret", "call", "echo"];
     let ended = run("asynq", &away).await;
@@ -130,9 +130,9 @@ async fn a_worker_that_is_refused_ends_and_says_why() {
             "give --ca FILE",
         ),
         (
-            with(&with(&good, "--cert", None), "--key", None),
+            with(&with(&good, "--cert", None), "--tls-key", None),
             1,
-            "give --cert FILE and --key FILE",
+            "give --cert FILE and --tls-key FILE",
         ),
         (with(&good, "--token", None), 1, "this broker wants a token"),
         (
@@ -140,7 +140,7 @@ async fn a_worker_that_is_refused_ends_and_says_why() {
             1,
             "Workers/Work",
         ),
-        (with(&good, "--key", None), 2, "--cert needs --key"),
+        (with(&good, "--tls-key", None), 2, "--cert needs --tls-key"),
         (with(&good, "--token", Some("@/no/such/token")), 2, "/no/such/token"),
     ] {
         let args: Vec<&str> = flags.iter().map(String::as_str).chain(["--builtins"]).collect();

@@ -262,7 +262,7 @@ impl Process {
             }
             Change::Finish { seq, .. } => _ = self.arguments.remove(seq),
             Change::SessionClosed(session) => self.session_over(*session, env),
-            Change::Update { .. } | Change::Forget { .. } | Change::SessionOpened(_) => {}
+            Change::Update { .. } | Change::Purge { .. } | Change::SessionOpened(_) => {}
         }
     }
 

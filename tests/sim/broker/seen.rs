@@ -41,7 +41,7 @@ pub(super) fn record_claims(changes: Vec<Change>, env: &mut Env) {
                 env.record(Record::Forgotten(session));
                 continue;
             }
-            Change::Finish { .. } | Change::Forget { .. } => continue,
+            Change::Finish { .. } | Change::Purge { .. } => continue,
         };
         if is_revived(&record) {
             env.record(Record::Revived(record.id));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use asynq_core::{Finished, Name, Niceness, Options, Outcome, Payload, Placement, TaskId, TaskSpec, Timestamp};
+use asynq_core::{Finished, Name, Niceness, OnKey, Options, Outcome, Payload, Placement, TaskId, TaskSpec, Timestamp};
 
 use super::{Caller, Wake};
 use crate::env::Env;
@@ -164,6 +164,7 @@ impl Caller {
             at_most_once: dice.chance(150),
             result_ttl: dice.chance(50).then_some(Duration::ZERO),
             stream: false,
+            key: None,
         };
         let data = vec![b'x'; if large { INLINE_BYTES + 1 } else { 4 }];
         TaskSpec {
@@ -173,6 +174,7 @@ impl Caller {
             series: text(["", "a", "b"][dice.index(3)]),
             options,
             start_at,
+            on_key: OnKey::default(),
             payload: Payload {
                 content_type: "".into(),
                 data: data.into(),

@@ -156,7 +156,9 @@ pub(super) fn kept_out(error: &Error) -> Verdict {
             "TOKEN_MISSING" => "show one with --token @FILE or ASYNQ_TOKEN",
             "TOKEN_UNKNOWN" => "have a new one made: asynqd token new",
             "ROLE_MISSING" => "use a token that has the role caller",
-            "CERTIFICATE_REFUSED" => "show a certificate with --cert and --key that the broker's --client-ca signed",
+            "CERTIFICATE_REFUSED" => {
+                "show a certificate with --cert and --tls-key that the broker's --client-ca signed"
+            }
             _ => "docs/errors.md says what the reason means",
         },
         Error::NoBroker { .. } => "is it asynqd that listens there, and does its log say why it does not answer?",

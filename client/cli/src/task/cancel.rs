@@ -28,13 +28,10 @@ pub(crate) struct Args {
     output: Format,
 }
 
-/// Those a task can be cancelled in.
-pub(crate) const LIVE: [State; 4] = [State::Scheduled, State::Ready, State::Running, State::Stopping];
-
 impl Args {
     /// Goes through all of them; the worst that comes of one gives the exit code.
     pub(crate) async fn run(self, broker: &Broker) -> Result<(), Failure> {
-        let tasks = self.which.tasks("cancel", &LIVE)?;
+        let tasks = self.which.tasks("cancel", &State::LIVE)?;
         let client = connect(broker, None).await?.client;
         match tasks {
             Tasks::Ids(ids) => each(&client, ids, self.output).await,

@@ -11,7 +11,6 @@ mod retry;
 mod show;
 mod wait;
 
-pub(crate) use cancel::LIVE;
 pub(crate) use filter::Filter;
 pub(crate) use many::{Verb, check, sweep};
 

@@ -3,6 +3,7 @@
 mod explain;
 mod fairness;
 mod history;
+mod keys;
 mod lifecycle;
 mod listing;
 mod model;

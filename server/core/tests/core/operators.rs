@@ -167,7 +167,18 @@ fn a_purged_task_is_gone_and_not_counted() {
         state: StateName::Dead,
     };
     assert_eq!(shard.purge(dead, only(StateName::Dead)), purged);
-    assert!(shard.durable.tasks.is_empty() && shard.core.queues(shard.now).is_empty());
+    assert!(shard.core.queues(shard.now).is_empty());
+    // All that is left says that there was such a task: for as long as its id may
+    // be sent again.
+    let left = shard.durable.record(dead).clone();
+    assert!(left.is_purged() && left.failure.is_none() && left.payload_bytes == 0);
+    assert_eq!(left.forget_at(), Some(shard.now + limits::MIN_DEDUP_TTL));
+    for again in [shard.purge(dead, StateSet::ENDED), shard.retry(dead)] {
+        assert_eq!(again, Reply::Refused(Refusal::NotFound(dead)));
+    }
+    shard.restart();
+    assert!(shard.core.queues(shard.now).is_empty());
+    shard.connect(1, 1, &["a"]);
 
     shard.enqueue(&spec("a"));
     let dead = kill(&mut shard);

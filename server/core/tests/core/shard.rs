@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use asynq_core::{
     Assignment, Change, Closed, Core, Credit, Declaration, Effect, Epoch, Event, Failure, Finished, Hello, ItemBatch,
-    LeaseToken, Name, Niceness, Options, Output, Payload, Reader, Recovered, Reply, RequestId, Seq, SessionId,
+    LeaseToken, Name, Niceness, OnKey, Options, Output, Payload, Reader, Recovered, Reply, RequestId, Seq, SessionId,
     SessionRecord, StateName, StateSet, StopCause, TaskId, TaskRecord, TaskSpec, Timestamp, Verdict,
 };
 
@@ -50,9 +50,11 @@ impl Durable {
                 let old = self.tasks.insert(seq, *record).expect("only what is there ends");
                 assert!(!old.state.name().is_terminal(), "{seq:?} ends twice");
             }
-            Change::Forget { seq, id } => {
-                let old = self.tasks.remove(&seq).expect("only what is there is forgotten");
+            Change::Purge { seq, record, .. } => {
+                let id = record.id;
+                let old = self.tasks.insert(seq, *record).expect("only what is there is purged");
                 assert!(old.id == id && old.state.name().is_terminal(), "{seq:?} lives");
+                self.results.remove(&id);
             }
             Change::SessionOpened(session) => {
                 self.sessions.insert(session.id, session);
@@ -95,6 +97,8 @@ pub(crate) struct Spec {
     pub(crate) series: String,
     pub(crate) start_at: Option<Timestamp>,
     pub(crate) options: Options,
+    pub(crate) on_key: OnKey,
+    pub(crate) arguments: &'static str,
 }
 
 pub(crate) fn spec(name: &'static str) -> Spec {
@@ -104,6 +108,8 @@ pub(crate) fn spec(name: &'static str) -> Spec {
         series: String::new(),
         start_at: None,
         options: Options::default(),
+        on_key: OnKey::default(),
+        arguments: "{}",
     }
 }
 
@@ -211,6 +217,9 @@ impl Shard {
         let next = self.durable.tasks.last_key_value().map_or(1, |(seq, _)| seq.0 + 1);
         let mut finished = BTreeMap::new();
         for (&seq, record) in &self.durable.tasks {
+            if record.is_purged() {
+                continue;
+            }
             if record.state.name().is_terminal() {
                 *finished.entry((record.queue.clone(), record.state.name())).or_default() += 1;
             } else {
@@ -251,18 +260,23 @@ impl Shard {
         self.try_iterate(id, spec, None)
     }
 
-    pub(crate) fn try_iterate(&mut self, id: TaskId, spec: &Spec, reader: Option<Reader>) -> Reply {
-        self.next_request += 1;
-        let request = RequestId(self.next_request);
-        let task = TaskSpec {
+    pub(crate) fn task_spec(&self, id: TaskId, spec: &Spec) -> TaskSpec {
+        TaskSpec {
             id,
             name: name(spec.name),
             queue: name(spec.queue),
             series: name(&spec.series),
             options: spec.options.clone(),
             start_at: spec.start_at,
-            payload: payload("{}"),
-        };
+            on_key: spec.on_key,
+            payload: payload(spec.arguments),
+        }
+    }
+
+    pub(crate) fn try_iterate(&mut self, id: TaskId, spec: &Spec, reader: Option<Reader>) -> Reply {
+        self.next_request += 1;
+        let request = RequestId(self.next_request);
+        let task = self.task_spec(id, spec);
         self.apply(Event::Enqueue {
             request,
             spec: Box::new(task),

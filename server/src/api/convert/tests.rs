@@ -37,7 +37,7 @@ fn defaults_are_filled_in() {
     assert!(first_send && !wait, "an id made here is new");
     assert_eq!((spec.queue.as_str(), spec.series.as_str()), ("default", ""));
     assert_eq!((spec.options, spec.start_at), (Options::default(), None));
-    assert_eq!(id_time(spec.id), NOW);
+    assert_eq!(spec.id.made_at(), NOW);
     task_id("id", &spec.id.0).unwrap();
     let again = v1::EnqueueRequest {
         id: spec.id.0.to_vec().into(),
@@ -78,6 +78,7 @@ fn options_reach_the_core() {
         result_ttl: Some(Duration::ZERO),
         stream: false,
         at_most_once: false,
+        key: None,
     };
     assert_eq!(spec.options, expected);
     let once = v1::TaskOptions {
@@ -86,6 +87,21 @@ fn options_reach_the_core() {
         ..Default::default()
     };
     assert!(enqueue(with(once), NOW).unwrap().spec.options.at_most_once);
+    for (wire, on_key) in [
+        (v1::OnKey::Same, OnKey::Same),
+        (v1::OnKey::Return, OnKey::Return),
+        (v1::OnKey::Replace, OnKey::Replace),
+        (v1::OnKey::Error, OnKey::Refuse),
+    ] {
+        let keyed = v1::TaskOptions {
+            key: Some("order 4711/☃".into()),
+            on_key: wire.into(),
+            ..Default::default()
+        };
+        let spec = enqueue(with(keyed), NOW).unwrap().spec;
+        let key = spec.options.key.as_ref().map(Key::as_str);
+        assert_eq!((key, spec.on_key), (Some("order 4711/☃"), on_key));
+    }
 }
 
 #[test]
@@ -189,6 +205,47 @@ fn what_is_out_of_range_is_refused_naming_field_and_range() {
             }),
             "options.delay_ms",
             "ten years",
+        ),
+        (
+            with(v1::TaskOptions {
+                key: Some(String::new()),
+                ..options()
+            }),
+            "options.key",
+            "empty",
+        ),
+        (
+            with(v1::TaskOptions {
+                key: Some("ü".repeat(101)),
+                ..options()
+            }),
+            "options.key",
+            "200",
+        ),
+        (
+            with(v1::TaskOptions {
+                key: Some("a\tb".into()),
+                ..options()
+            }),
+            "options.key",
+            "control",
+        ),
+        (
+            with(v1::TaskOptions {
+                on_key: v1::OnKey::Replace.into(),
+                ..options()
+            }),
+            "options.on_key",
+            "options.key",
+        ),
+        (
+            with(v1::TaskOptions {
+                key: Some("k".into()),
+                on_key: 4,
+                ..options()
+            }),
+            "options.on_key",
+            "0, 1, 2 or 3",
         ),
         (
             with(v1::TaskOptions {

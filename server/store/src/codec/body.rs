@@ -90,6 +90,15 @@ pub(super) struct Task {
     failure: Option<FailureBody>,
     #[prost(message, repeated, tag = "38")]
     notes: Vec<NoteBody>,
+    /// Empty for none.
+    #[prost(string, tag = "39")]
+    key: String,
+    /// Ended: which task took its key; empty for none.
+    #[prost(bytes = "vec", tag = "40")]
+    replaced_by: Vec<u8>,
+    /// Ended: this is what a purge has left.
+    #[prost(bool, tag = "41")]
+    purged: bool,
 }
 
 /// What is known of a result.

@@ -9,8 +9,10 @@ use crate::conformance::START;
 use crate::conformance::samples::{any_end, any_session, any_task, id, task, value};
 
 fn any_record() -> impl Strategy<Value = TaskRecord> {
-    (any_task(), proptest::option::of(any_end())).prop_map(|((mut record, _), end)| {
-        if let Some((finish, _)) = end {
+    let end = proptest::option::of((any_end(), any::<bool>()));
+    (any_task(), end).prop_map(|((mut record, _), end)| {
+        if let Some(((mut finish, _), purged)) = end {
+            finish.purged = purged;
             record.state = State::Finished(finish);
         }
         record
@@ -122,7 +124,14 @@ fn a_field_out_of_range_is_named() {
 /// Or pages would be split in every commit.
 #[test]
 fn an_end_finds_room() {
+    for key in [None, Some("order 4711")] {
+        end_finds_room(key.map(|key| asynq_core::Key::new(key).expect("a key")));
+    }
+}
+
+fn end_finds_room(key: Option<asynq_core::Key>) {
     let mut record = task(id(START, 1), START, &value(1));
+    record.options.key = key;
     let mut encoder = Encoder::default();
     let new = encoder.new_task(&record).to_vec();
     assert_eq!(Decoder::default().task(&new), Ok(record.clone()));
@@ -140,6 +149,8 @@ fn an_end_finds_room() {
             content_type: "".into(),
             until: START,
         }),
+        replaced_by: None,
+        purged: false,
     });
     // Beside the record, two times get a value.
     let grown = encoder.task(&record).len() + 16;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use asynq_core::{Change, Outcome, Seq, TaskId, TaskRecord, Timestamp};
+use asynq_core::{Change, Key, Outcome, Seq, TaskId, TaskRecord, Timestamp};
 
-use super::samples::{finish, id, task, value};
+use super::samples::{finish, id, name, task, value};
 use super::{Fresh, Owner, START};
 
 /// Inserts a task per id, 50 µs after one another; every third has ended and
@@ -116,5 +116,78 @@ pub fn forgotten_ids_are_not_found(fresh: Fresh<'_>) {
         }
         assert_found(&owner, &kept);
         owner = Owner::open(shard.as_ref(), now);
+    }
+}
+
+/// The last task that came with a key has it, in its queue; it goes with that task.
+pub fn a_key_finds_its_task(fresh: Fresh<'_>) {
+    let shard = fresh();
+    let mut owner = Owner::open(shard.as_ref(), START);
+    let key = |n: u64| Key::new(&format!("key {n} ☃")).expect("a key");
+    let mut tasks = Vec::new();
+    for n in 0..300 {
+        let mut record = task(id(START, n), START, &value(1));
+        record.queue = name(["a", "b"][n as usize % 2]);
+        // Each third has none.
+        record.options.key = (n % 3 != 0).then(|| key(n));
+        let seq = owner.insert(&record, &value(1));
+        tasks.push((seq, record));
+    }
+    // In one batch: comes in, ends, and its key goes to the next.
+    let (seq, mut before) = (owner.next_seq(), task(id(START, 1_000), START, &value(1)));
+    before.queue = name("a");
+    before.options.key = Some(key(1_000));
+    let (next_seq, mut next) = (owner.next_seq(), before.clone());
+    next.id = id(START, 1_001);
+    let insert = |seq, record: &TaskRecord| Change::Insert {
+        seq,
+        record: Box::new(record.clone()),
+        payload: value(1),
+    };
+    let mut replaced = before.clone();
+    replaced.options.key = None;
+    let end = finish(seq, replaced, Outcome::Cancelled, START, None, START);
+    owner.commit(&[insert(seq, &before), end, insert(next_seq, &next)]);
+    // And in another.
+    let (last_seq, mut last) = (owner.next_seq(), next.clone());
+    last.id = id(START, 1_002);
+    let mut replaced = next.clone();
+    replaced.options.key = None;
+    let end = finish(next_seq, replaced, Outcome::Cancelled, START, None, START);
+    owner.commit(&[end, insert(last_seq, &last)]);
+    let ended = tasks.split_off(200);
+    let ends = ended.iter().map(|(seq, record)| {
+        let outcome = Outcome::Succeeded;
+        finish(
+            *seq,
+            record.clone(),
+            outcome,
+            START,
+            None,
+            START + Duration::from_secs(60),
+        )
+    });
+    owner.commit(&ends.collect::<Vec<_>>());
+    for (restarted, pruned) in [(false, false), (true, false), (false, true), (true, true)] {
+        if pruned {
+            owner.prune_all(START + Duration::from_secs(60));
+        }
+        if restarted {
+            owner = Owner::open(shard.as_ref(), START);
+        }
+        let mut reader = owner.reader();
+        let mut found = |queue: &str, n| {
+            let found = reader.keyed(&name(queue), &key(n)).expect("a look-up");
+            found.map(|(seq, record)| (seq, record.id))
+        };
+        for n in 0..300 {
+            let (queue, other) = [("a", "b"), ("b", "a")][n as usize % 2];
+            let (seq, record) = tasks.get(n as usize).unwrap_or_else(|| &ended[n as usize - 200]);
+            let is_there = n % 3 != 0 && (n < 200 || !pruned);
+            assert_eq!(found(queue, n), is_there.then_some((*seq, record.id)), "{n}");
+            assert_eq!(found(other, n), None);
+            assert_eq!(found("no.such.queue", n), None);
+        }
+        assert_eq!(found("a", 1_000), Some((last_seq, last.id)));
     }
 }

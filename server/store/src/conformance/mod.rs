@@ -46,10 +46,10 @@ macro_rules! conformance {
             owners::places_are_never_given_twice owners::sessions_are_kept_until_closed
             owners::readers_see_what_was_committed
             sweeps::results_go_first_then_the_memory sweeps::live_tasks_stay sweeps::a_sweep_keeps_its_budget
-            sweeps::a_sweep_goes_on_where_it_was sweeps::counts_agree_with_the_next_open sweeps::large_results_go_too sweeps::what_is_forgotten_is_gone_at_once
+            sweeps::a_sweep_goes_on_where_it_was sweeps::counts_agree_with_the_next_open sweeps::large_results_go_too sweeps::what_is_purged_leaves_its_id
             listings::newest_first_in_parts listings::as_a_filter_over_all_records listings::bounds_hold
             listings::what_ends_or_goes_between_parts_is_listed_once
-            lookups::every_id_is_found lookups::ids_out_of_order_are_found lookups::forgotten_ids_are_not_found
+            lookups::every_id_is_found lookups::ids_out_of_order_are_found lookups::forgotten_ids_are_not_found lookups::a_key_finds_its_task
         );
     };
     (@each $fresh:expr; $($room:ident::$check:ident)*) => {

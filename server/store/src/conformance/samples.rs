@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use asynq_core::{
-    Cause, Change, Counters, DeadReason, Epoch, Failure, Finish, Grant, Name, Niceness, Note, Notes, Options, Outcome,
-    Payload, Placement, ResultInfo, Run, Seq, SessionId, SessionRecord, State, StateName, Step, StopIntent, TaskId,
-    TaskRecord, Timestamp,
+    Cause, Change, Counters, DeadReason, Epoch, Failure, Finish, Grant, Key, Name, Niceness, Note, Notes, Options,
+    Outcome, Payload, Placement, ResultInfo, Run, Seq, SessionId, SessionRecord, State, StateName, Step, StopIntent,
+    TaskId, TaskRecord, Timestamp,
 };
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -83,6 +83,8 @@ pub fn finish(
         started_at: None,
         worker: None,
         result: info,
+        replaced_by: None,
+        purged: false,
     });
     Change::Finish {
         seq,
@@ -113,6 +115,13 @@ fn any_name() -> impl Strategy<Value = Name> {
 
 fn any_text() -> impl Strategy<Value = String> {
     vec(any::<char>(), 0..40).prop_map(|text| text.into_iter().collect())
+}
+
+/// Any key, seldom one that was there before.
+pub fn any_key() -> impl Strategy<Value = Key> {
+    let characters = "ab 7/äß☃\u{1f980}\"'".chars().collect::<Vec<_>>();
+    vec(proptest::sample::select(characters), 1..20)
+        .prop_map(|text| Key::new(&text.into_iter().collect::<String>()).expect("a proper key"))
 }
 
 /// Any value of up to 5,000 bytes.
@@ -173,8 +182,9 @@ pub fn any_end() -> impl Strategy<Value = (Finish, Option<Payload>)> {
         option::of(any_time()),
         option::of(any_name()),
         option::of((any_value(), any_time())),
+        option::of(any::<[u8; 16]>()),
     )
-        .prop_map(|(outcome, at, started_at, worker, result)| {
+        .prop_map(|(outcome, at, started_at, worker, result, replaced_by)| {
             let info = result.as_ref().map(|(payload, until)| ResultInfo {
                 bytes: payload.data.len() as u64,
                 content_type: payload.content_type.clone(),
@@ -187,6 +197,8 @@ pub fn any_end() -> impl Strategy<Value = (Finish, Option<Payload>)> {
                     started_at,
                     worker,
                     result: info,
+                    replaced_by: replaced_by.map(|id| Box::new(TaskId(id))),
+                    purged: false,
                 },
                 result.map(|(payload, _)| payload),
             )
@@ -209,6 +221,7 @@ fn any_options() -> impl Strategy<Value = Options> {
         option::of(any::<u32>()),
         option::of(any::<u32>()),
         any::<[bool; 2]>(),
+        option::of(any_key()),
     )
         .prop_map(
             |(
@@ -218,6 +231,7 @@ fn any_options() -> impl Strategy<Value = Options> {
                 max_attempts,
                 max_timeouts,
                 [stream, at_most_once],
+                key,
             )| {
                 Options {
                     niceness,
@@ -230,6 +244,7 @@ fn any_options() -> impl Strategy<Value = Options> {
                     result_ttl,
                     stream,
                     at_most_once,
+                    key,
                 }
             },
         )

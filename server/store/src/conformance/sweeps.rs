@@ -1,12 +1,13 @@
 //! What is past its time goes, and nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use asynq_core::{Change, DeadReason, Outcome, Seq, StateName, TaskId, Timestamp};
+use asynq_core::{Change, DeadReason, Key, Outcome, Seq, State, StateName, TaskFilter, TaskId, TaskRecord, Timestamp};
 
 use super::samples::{finish, id, name, task, value};
 use super::{Fresh, Owner, START};
+use crate::Query;
 
 fn after(seconds: u64) -> Timestamp {
     START + Duration::from_secs(seconds)
@@ -191,38 +192,69 @@ pub fn large_results_go_too(fresh: Fresh<'_>) {
     assert_eq!(owner.result(tasks[3].0), None);
 }
 
-/// With all its values, large ones too, for a next owner as well; its neighbours
-/// stay, and a sweep does not count it again.
-pub fn what_is_forgotten_is_gone_at_once(fresh: Fresh<'_>) {
+/// But for a record that tells its id and its key: no value, large or small, no
+/// listing and no count knows it, for a next owner neither; its neighbours stay.
+/// What is left goes at its time.
+pub fn what_is_purged_leaves_its_id(fresh: Fresh<'_>) {
     for bytes in [30, 100_000] {
         let shard = fresh();
         let mut owner = Owner::open(shard.as_ref(), START);
         let tasks = finished(&mut owner, 7, bytes);
-        let dead = task(id(START, 99), START, &value(bytes));
+        let mut dead = task(id(START, 99), START, &value(bytes));
+        let key = Key::new("k").expect("a key");
+        dead.options.key = Some(key.clone());
         let seq = owner.insert(&dead, &value(bytes));
         let outcome = Outcome::Dead(DeadReason::Error);
         owner.commit(&[finish(seq, dead.clone(), outcome, START, None, after(20))]);
         let gone = [tasks[1], (seq, dead.id), tasks[3], tasks[2]];
-        let forget = |&(seq, id): &(Seq, TaskId)| Change::Forget { seq, id };
-        owner.commit(&gone.iter().map(forget).collect::<Vec<_>>());
+        let bare = gone.map(|(_, id)| {
+            let (seq, mut record) = owner.task(id).expect("it is remembered");
+            if let State::Finished(finish) = &mut record.state {
+                (finish.purged, finish.result) = (true, None);
+            }
+            (seq, record)
+        });
+        let purge = |(seq, record): &(Seq, TaskRecord)| Change::Purge {
+            seq: *seq,
+            record: Box::new(record.clone()),
+            forget_at: after(90),
+        };
+        owner.commit(&bare.iter().map(purge).collect::<Vec<_>>());
         // Once more does no harm.
-        owner.commit(&[forget(&gone[0])]);
+        owner.commit(&[purge(&bare[0])]);
+        let everything = Query {
+            filter: TaskFilter::ALL,
+            before: None,
+            limit: 100,
+            budget: 100,
+            bytes: 1_000_000,
+        };
         for restarted in [false, true] {
             if restarted {
                 owner = Owner::open(shard.as_ref(), START);
                 let left = owner.opened.finished.values().sum::<u64>();
                 assert_eq!(left, 4);
             }
-            for (seq, id) in &gone {
-                assert_eq!(owner.task(*id), None);
+            for (seq, record) in &bare {
+                assert_eq!(owner.task(record.id).as_ref(), Some(&(*seq, record.clone())));
                 assert_eq!((owner.payload(*seq), owner.result(*seq)), (None, None));
             }
-            for (seq, id) in [tasks[0], tasks[4], tasks[5], tasks[6]] {
+            let keyed = owner.reader().keyed(&dead.queue, &key).expect("a look-up");
+            assert_eq!(keyed.map(|(seq, _)| seq), Some(seq));
+            let left = [tasks[0], tasks[4], tasks[5], tasks[6]];
+            for (seq, id) in left {
                 assert_eq!(owner.task(id).map(|(seq, _)| seq), Some(seq));
                 assert!(owner.result(seq).is_some());
             }
+            let listed = owner.tasks(&everything).tasks;
+            let listed: BTreeSet<Seq> = listed.into_iter().map(|(seq, _)| seq).collect();
+            assert_eq!(listed, left.into_iter().map(|(seq, _)| seq).collect());
         }
         let pruned = owner.prune_all(after(60));
         assert_eq!(pruned.forgotten.values().sum::<u64>(), 4);
+        assert!(owner.task(dead.id).is_some(), "its time has not come");
+        assert!(owner.prune_all(after(90)).forgotten.is_empty());
+        assert_eq!(owner.task(dead.id), None);
+        assert_eq!(owner.reader().keyed(&dead.queue, &key).expect("a look-up"), None);
     }
 }

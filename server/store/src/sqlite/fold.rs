@@ -38,7 +38,7 @@ impl<'a> Fold<'a> {
             let row = match change {
                 Change::Insert { .. } => continue,
                 Change::Update { seq, .. } | Change::Finish { seq, .. } => find(&mut new, *seq),
-                Change::Forget { .. } | Change::SessionOpened(_) | Change::SessionClosed(_) => None,
+                Change::Purge { .. } | Change::SessionOpened(_) | Change::SessionClosed(_) => None,
             };
             match row {
                 Some(row) => row.change(change),
@@ -103,7 +103,7 @@ impl<'a> Row<'a> {
                     forget_at: *forget_at,
                 });
             }
-            Change::Insert { .. } | Change::Forget { .. } | Change::SessionOpened(_) | Change::SessionClosed(_) => {}
+            Change::Insert { .. } | Change::Purge { .. } | Change::SessionOpened(_) | Change::SessionClosed(_) => {}
         }
     }
 }

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use super::begin::begin;
 use super::error::{seq_from_sql, time_from_sql};
-use super::schema::{APPLICATION_ID, TABLES, VERSION};
+use super::schema::{APPLICATION_ID, KEYS, TABLES, VERSION};
 use crate::codec::{self, Decoder};
 use crate::index::Index;
 use crate::limits::{BUSY_TIMEOUT, PAGE_BYTES, STATEMENTS, WAL_FILE_BYTES, WRITER_CACHE_BYTES};
@@ -46,12 +46,16 @@ pub(super) fn connect(file: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// Makes the tables in an empty database.
+/// Makes the tables in an empty database, and what is missing in an older one.
 pub(super) fn create(connection: &mut Connection, file: &Path) -> Result<(), StoreError> {
     let transaction = begin(connection)?;
     if is_empty(&transaction, file)? {
         transaction.execute_batch(TABLES)?;
+        transaction.execute_batch(KEYS)?;
         transaction.execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}"))?;
+    } else if read_meta(&transaction)?.version == 1 {
+        transaction.execute_batch(KEYS)?;
+        transaction.execute("UPDATE meta SET version = ?1", [VERSION])?;
     }
     Ok(transaction.commit()?)
 }
@@ -70,7 +74,7 @@ fn is_empty(connection: &Connection, file: &Path) -> Result<bool, StoreError> {
         )));
     }
     let version = read_meta(connection)?.version;
-    if version != VERSION {
+    if !(1..=VERSION).contains(&version) {
         return Err(StoreError::Incompatible(format!(
             "{file} has schema version {version}, this asynqd knows {VERSION}: \
              start the asynqd that wrote it, or name another data directory"
@@ -160,7 +164,9 @@ pub(super) fn scan(
             live(seq, decoder.task(record).map_err(|e| damaged(seq, e))?);
             continue;
         }
-        *finished.entry((row.get(2)?, state)).or_default() += 1;
+        if state != state::PURGED {
+            *finished.entry((row.get(2)?, state)).or_default() += 1;
+        }
         if let Some(due) = earliest(row.get(3)?, row.get(4)?) {
             index.due(seq, due);
         }

@@ -10,10 +10,10 @@ use rusqlite::{Connection, Transaction, params};
 use super::begin::begin;
 use super::error::{seq_from_sql, seq_to_sql, time_from_sql};
 use super::open::{blob, damaged, earliest, name_counts, read_meta};
-use super::schema::{DELETE_BLOBS, DELETE_TASKS, payload_key, result_key};
+use super::schema::{DELETE_BLOBS, DELETE_KEYS, DELETE_TASKS, payload_key, result_key};
 use crate::index::{Index, block_of};
 use crate::limits::{SWEEP_RECORDS, VACUUM_PAGES};
-use crate::{Pruned, StoreError, codec};
+use crate::{Pruned, StoreError, codec, state};
 
 /// Where the sweep is.
 #[derive(Debug, Default, Clone, Copy)]
@@ -138,7 +138,10 @@ impl Found {
             if is_past(forget_at) {
                 let head = codec::head(blob(row, 6)?).map_err(|e| damaged(seen, e))?;
                 self.gone.push((seen, TaskId(head.id)));
-                *self.counts.entry((row.get(2)?, row.get(1)?)).or_default() += 1;
+                let state = row.get(1)?;
+                if state != state::PURGED {
+                    *self.counts.entry((row.get(2)?, state)).or_default() += 1;
+                }
                 continue;
             }
             let dropped = is_past(drop_result_at);
@@ -155,10 +158,12 @@ impl Found {
     /// Drops it: tasks that follow one another in one statement.
     fn drop_from(&self, transaction: &Transaction<'_>) -> Result<(), StoreError> {
         let mut delete = transaction.prepare_cached(DELETE_TASKS)?;
+        let mut delete_keys = transaction.prepare_cached(DELETE_KEYS)?;
         let mut delete_blobs = transaction.prepare_cached(DELETE_BLOBS)?;
         for run in self.gone.chunk_by(|a, b| b.0.0 == a.0.0 + 1) {
             let (first, last) = (seq_to_sql(run[0].0)?, seq_to_sql(run[run.len() - 1].0)?);
             delete.execute([first, last])?;
+            delete_keys.execute([first, last])?;
             delete_blobs.execute([payload_key(first), result_key(last)])?;
         }
         let mut clear = transaction

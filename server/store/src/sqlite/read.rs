@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use asynq_core::{Payload, Seq, TaskId, TaskRecord};
+use asynq_core::{Key, Name, Payload, Seq, TaskId, TaskRecord};
 use bytes::Bytes;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
-use super::error::seq_to_sql;
+use super::error::{seq_from_sql, seq_to_sql};
 use super::list;
 use super::open::{blob, damaged};
 use super::schema::{payload_key, result_key};
@@ -88,6 +88,18 @@ impl Reader for SqliteReader {
             }
         }
         Ok(None)
+    }
+
+    fn keyed(&mut self, queue: &Name, key: &Key) -> Result<Option<(Seq, TaskRecord)>, StoreError> {
+        let mut select = self.connection.prepare_cached(
+            "SELECT seq, record FROM tasks WHERE seq =
+             (SELECT seq FROM keys WHERE queue = (SELECT id FROM queues WHERE name = ?1) AND key = ?2)",
+        )?;
+        let mut rows = select.query([queue.as_str(), key.as_str()])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let seq = seq_from_sql(row.get(0)?);
+        let record = self.decoder.task(blob(row, 1)?).map_err(|e| damaged(seq, e))?;
+        Ok(Some((seq, record)))
     }
 
     fn result(&mut self, task: Seq) -> Result<Option<Payload>, StoreError> {

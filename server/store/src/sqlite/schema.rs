@@ -7,13 +7,13 @@
 //! whole pages.
 
 /// Version of what this file describes. A newer one is refused, an older one is
-/// brought up to date at open, once there is one.
-pub(super) const VERSION: i64 = 1;
+/// brought up to date at open.
+pub(super) const VERSION: i64 = 2;
 
 /// `PRAGMA application_id`: "asnq", so that no other program's database is taken over.
 pub(super) const APPLICATION_ID: i64 = 0x6173_6e71;
 
-/// The tables.
+/// The tables, but for [`KEYS`].
 ///
 /// Times are µs since the Unix epoch, cut at 2^63 − 1.
 pub(super) const TABLES: &str = "
@@ -26,7 +26,7 @@ CREATE TABLE meta (
     next_seq   INTEGER NOT NULL,  -- first place in the order never used
     latest     INTEGER NOT NULL   -- latest time at which anything happened
 );
-INSERT INTO meta VALUES (1, 1, 0, 0, 1, 0);
+INSERT INTO meta VALUES (1, 2, 0, 0, 1, 0);
 
 -- Names of queues, for tasks.queue. Never deleted.
 CREATE TABLE queues (
@@ -36,7 +36,7 @@ CREATE TABLE queues (
 
 CREATE TABLE tasks (
     seq            INTEGER PRIMARY KEY,  -- place in the order of acceptance
-    state          INTEGER NOT NULL,     -- 1 scheduled 2 ready 3 running 4 stopping, ended: 16 succeeded 17 dead 18 cancelled 19 expired
+    state          INTEGER NOT NULL,     -- 1 scheduled 2 ready 3 running 4 stopping, ended: 16 succeeded 17 dead 18 cancelled 19 expired 20 purged
     queue          INTEGER NOT NULL,     -- queues.id
     drop_result_at INTEGER,              -- there is a result, until then
     forget_at      INTEGER,              -- ended, and remembered until then
@@ -59,6 +59,17 @@ CREATE TABLE sessions (
 ) WITHOUT ROWID;
 ";
 
+/// What version 1 had not.
+pub(super) const KEYS: &str = "
+-- Of tasks that came with a key: the last one with each. Goes with its task.
+CREATE TABLE keys (
+    seq   INTEGER PRIMARY KEY,  -- tasks.seq
+    queue INTEGER NOT NULL,     -- queues.id
+    key   TEXT NOT NULL
+);
+CREATE UNIQUE INDEX keys_by_key ON keys (queue, key);
+";
+
 /// `blobs.key` of a task's arguments.
 pub(super) const fn payload_key(seq: i64) -> i64 {
     2 * seq
@@ -72,5 +83,8 @@ pub(super) const fn result_key(seq: i64) -> i64 {
 /// Drops the tasks of a stretch of places.
 pub(super) const DELETE_TASKS: &str = "DELETE FROM tasks WHERE seq BETWEEN ?1 AND ?2";
 
-/// Drops the large values of a stretch of keys.
+/// Drops the keys of tasks of a stretch of places.
+pub(super) const DELETE_KEYS: &str = "DELETE FROM keys WHERE seq BETWEEN ?1 AND ?2";
+
+/// Drops the large values of a stretch of `blobs.key`.
 pub(super) const DELETE_BLOBS: &str = "DELETE FROM blobs WHERE key BETWEEN ?1 AND ?2";

@@ -246,14 +246,33 @@ fn a_damaged_record_is_named() {
     assert!(matches!(open(&dir), Err(StoreError::Incompatible(what)) if what.contains("format 99")));
 }
 
+/// Of the version before keys.
+#[test]
+fn an_older_database_is_brought_up_to_date() {
+    let dir = fresh();
+    Owner::open(&dir, START).commit(&[insert(1, 1)]);
+    database(&dir)
+        .execute_batch("DROP TABLE keys; UPDATE meta SET version = 1;")
+        .expect("made older");
+    let mut owner = Owner::open(&dir, START);
+    assert_eq!(owner.live.len(), 1, "what was there is there");
+    let mut record = task(id(START, 2), START, &value(1));
+    let key = asynq_core::Key::new("k").expect("a key");
+    record.options.key = Some(key.clone());
+    let seq = owner.insert(&record, &value(1));
+    let owner = Owner::open(&dir, START);
+    let found = owner.reader().keyed(&record.queue, &key).expect("a look-up");
+    assert_eq!(found, Some((seq, record)));
+}
+
 #[test]
 fn a_database_not_ours_is_left_alone() {
     let dir = fresh();
     drop(open(&dir).expect("it opens"));
     database(&dir)
-        .execute("UPDATE meta SET version = 2", ())
+        .execute("UPDATE meta SET version = 3", ())
         .expect("changed");
-    assert!(matches!(open(&dir), Err(StoreError::Incompatible(what)) if what.contains("schema version 2")));
+    assert!(matches!(open(&dir), Err(StoreError::Incompatible(what)) if what.contains("schema version 3")));
 
     let dir = fresh();
     database(&dir).execute("CREATE TABLE theirs (x)", ()).expect("made");

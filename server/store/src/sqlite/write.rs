@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use asynq_core::{Change, Epoch, Name, Payload, Seq, TaskRecord};
+use asynq_core::{Change, Epoch, Name, Payload, Seq, TaskRecord, Timestamp};
 use rusqlite::{Connection, Transaction, params};
 
 use super::begin::begin;
@@ -10,11 +10,11 @@ use super::error::{seq_from_sql, seq_to_sql, time_to_sql};
 use super::fold::{End, Fold, Row, is_dead, result_until};
 use super::open::read_meta;
 use super::rows::{Rows, Values};
-use super::schema::{DELETE_BLOBS, DELETE_TASKS, payload_key, result_key};
+use super::schema::{DELETE_BLOBS, payload_key, result_key};
 use crate::StoreError;
 use crate::batch::Summary;
 use crate::codec::Encoder;
-use crate::index::{Index, block_of};
+use crate::index::Index;
 use crate::limits::INLINE_BYTES;
 use crate::state;
 
@@ -125,6 +125,13 @@ impl Writer {
     fn insert(&mut self, transaction: &Transaction<'_>, new: Vec<Row<'_>>) -> Result<(), StoreError> {
         let rows = new.into_iter().map(|row| self.columns(transaction, row));
         let rows = rows.collect::<Result<Vec<_>, _>>()?;
+        for row in &rows {
+            if let Some(key) = &row.record.options.key {
+                transaction
+                    .prepare_cached("INSERT OR REPLACE INTO keys (seq, queue, key) VALUES (?1, ?2, ?3)")?
+                    .execute(params![row.seq, row.queue, key.as_str()])?;
+            }
+        }
         let encoder = &mut self.encoder;
         // In the order of the rows, so that they are appended.
         for rows in rows.chunk_by(|a, b| a.has_ended() == b.has_ended()) {
@@ -149,7 +156,6 @@ impl Writer {
         changes: Vec<&Change>,
     ) -> Result<(), StoreError> {
         let mut ended = Vec::with_capacity(changes.len());
-        let mut forgotten = Vec::new();
         for change in changes {
             match change {
                 Change::Insert { .. } => {}
@@ -178,7 +184,7 @@ impl Writer {
                         ended.push(row);
                     }
                 }
-                Change::Forget { seq, .. } => forgotten.push(*seq),
+                Change::Purge { seq, record, forget_at } => self.purge(transaction, *seq, record, *forget_at)?,
                 Change::SessionOpened(session) => {
                     let mut put = transaction.prepare_cached("INSERT OR REPLACE INTO sessions VALUES (?1, ?2)")?;
                     put.execute(params![session.id.0, self.encoder.session(session)])?;
@@ -196,7 +202,7 @@ impl Writer {
         self.end.write(transaction, &ended, |row, values| {
             row.push(encoder.ended_task(row.record, row.grown()), values)
         })?;
-        forget(transaction, forgotten)
+        Ok(())
     }
 
     /// The columns of a row. Values too large to stand in it are written beside it.
@@ -261,6 +267,32 @@ impl Writer {
         changed_one(seq_from_sql(row.seq), rows)
     }
 
+    /// Drops what a task holds but for a bare record.
+    fn purge(
+        &mut self,
+        transaction: &Transaction<'_>,
+        seq: Seq,
+        record: &TaskRecord,
+        forget_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        let key = seq_to_sql(seq)?;
+        let rows = transaction
+            .prepare_cached(
+                "UPDATE tasks SET state = ?2, record = ?3, forget_at = ?4, drop_result_at = NULL,
+                 payload = NULL, result = NULL WHERE seq = ?1",
+            )?
+            .execute(params![
+                key,
+                state::PURGED,
+                self.encoder.task(record),
+                time_to_sql(forget_at)
+            ])?;
+        transaction
+            .prepare_cached(DELETE_BLOBS)?
+            .execute([payload_key(key), result_key(key)])?;
+        changed_one(seq, rows)
+    }
+
     fn queue(&mut self, transaction: &Transaction<'_>, name: &Name) -> Result<i64, StoreError> {
         if let Some(&id) = self.queues.get(name) {
             return Ok(id);
@@ -274,19 +306,6 @@ impl Writer {
         self.queues.insert(name.clone(), id);
         Ok(id)
     }
-}
-
-/// Drops tasks, those that follow one another in one statement.
-fn forget(transaction: &Transaction<'_>, mut seqs: Vec<Seq>) -> Result<(), StoreError> {
-    seqs.sort_unstable();
-    let mut delete = transaction.prepare_cached(DELETE_TASKS)?;
-    let mut delete_blobs = transaction.prepare_cached(DELETE_BLOBS)?;
-    for run in seqs.chunk_by(|a, b| b.0 == a.0 + 1) {
-        let (first, last) = (seq_to_sql(run[0])?, seq_to_sql(run[run.len() - 1])?);
-        delete.execute([first, last])?;
-        delete_blobs.execute([payload_key(first), result_key(last)])?;
-    }
-    Ok(())
 }
 
 /// Notes the batch, provided that it is the owner's and the next.
@@ -345,7 +364,6 @@ fn changed_one(seq: Seq, rows: usize) -> Result<(), StoreError> {
 
 /// Takes a batch that has been committed into the index.
 pub(super) fn index_changes(index: &mut Index, changes: &[Change]) {
-    let mut forgotten = Vec::new();
     for change in changes {
         match change {
             Change::Insert { seq, record, .. } => index.insert(*seq, record.id, record.enqueued_at),
@@ -358,12 +376,8 @@ pub(super) fn index_changes(index: &mut Index, changes: &[Change]) {
                 let until = result.as_ref().and_then(|_| result_until(record));
                 index.due(*seq, until.map_or(*forget_at, |until| until.min(*forget_at)));
             }
-            Change::Forget { seq, id } => forgotten.push((*seq, *id)),
+            Change::Purge { seq, forget_at, .. } => index.due(*seq, *forget_at),
             Change::Update { .. } | Change::SessionOpened(_) | Change::SessionClosed(_) => {}
         }
-    }
-    forgotten.sort_unstable();
-    for block in forgotten.chunk_by(|a, b| block_of(a.0) == block_of(b.0)) {
-        index.remove(block);
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use asynq_core::{
-    Cause, Counters, DeadReason, Epoch, Failure, Finish, Grant, Name, Niceness, Note, Notes, Options, Outcome,
+    Cause, Counters, DeadReason, Epoch, Failure, Finish, Grant, Key, Name, Niceness, Note, Notes, Options, Outcome,
     Placement, ResultInfo, Run, SessionId, State, StateName, Step, StopIntent, TaskId, TaskRecord, Timestamp,
 };
 
@@ -86,6 +86,10 @@ impl Task {
             result_ttl: self.result_ttl.map(Duration::from_nanos),
             stream: self.stream,
             at_most_once: self.at_most_once,
+            key: match self.key.as_str() {
+                "" => None,
+                key => Some(Key::new(key).map_err(|_| CodecError::Field("key"))?),
+            },
         })
     }
 
@@ -157,6 +161,14 @@ impl Task {
                     until: Timestamp::from_micros(until),
                 },
             ),
+            replaced_by: match self.replaced_by.as_slice() {
+                [] => None,
+                id => {
+                    let id = id.try_into().map_err(|_| CodecError::Field("successor"))?;
+                    Some(Box::new(TaskId(id)))
+                }
+            },
+            purged: self.purged,
         }))
     }
 }

@@ -11,8 +11,8 @@ use asynq_core::{
 use super::fields::Fields;
 use crate::state;
 
-/// Appends the body of a task. Returns where what the caller asked for ends, and
-/// what has become of it begins.
+/// Appends the body of a task. Returns how many bytes of it say what the caller
+/// asked for; the others say what has become of it.
 pub(in crate::codec) fn write_task(task: &TaskRecord, to: &mut Vec<u8>) -> usize {
     let TaskRecord {
         id: _,
@@ -31,6 +31,7 @@ pub(in crate::codec) fn write_task(task: &TaskRecord, to: &mut Vec<u8>) -> usize
         failure,
         notes,
     } = task;
+    let begin = to.len();
     let mut fields = Fields(to);
     fields.text(1, name.as_str());
     fields.text(2, queue.as_str());
@@ -40,7 +41,7 @@ pub(in crate::codec) fn write_task(task: &TaskRecord, to: &mut Vec<u8>) -> usize
     fields.fixed(6, *digest);
     fields.optional(7, start_at.map(Timestamp::as_micros));
     write_options(options, &mut fields);
-    let asked = fields.0.len();
+    let mut asked = fields.0.len() - begin;
     write_state(state, &mut fields);
     fields.number(30, grant.epoch.0);
     fields.number(31, grant.attempt.into());
@@ -72,6 +73,17 @@ pub(in crate::codec) fn write_task(task: &TaskRecord, to: &mut Vec<u8>) -> usize
     }
     if let Some(notes) = notes {
         notes.as_slice().iter().for_each(|note| write_note(note, &mut fields));
+    }
+    if let Some(key) = &options.key {
+        let before = fields.0.len();
+        fields.text(39, key.as_str());
+        asked += fields.0.len() - before;
+    }
+    if let State::Finished(finish) = state {
+        if let Some(by) = &finish.replaced_by {
+            fields.bytes(40, &by.0);
+        }
+        fields.number(41, u64::from(finish.purged));
     }
     asked
 }
@@ -122,6 +134,8 @@ fn write_options(options: &Options, fields: &mut Fields<'_>) {
         result_ttl,
         stream,
         at_most_once,
+        // After all else: see `write_task`.
+        key: _,
     } = options;
     fields.signed(10, niceness.get().into());
     fields.number(
@@ -175,6 +189,8 @@ fn write_finish(finish: &Finish, fields: &mut Fields<'_>) {
         started_at,
         worker,
         result,
+        replaced_by: _,
+        purged: _,
     } = finish;
     fields.number(21, at.as_micros());
     fields.optional(23, started_at.map(Timestamp::as_micros));
