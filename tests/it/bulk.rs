@@ -49,7 +49,7 @@ async fn many_lines_take_little_memory_and_survive_a_kill_of_the_broker() {
     let at = |file: &str| cluster.broker.folder().join(file).display().to_string();
     let (input, output) = (at("in.jsonl"), at("ids"));
     let mut file = BufWriter::new(File::create(&input).unwrap());
-    (0..lines).for_each(|n| writeln!(file, r#"{{"n":{n},"pad":"{:0>150}"}}"#, n).unwrap());
+    (0..lines).for_each(|n| writeln!(file, r#"{{"n":{n},"pad":"{n:0>150}"}}"#).unwrap());
     file.into_inner().unwrap().sync_all().unwrap();
 
     let mut command = begin(&cluster, &input, &output);

@@ -6,6 +6,7 @@
 //! - `slow` and `nobody` end only when cancelled; `nobody` is explained by `no_worker`
 //! - `cut` ends the stream before it is acknowledged, the first time
 //! - `not_now` is answered with UNAVAILABLE, the first time
+//! - `dead.lost` dies, and the first retry or purge of it is done and answered with UNAVAILABLE
 //! - `late` holds back the result for 0 until there are eight tasks
 //! - `fussy` dies of 3, ends for arguments of three digits only when cancelled
 //!
@@ -20,6 +21,7 @@ mod streams;
 mod tasks;
 
 use std::{
+    collections::HashSet,
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
@@ -32,7 +34,7 @@ use asynq_proto::{
 };
 use tokio::{net::TcpListener, sync::watch, time::Instant};
 use tokio_stream::{Stream, StreamExt, wrappers::TcpListenerStream};
-use tonic::{Code, Request, Response, Status, Streaming, body::Body};
+use tonic::{Code, Request, Response, Status, Streaming, body::Body, codegen::Bytes};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::{Service, service_fn};
 
@@ -59,8 +61,8 @@ struct Inner {
     unary_enqueues: Mutex<usize>,
     listings: Mutex<Vec<v1::ListTasksRequest>>,
     cuts: watch::Sender<u32>,
-    /// What an operator asks for is done, but answered with UNAVAILABLE, once.
-    loses_answer: Mutex<bool>,
+    /// Of which tasks an operator's verb was done and not answered.
+    unanswered: Mutex<HashSet<(&'static str, Bytes)>>,
 }
 
 impl Fake {
@@ -79,7 +81,7 @@ impl Fake {
             unary_enqueues: Mutex::default(),
             listings: Mutex::default(),
             cuts: watch::Sender::new(0),
-            loses_answer: Mutex::default(),
+            unanswered: Mutex::default(),
         };
         let fake = Self {
             address: listener.local_addr().unwrap(),
@@ -118,16 +120,11 @@ impl Fake {
         self.inner.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// Loses the answer to the next retry or purge.
-    pub(crate) fn lose_answer(&self) {
-        *lock(&self.inner.loses_answer) = true;
-    }
-
-    fn answer<T>(&self, reply: T) -> Result<Response<T>, Status> {
-        match std::mem::take(&mut *lock(&self.inner.loses_answer)) {
-            true => Err(Status::unavailable("lost")),
-            false => Ok(Response::new(reply)),
-        }
+    /// Whether the answer to an operator's verb is to be lost.
+    fn loses_answer(&self, verb: &'static str, tasks: &Tasks, ids: &[Bytes]) -> bool {
+        let mut lost = ids.iter().filter(|id| tasks.is_named(id, "dead.lost"));
+        let mut unanswered = lock(&self.inner.unanswered);
+        lost.any(|id| unanswered.insert((verb, id.clone())))
     }
 
     /// The operations received so far, by message.
@@ -294,9 +291,12 @@ impl v1::admin_server::Admin for Fake {
         &self,
         request: Request<v1::RetryTasksRequest>,
     ) -> Result<Response<v1::RetryTasksReply>, Status> {
-        let tasks = lock(&self.inner.tasks);
-        let tasks = request.get_ref().ids.iter().map(|id| tasks.retry(id)).collect();
-        self.answer(v1::RetryTasksReply { tasks })
+        let (tasks, ids) = (lock(&self.inner.tasks), &request.get_ref().ids);
+        if self.loses_answer("retry", &tasks, ids) {
+            return Err(Status::unavailable("lost"));
+        }
+        let tasks = ids.iter().map(|id| tasks.retry(id)).collect();
+        Ok(Response::new(v1::RetryTasksReply { tasks }))
     }
 
     async fn purge_tasks(
@@ -305,7 +305,11 @@ impl v1::admin_server::Admin for Fake {
     ) -> Result<Response<v1::PurgeTasksReply>, Status> {
         let v1::PurgeTasksRequest { ids, states } = request.get_ref();
         let mut tasks = lock(&self.inner.tasks);
+        let lost = self.loses_answer("purge", &tasks, ids);
         let tasks = ids.iter().map(|id| tasks.purge(id, states)).collect();
-        self.answer(v1::PurgeTasksReply { tasks })
+        if lost {
+            return Err(Status::unavailable("lost"));
+        }
+        Ok(Response::new(v1::PurgeTasksReply { tasks }))
     }
 }

@@ -88,7 +88,7 @@ impl Tasks {
                 content_type: "application/octet-stream".to_owned(),
                 data: vec![0, 159, 10].into(),
             }))),
-            "dead.error" => Some(dead(DeadReason::Error, "error")),
+            "dead.error" | "dead.lost" => Some(dead(DeadReason::Error, "error")),
             "dead.panic" => Some(dead(DeadReason::Error, "panic")),
             "dead.timeout" => Some(dead(DeadReason::Timeout, "timeout")),
             "cancelled" => Some(v1::Finished {
@@ -180,6 +180,10 @@ impl Tasks {
             next,
             now_ms: 1_700_000_060_123,
         }
+    }
+
+    pub(crate) fn is_named(&self, id: &Bytes, name: &str) -> bool {
+        self.show(id).is_some_and(|task| task.name == name)
     }
 
     /// Dead tasks live again, and are dead again when they are looked at.

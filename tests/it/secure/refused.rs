@@ -148,10 +148,14 @@ async fn a_worker_that_is_refused_ends_and_says_why() {
         assert_eq!(ended.code, Some(code), "{}", ended.err);
         assert!(ended.err.contains(said), "{said}: {}", ended.err);
     }
-    // worker.toml has the same keys.
-    let keys = good
-        .chunks(2)
-        .map(|pair| format!("{} = {:?}\n", pair[0].trim_start_matches('-'), pair[1]));
+    // worker.toml has the same keys, with `_`.
+    let keys = good.chunks(2).map(|pair| {
+        format!(
+            "{} = {:?}\n",
+            pair[0].trim_start_matches('-').replace('-', "_"),
+            pair[1]
+        )
+    });
     std::fs::write(
         secured.at("worker.toml"),
         keys.collect::<String>() + "builtins = true\n",
