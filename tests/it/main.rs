@@ -19,5 +19,6 @@ mod secure;
 mod speed;
 mod streams;
 mod tidy;
+mod torture;
 mod verbs;
 mod wire;
