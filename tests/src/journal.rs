@@ -83,7 +83,9 @@ impl Journal {
             Deed::Dropped => line.write_str("dropped\n"),
         };
         written.expect("a string takes it");
-        (&self.0).write_all(line.as_bytes()).expect("the journal can be written");
+        (&self.0)
+            .write_all(line.as_bytes())
+            .expect("the journal can be written");
     }
 }
 

@@ -209,7 +209,12 @@ async fn relay(near: TcpStream, setting: Setting, dice: Dice) {
     let over = {
         let (asked, answered) = (
             pump(&mut near_in, &mut far_out, setting.weather.clone(), None),
-            pump(&mut far_in, &mut near_out, setting.weather.clone(), Some((&setting, dice))),
+            pump(
+                &mut far_in,
+                &mut near_out,
+                setting.weather.clone(),
+                Some((&setting, dice)),
+            ),
         );
         let relaying = async { tokio::try_join!(asked, answered) };
         tokio::select! {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use asynq_core::Timestamp;
 use asynq_core::limits::LEASE;
 use asynq_proto::v1::{self, TaskState};
+use asynqd::Backing;
 use asynqd::clock::{Clock, SystemClock};
 use asynqd::limits::DRAIN_TIMEOUT;
-use asynqd::Backing;
 use bytes::Bytes;
 
 use crate::harness::{Broker, Worker, hello, id_at, json, soon, task};
@@ -59,7 +59,11 @@ async fn shown(broker: &Broker, id: &Bytes) -> v1::TaskInfo {
 /// looks for each; and then once more by the clock as it was.
 async fn set(ahead: Duration, behind: Duration) {
     let dir = tempfile::tempdir().unwrap();
-    let clocks = [(Duration::ZERO, Duration::ZERO), (ahead, behind), (Duration::ZERO, Duration::ZERO)];
+    let clocks = [
+        (Duration::ZERO, Duration::ZERO),
+        (ahead, behind),
+        (Duration::ZERO, Duration::ZERO),
+    ];
     let [first, second, third] = clocks.map(|(ahead, behind)| Arc::new(SetClock::new(ahead, behind)));
     let begun = broker(dir.path(), &first).await;
     let now = first.now();
@@ -74,7 +78,11 @@ async fn set(ahead: Duration, behind: Duration) {
         now,
     );
     let plain = v1::TaskOptions::default;
-    let (dies, held, ready) = (with(plain(), "dies", now), with(plain(), "held", now), with(plain(), "ready", now));
+    let (dies, held, ready) = (
+        with(plain(), "dies", now),
+        with(plain(), "held", now),
+        with(plain(), "ready", now),
+    );
     let due = with(
         v1::TaskOptions {
             start_at_ms: at(3 * HOUR),

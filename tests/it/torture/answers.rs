@@ -49,7 +49,10 @@ async fn with_answers_lost_there_are_as_many_tasks_as_ids() {
     }
     let set: BTreeSet<_> = ids.iter().copied().collect();
     assert_eq!((ids.len(), set.len(), known.len()), (ids.len(), ids.len(), ids.len()));
-    assert!(known.iter().all(|id| set.contains(id)), "a task has an id nobody was told");
+    assert!(
+        known.iter().all(|id| set.contains(id)),
+        "a task has an id nobody was told"
+    );
 
     let worker = WorkerHere::start(&cluster.broker.url(), 64).await;
     worker.has_ended(ids.len() as u64, PATIENCE).await;

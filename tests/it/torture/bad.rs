@@ -92,7 +92,8 @@ fn worker_toml(url: &str) -> String {
     let mut text = format!("broker = \"{url}\"\nname = \"exec\"\nslots = {SLOTS}\n");
     text += "[task.good]\nkind = \"exec\"\ncmd = [\"cat\"]\nstdin = \"json\"\n";
     for Bad { name, script, .. } in &KINDS {
-        text += &format!("[task.{name}]\nkind = \"exec\"\ncmd = [\"sh\", \"-c\", \"\"\"echo why >&2; {script}\"\"\"]\n");
+        text +=
+            &format!("[task.{name}]\nkind = \"exec\"\ncmd = [\"sh\", \"-c\", \"\"\"echo why >&2; {script}\"\"\"]\n");
     }
     text
 }
@@ -168,7 +169,12 @@ async fn each_bad_task_ends_with_its_own_reason_and_every_good_one_well() {
     let bad = KINDS.len() * each;
     assert_eq!((ended, well), (good + bad, good));
     assert_eq!(session().await, before, "the worker was started anew");
-    let queue = client.queues().await.expect("they are listed").pop().expect("there is one");
+    let queue = client
+        .queues()
+        .await
+        .expect("they are listed")
+        .pop()
+        .expect("there is one");
     assert_eq!(
         [queue.scheduled, queue.ready, queue.running, queue.succeeded, queue.dead],
         [0, 0, 0, good as u64, bad as u64]

@@ -55,9 +55,15 @@ async fn caller(client: Client, stop: Arc<AtomicBool>) -> Vec<(Handle<u64>, u64)
     let (mut waiting, mut ended) = (JoinSet::new(), Vec::new());
     loop {
         while !stop.load(Ordering::Relaxed) && waiting.len() < IN_FLIGHT {
-            let handle = client.enqueue(WorkerHere::QUICK, &TASK_MS).await.expect("it is accepted");
+            let handle = client
+                .enqueue(WorkerHere::QUICK, &TASK_MS)
+                .await
+                .expect("it is accepted");
             waiting.spawn(async move {
-                let run = handle.result().await.unwrap_or_else(|error| panic!("{}: {error}", handle.id()));
+                let run = handle
+                    .result()
+                    .await
+                    .unwrap_or_else(|error| panic!("{}: {error}", handle.id()));
                 (handle, run)
             });
         }
@@ -69,7 +75,12 @@ async fn caller(client: Client, stop: Arc<AtomicBool>) -> Vec<(Handle<u64>, u64)
 }
 
 /// Cuts one worker off, so many times, and says how soon after each heal it began a run.
-async fn cut(proxy: Proxy, worker: WorkerHere, cuts: usize, mut dice: Dice) -> (Proxy, WorkerHere, Vec<(Fault, Duration)>) {
+async fn cut(
+    proxy: Proxy,
+    worker: WorkerHere,
+    cuts: usize,
+    mut dice: Dice,
+) -> (Proxy, WorkerHere, Vec<(Fault, Duration)>) {
     let mut consuming = Vec::new();
     for _ in 0..cuts {
         let (fault, time) = any(&mut dice);
@@ -142,7 +153,10 @@ async fn workers_consume_again_after_each_cut_and_nothing_is_run_twice() {
     );
     for (fault, ..) in FAULTS {
         let of = consuming.iter().filter(|(kind, _)| *kind == fault);
-        println!("consuming again after {fault:?}: {}", Spread(of.map(|(_, took)| *took).collect()));
+        println!(
+            "consuming again after {fault:?}: {}",
+            Spread(of.map(|(_, took)| *took).collect())
+        );
     }
     assert!(twice.is_empty(), "no cut was longer than a grace: {twice:#?}");
     // Beside other tests the machine is too busy to judge by.

@@ -45,7 +45,11 @@ async fn each_prepared_cause_is_named() {
     let (mut cluster, worker) = Cluster::with_worker(1).await;
     let file = cluster.broker.folder().join("worker.toml");
     let url = cluster.broker.url();
-    fs::write(&file, format!("broker = \"{url}\"\nname = \"exec\"\nslots = 1\n{STUBBORN}")).unwrap();
+    fs::write(
+        &file,
+        format!("broker = \"{url}\"\nname = \"exec\"\nslots = 1\n{STUBBORN}"),
+    )
+    .unwrap();
     let log = cluster.broker.folder().join("exec.log");
     let _exec = Process::start("asynq-worker", ["--config".as_ref(), file.as_os_str()], log).await;
     let enqueue = async |args: &[&str]| cluster.ok(&[&["enqueue"], args].concat()).await;
@@ -165,7 +169,9 @@ async fn with_a_million_queued_it_serves_again_and_explains_at_once() {
         opened.push(now() - begun);
         let fresh = cluster.client().await;
         let enqueue = fresh.enqueue(WorkerHere::HELD, &());
-        within("an answer after a restart", PATIENCE, enqueue.into_future()).await.unwrap();
+        within("an answer after a restart", PATIENCE, enqueue.into_future())
+            .await
+            .unwrap();
         serving.push(now() - begun);
         let queue = client.queues().await.unwrap().pop().expect("there is a queue");
         assert_eq!(
@@ -182,7 +188,10 @@ async fn with_a_million_queued_it_serves_again_and_explains_at_once() {
     .await;
     let after = explain(&client, &ids, &mut dice).await;
     assert_eq!(worker.runs().len(), 1, "the run went on through {kills} kills");
-    println!("{kills} kills with {tasks} queued: 0 lost; ready again: {}", Spread(opened));
+    println!(
+        "{kills} kills with {tasks} queued: 0 lost; ready again: {}",
+        Spread(opened)
+    );
     println!("from the start of the broker to an answer: {}", Spread(serving.clone()));
     println!("explained, from the caller and back: {}", Spread(before.clone()));
     println!("after the restarts: {}", Spread(after.clone()));

@@ -96,7 +96,9 @@ impl Sort {
         let ms = if is_long { dice.int(100..1_500) } else { dice.int(0..20) };
         let once = dice.chance(50);
         let fails = !once && dice.chance(100);
-        let delay = dice.chance(50).then(|| dice.time(Duration::from_millis(1)..Duration::from_secs(1)));
+        let delay = dice
+            .chance(50)
+            .then(|| dice.time(Duration::from_millis(1)..Duration::from_secs(1)));
         Self {
             work: Work { ms, fails },
             delay,
@@ -251,7 +253,12 @@ async fn nothing_is_lost_done_twice_or_stuck_under_kills() {
     for n in 0..CALLERS {
         let client = cluster.client().await;
         for _ in 0..IN_FLIGHT {
-            callers.spawn(caller(client.clone(), format!("caller-{n}"), quota.clone(), dice.fork()));
+            callers.spawn(caller(
+                client.clone(),
+                format!("caller-{n}"),
+                quota.clone(),
+                dice.fork(),
+            ));
         }
     }
 
@@ -282,13 +289,19 @@ async fn nothing_is_lost_done_twice_or_stuck_under_kills() {
     drop(allow);
     let healed = now();
     let deadline = tokio::time::Instant::now() + ALL_DONE;
-    while let Some(told) = timeout_at(deadline, callers.join_next()).await.expect("all tasks to end in time") {
+    while let Some(told) = timeout_at(deadline, callers.join_next())
+        .await
+        .expect("all tasks to end in time")
+    {
         let told = told.expect("a caller gets what it asks for");
         all.records.extend(told.records);
         all.acked.extend(told.acked);
         all.handles.extend(told.handles);
     }
-    while let Some(ended) = timeout_at(deadline, probes.join_next()).await.expect("all probes to end in time") {
+    while let Some(ended) = timeout_at(deadline, probes.join_next())
+        .await
+        .expect("all probes to end in time")
+    {
         all.ended(ended);
     }
     let took = now() - healed;
@@ -299,8 +312,14 @@ async fn nothing_is_lost_done_twice_or_stuck_under_kills() {
     assert_eq!(found, all.handles.len());
     assert_eq!(found as u64, size.tasks + size.broker_kills as u64);
     let begun_late = begun_after_the_end(&all, &lives);
-    let died = all.handles.iter().filter(|(_, end)| end.state == StateName::Dead).count();
-    history(&all, &lives, healed).check().unwrap_or_else(|broken| panic!("{broken}"));
+    let died = all
+        .handles
+        .iter()
+        .filter(|(_, end)| end.state == StateName::Dead)
+        .count();
+    history(&all, &lives, healed)
+        .check()
+        .unwrap_or_else(|broken| panic!("{broken}"));
     let (tally, wrong) = judge(&lives, &kills, &all.acked);
     assert!(wrong.is_empty(), "{} runs were run again: {wrong:#?}", wrong.len());
     println!(
@@ -311,7 +330,10 @@ async fn nothing_is_lost_done_twice_or_stuck_under_kills() {
         healed - began,
     );
     println!("run again: {tally:?}; begun after the end was told: {begun_late}");
-    println!("from the start of the broker to its first acknowledgement: {}", Spread(serving.clone()));
+    println!(
+        "from the start of the broker to its first acknowledgement: {}",
+        Spread(serving.clone())
+    );
     println!("to the steady worker's return: {}", Spread(backs));
     assert!(tally.outlived > 0, "no run went on through a kill");
     // Beside other tests the machine is too busy to judge by.
@@ -334,7 +356,11 @@ async fn end_of_all(client: &Client, all: &mut Told) -> usize {
             told
         });
     }
-    for (at, handle, end) in within("all ends once more", ALL_DONE, again.join_all()).await.into_iter().flatten() {
+    for (at, handle, end) in within("all ends once more", ALL_DONE, again.join_all())
+        .await
+        .into_iter()
+        .flatten()
+    {
         all.records.push((at, Record::Told(core_id(handle.id()), end)));
     }
     let (mut found, mut page) = (0, Some(String::new()));

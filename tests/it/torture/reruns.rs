@@ -209,16 +209,36 @@ mod tests {
             let (tally, wrong) = judge(&[life(steady, killed, first), life(false, None, &again)], kills, acked);
             (tally.worker_killed, tally.too_young, tally.retried, wrong.len())
         };
-        assert_eq!(verdict(false, None, &went_on, &all, &KILL), (0, 0, 0, 1), "it was claimed");
-        assert_eq!(verdict(false, None, &went_on, &all[..2], &KILL), (0, 1, 0, 0), "it was not");
-        assert_eq!(verdict(true, None, &went_on, &all[..2], &KILL), (0, 0, 0, 1), "it was resumed");
+        assert_eq!(
+            verdict(false, None, &went_on, &all, &KILL),
+            (0, 0, 0, 1),
+            "it was claimed"
+        );
+        assert_eq!(
+            verdict(false, None, &went_on, &all[..2], &KILL),
+            (0, 1, 0, 0),
+            "it was not"
+        );
+        assert_eq!(
+            verdict(true, None, &went_on, &all[..2], &KILL),
+            (0, 0, 0, 1),
+            "it was resumed"
+        );
         let late = [Kill {
             back_in_grace: false,
             ..KILL[0]
         }];
-        assert_eq!(verdict(true, None, &went_on, &all[..2], &late), (0, 1, 0, 0), "too late");
+        assert_eq!(
+            verdict(true, None, &went_on, &all[..2], &late),
+            (0, 1, 0, 0),
+            "too late"
+        );
         let unanswered = [acked(1, 0, 600)];
-        assert_eq!(verdict(true, None, &went_on, &unanswered, &KILL), (0, 1, 0, 0), "a new one");
+        assert_eq!(
+            verdict(true, None, &went_on, &unanswered, &KILL),
+            (0, 1, 0, 0),
+            "a new one"
+        );
         assert_eq!(verdict(true, None, &went_on, &all, &[]), (0, 0, 0, 1), "for no reason");
         assert_eq!(verdict(false, Some(700), &went_on, &all, &KILL), (1, 0, 0, 0));
         let failed = [line(100, 1, Deed::Began), line(900, 1, Deed::Failed)];
@@ -229,7 +249,12 @@ mod tests {
 
     #[test]
     fn a_claim_is_certain_after_the_second_answer() {
-        let all = [acked(1, 0, 90), acked(2, 160, 200), acked(3, 180, 195), acked(4, 196, 230)];
+        let all = [
+            acked(1, 0, 90),
+            acked(2, 160, 200),
+            acked(3, 180, 195),
+            acked(4, 196, 230),
+        ];
         let durable = Durable::new(&all);
         assert_eq!(durable.claim_of(ms(100)), ms(230));
         assert_eq!(durable.claim_of(ms(147)), Duration::MAX);

@@ -91,10 +91,15 @@ async fn a_worker_stopped_past_its_lease_changes_nothing_and_serves_on() {
     let spare = Stopped::start(&cluster, "spare", count).await;
     let mut ended = Vec::new();
     for handle in &handles {
-        let value = within("the end elsewhere", LEASE + PATIENCE, handle.result()).await.unwrap();
+        let value = within("the end elsewhere", LEASE + PATIENCE, handle.result())
+            .await
+            .unwrap();
         let shown = client.show(handle.id()).await.unwrap();
         assert_eq!((shown.attempt, shown.losses), (2, 1), "{shown:?}");
-        assert_eq!((shown.state, shown.worker.as_deref()), (State::Succeeded, Some("spare")));
+        assert_eq!(
+            (shown.state, shown.worker.as_deref()),
+            (State::Succeeded, Some("spare"))
+        );
         ended.push((value, shown));
     }
     let elsewhere = spare.journal();
@@ -105,7 +110,11 @@ async fn a_worker_stopped_past_its_lease_changes_nothing_and_serves_on() {
     assert!(soonest > RESET_GRACE, "a silent worker has its lease");
 
     // What the stopped ones may still have to say is refused, all of it.
-    let channel = Endpoint::from_shared(cluster.broker.url()).unwrap().connect().await.unwrap();
+    let channel = Endpoint::from_shared(cluster.broker.url())
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
     let mut wire = WorkersClient::new(channel);
     for token in &tokens {
         let ack = wire.complete_large(completion(*token)).await.unwrap().into_inner();
@@ -141,10 +150,18 @@ async fn a_worker_stopped_past_its_lease_changes_nothing_and_serves_on() {
         assert_eq!(worker.begun(), 2, "one of its own, and one after it went on");
     }
     for (handle, (value, shown)) in handles.iter().zip(&ended) {
-        assert_eq!(handle.result().await.unwrap(), *value, "a second completion was accepted");
+        assert_eq!(
+            handle.result().await.unwrap(),
+            *value,
+            "a second completion was accepted"
+        );
         assert_eq!(client.show(handle.id()).await.unwrap(), *shown);
         let by_spare = |line: &&Line| line.deed == Deed::Returned(*value) && line.token.task == core_id(handle.id());
-        assert_eq!(elsewhere.iter().filter(by_spare).count(), 1, "the result is not the other worker's");
+        assert_eq!(
+            elsewhere.iter().filter(by_spare).count(),
+            1,
+            "the result is not the other worker's"
+        );
     }
     println!(
         "{count} workers stopped past their lease: {count} tasks ended once, elsewhere; run again {soonest:.1?} to {waited:.1?} \
