@@ -27,7 +27,10 @@ torture: test-tools ## Kill, stop and cut off brokers and workers, 1,400 times i
 	ASYNQ_SIM_SEEDS=100000 cargo test --locked -p asynq-tests --test sim tiers::seeds_are_clean -- --exact --nocapture
 	ASYNQ_TORTURE=1 cargo test --locked -p asynq-tests --test it kill:: -- --nocapture --test-threads 1
 	ASYNQ_TORTURE=1 cargo test --locked -p asynq-tests --test it disk::after_a_failed_sync -- --nocapture
-	ASYNQ_TORTURE=1 cargo test --locked -p asynq-tests --test it torture:: -- --nocapture --test-threads 1
+	ASYNQ_TORTURE=1 cargo test --locked -p asynq-tests --test it torture:: -- --nocapture --test-threads 1 --skip a_million
+	@# What ships: its times are judged.
+	cargo build --locked --release --workspace --bins
+	ASYNQ_TORTURE=1 cargo test --locked --release -p asynq-tests --test it torture::explain::with_a_million -- --nocapture
 
 node: tools ## Join a worker from another network namespace, with certificates (needs iproute2)
 	cargo build --locked --workspace --bins

@@ -9,10 +9,10 @@ use tokio::task::JoinSet;
 use super::{ALL_DONE, dice, is_long};
 
 /// Callers, each with a connection of its own and one enqueue at a time.
-const CALLERS: usize = 32;
+const CALLERS: usize = 40;
 /// Of a thousand answers, so many are lost, the first ones of a connection excepted: that
 /// makes three of ten of all.
-const LOST: u64 = 600;
+const LOST: u64 = 750;
 
 #[tokio::test]
 async fn with_answers_lost_there_are_as_many_tasks_as_ids() {
@@ -66,6 +66,6 @@ async fn with_answers_lost_there_are_as_many_tasks_as_ids() {
         100.0 * share,
         known.len()
     );
-    assert!((0.25..0.5).contains(&share), "{share}");
+    assert!((0.28..0.5).contains(&share), "{share}");
     worker.stop().await;
 }

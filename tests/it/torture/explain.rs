@@ -147,6 +147,16 @@ async fn explain(client: &Client, ids: &[TaskId], dice: &mut asynq_tests::dice::
     took
 }
 
+/// How long a process has been on a processor.
+fn on_processor(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("Linux counts it");
+    let (_, after_name) = stat.rsplit_once(") ").expect("the name is in brackets");
+    // Of itself and for it by the system, in ticks of 10 ms.
+    let ticks = after_name.split(' ').skip(11).take(2);
+    let ticks: u64 = ticks.map(|number| number.parse::<u64>().expect("a number")).sum();
+    Duration::from_millis(10 * ticks)
+}
+
 #[tokio::test]
 async fn with_a_million_queued_it_serves_again_and_explains_at_once() {
     let (tasks, kills) = if is_long() { (1_000_000, 5) } else { (20_000, 1) };
@@ -161,12 +171,13 @@ async fn with_a_million_queued_it_serves_again_and_explains_at_once() {
     println!("{tasks} tasks queued in {:.1?}", now() - begun);
     let before = explain(&client, &ids, &mut dice).await;
 
-    let (mut serving, mut opened) = (Vec::new(), Vec::new());
+    let (mut serving, mut opened, mut worked) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..kills {
         cluster.broker.kill9().await;
         let begun = now();
         cluster.broker.restart().await;
         opened.push(now() - begun);
+        worked.push(on_processor(cluster.broker.process().pid()));
         let fresh = cluster.client().await;
         let enqueue = fresh.enqueue(WorkerHere::HELD, &());
         within("an answer after a restart", PATIENCE, enqueue.into_future())
@@ -195,8 +206,8 @@ async fn with_a_million_queued_it_serves_again_and_explains_at_once() {
     println!("from the start of the broker to an answer: {}", Spread(serving.clone()));
     println!("explained, from the caller and back: {}", Spread(before.clone()));
     println!("after the restarts: {}", Spread(after.clone()));
-    // Beside other tests the machine is too busy to judge by.
-    if is_long() {
+    // What ships is judged, and not beside other tests: then the machine is too busy.
+    if is_long() && !cfg!(debug_assertions) {
         assert!(serving.iter().all(|&serves| serves < SERVES), "{serving:?}");
         for took in [before, after] {
             assert!(took[took.len() * 99 / 100] < EXPLAINS, "{}", Spread(took));
