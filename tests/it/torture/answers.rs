@@ -66,6 +66,6 @@ async fn with_answers_lost_there_are_as_many_tasks_as_ids() {
         100.0 * share,
         known.len()
     );
-    assert!((0.28..0.5).contains(&share), "{share}");
+    assert!((0.25..0.5).contains(&share), "{share}");
     worker.stop().await;
 }

@@ -184,6 +184,8 @@ async fn with_a_million_queued_it_serves_again_and_explains_at_once() {
             .await
             .unwrap();
         serving.push(now() - begun);
+        // Killed again before that, it may not hear of a broker for the length of its lease.
+        cluster.worker_becomes(&client, "active").await;
         let queue = client.queues().await.unwrap().pop().expect("there is a queue");
         assert_eq!(
             queue.ready + queue.running,
