@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
 use asynq_client::{Client, Handle, Task};
-use asynq_tests::{Broker, PATIENCE, Process, WorkerHere, eventually, get, program, within};
+use asynq_tests::{Broker, PATIENCE, Process, WorkerHere, eventually, get, program, run, within};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -126,6 +126,9 @@ async fn on_a_full_disk_tasks_end_and_new_ones_wait_for_space() {
         metrics.contains("\nasynq_store_full 1\n").then_some(())
     })
     .await;
+    let refused = run("asynq", &["--broker", &url, "enqueue", "nobody-runs-it", "1"]).await;
+    assert_eq!((refused.code, refused.out.as_str()), (Some(6), ""), "{}", refused.err);
+    assert!(refused.err.starts_with("asynq: DISK_FULL: "), "{}", refused.err);
     for handle in accepted.drain(..5) {
         within("a cancel", PATIENCE, handle.cancel()).await.expect("cancelled");
     }

@@ -21,5 +21,6 @@ mod secure;
 mod speed;
 mod streams;
 mod tidy;
+mod torture;
 mod verbs;
 mod wire;

@@ -4,7 +4,6 @@
 mod broker;
 mod bug;
 mod caller;
-mod dice;
 mod disk;
 mod env;
 mod faults;
@@ -17,3 +16,5 @@ mod same;
 mod tiers;
 mod worker;
 mod world;
+
+use asynq_tests::dice;

@@ -11,8 +11,10 @@ pub mod rust_sdk_guide {}
 
 mod broker;
 mod cluster;
+pub mod dice;
 pub mod history;
 mod http;
+pub mod journal;
 mod nginx;
 mod process;
 mod programs;
@@ -26,7 +28,7 @@ pub use http::get;
 pub use nginx::Nginx;
 pub use process::Process;
 pub use programs::{example, program};
-pub use proxy::Proxy;
+pub use proxy::{Fault, Proxy};
 pub use rustix::process::Signal;
 pub use wait::{PATIENCE, eventually, within};
 pub use worker::WorkerHere;

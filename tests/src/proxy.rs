@@ -2,25 +2,61 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use rustix::net::sockopt::set_socket_linger;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::sleep;
+
+use crate::dice::Dice;
 
 /// Bytes on their way through one direction of a connection.
 const BUFFER_BYTES: usize = 64 * 1024;
+/// Of a slow connection, bytes at a time, and what they take.
+const SLOW_BYTES: usize = 1024;
+const SLOW: Duration = Duration::from_millis(20);
+/// Of a connection that may lose answers, what first comes from the broker, and
+/// never is lost: its half of the handshake.
+const HANDSHAKE_CHUNKS: u32 = 3;
+/// Fewer bytes than this are no answer: pings, windows.
+const ANSWER_BYTES: usize = 24;
 
 /// What the proxy does with bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Weather {
     /// Hands them on.
     Fair,
-    /// Breaks every connection, new ones at once.
-    Cut,
-    /// Keeps connections open and hands nothing on.
-    Silent,
+    /// Does this, to new connections as well.
+    Struck(Fault),
+}
+
+impl Weather {
+    /// Whether connections that are there, or come, are of no more use.
+    const fn is_fatal(self) -> bool {
+        matches!(self, Self::Struck(Fault::End | Fault::Reset | Fault::HalfOpen))
+    }
+}
+
+/// What can befall connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Both ends see them end; new ones end at once.
+    End,
+    /// Both ends see them reset; new ones are at once.
+    Reset,
+    /// They stay open and nothing passes. What was on its way arrives once it heals.
+    Silence,
+    /// Nothing passes any more, ever, and neither end is told; new ones end at once.
+    HalfOpen,
+    /// They take their time.
+    Slow,
 }
 
 /// Hands bytes on to a broker, until told otherwise.
@@ -28,7 +64,24 @@ enum Weather {
 pub struct Proxy {
     address: SocketAddr,
     weather: watch::Sender<Weather>,
+    counts: Arc<Counts>,
     accepting: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    accepted: AtomicU64,
+    lost: AtomicU64,
+}
+
+/// What a connection is given.
+#[derive(Debug, Clone)]
+struct Setting {
+    broker: SocketAddr,
+    weather: watch::Receiver<Weather>,
+    counts: Arc<Counts>,
+    /// How many answers of a thousand are lost, with their connection.
+    loses: u64,
 }
 
 impl Proxy {
@@ -37,13 +90,30 @@ impl Proxy {
     /// # Panics
     /// When there is none.
     pub async fn to(broker: SocketAddr) -> Self {
+        Self::losing(broker, 0, Dice::new(0)).await
+    }
+
+    /// The same, but of what the broker answers, so much of a thousand is lost: it resets
+    /// the connection instead of handing the answer on.
+    ///
+    /// # Panics
+    /// When there is no free port.
+    pub async fn losing(broker: SocketAddr, per_mille: u64, dice: Dice) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let (weather, seen) = watch::channel(Weather::Fair);
+        let counts = Arc::new(Counts::default());
+        let setting = Setting {
+            broker,
+            weather: seen,
+            counts: counts.clone(),
+            loses: per_mille,
+        };
         Self {
             address,
             weather,
-            accepting: tokio::spawn(accept(listener, broker, seen)),
+            counts,
+            accepting: tokio::spawn(accept(listener, setting, dice)),
         }
     }
 
@@ -53,19 +123,36 @@ impl Proxy {
         format!("http://{}", self.address)
     }
 
+    /// Does this to all connections, until it [heals](Self::heal).
+    pub fn strike(&self, fault: Fault) {
+        self.weather.send_replace(Weather::Struck(fault));
+    }
+
     /// Breaks all connections; new ones do not come about.
     pub fn cut(&self) {
-        self.weather.send_replace(Weather::Cut);
+        self.strike(Fault::End);
     }
 
     /// Swallows everything; connections stay open, so that neither end is told.
     pub fn silence(&self) {
-        self.weather.send_replace(Weather::Silent);
+        self.strike(Fault::Silence);
     }
 
     /// Hands bytes on again. What was on its way in a silence arrives.
     pub fn heal(&self) {
         self.weather.send_replace(Weather::Fair);
+    }
+
+    /// How many connections it has taken so far.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.counts.accepted.load(Ordering::Relaxed)
+    }
+
+    /// How many answers were lost so far.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.counts.lost.load(Ordering::Relaxed)
     }
 }
 
@@ -75,48 +162,134 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, broker: SocketAddr, weather: watch::Receiver<Weather>) {
+async fn accept(listener: TcpListener, setting: Setting, mut dice: Dice) {
     let mut connections = JoinSet::new();
     while let Ok((near, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
-        connections.spawn(relay(near, broker, weather.clone()));
+        setting.counts.accepted.fetch_add(1, Ordering::Relaxed);
+        connections.spawn(relay(near, setting.clone(), dice.fork()));
     }
 }
 
-async fn relay(near: TcpStream, broker: SocketAddr, weather: watch::Receiver<Weather>) {
-    let mut cut = weather.clone();
-    let relaying = async {
-        let far = TcpStream::connect(broker).await?;
-        near.set_nodelay(true)?;
-        far.set_nodelay(true)?;
-        let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
-        tokio::try_join!(
-            pump(near_in, far_out, weather.clone()),
-            pump(far_in, near_out, weather.clone())
-        )
-    };
-    tokio::select! {
-        biased;
-        _ = cut.wait_for(|now| *now == Weather::Cut) => {}
-        // An end that breaks its connection has every right to.
-        _ = relaying => {}
+/// Why a connection is handed on no more.
+enum Over {
+    /// The weather.
+    Struck(Fault),
+    /// One of its answers is to be lost.
+    AnswerLost,
+    /// An end broke it, and has every right to.
+    Broken,
+}
+
+impl From<io::Error> for Over {
+    fn from(_: io::Error) -> Self {
+        Self::Broken
     }
+}
+
+async fn relay(near: TcpStream, setting: Setting, dice: Dice) {
+    if setting.weather.borrow().is_fatal() {
+        if *setting.weather.borrow() == Weather::Struck(Fault::Reset) {
+            let _ = set_socket_linger(&near, Some(Duration::ZERO));
+        }
+        return;
+    }
+    let Ok(far) = TcpStream::connect(setting.broker).await else {
+        return;
+    };
+    // Other names of the same, to be reset by.
+    let (Ok(near_end), Ok(far_end)) = (near.as_fd().try_clone_to_owned(), far.as_fd().try_clone_to_owned()) else {
+        return;
+    };
+    if near.set_nodelay(true).is_err() || far.set_nodelay(true).is_err() {
+        return;
+    }
+    let ((mut near_in, mut near_out), (mut far_in, mut far_out)) = (near.into_split(), far.into_split());
+    let mut weather = setting.weather.clone();
+    let over = {
+        let (asked, answered) = (
+            pump(&mut near_in, &mut far_out, setting.weather.clone(), None),
+            pump(
+                &mut far_in,
+                &mut near_out,
+                setting.weather.clone(),
+                Some((&setting, dice)),
+            ),
+        );
+        let relaying = async { tokio::try_join!(asked, answered) };
+        tokio::select! {
+            biased;
+            fault = fatal(&mut weather) => Over::Struck(fault),
+            relayed = relaying => relayed.err().unwrap_or(Over::Broken),
+        }
+    };
+    match over {
+        Over::Struck(Fault::HalfOpen) => {
+            // Each end is read until it gives up by itself, and told nothing before.
+            tokio::join!(discard(near_in), discard(far_in));
+        }
+        Over::Struck(Fault::Reset) | Over::AnswerLost => {
+            reset(&near_end, near_out);
+            reset(&far_end, far_out);
+        }
+        Over::Struck(_) | Over::Broken => {}
+    }
+}
+
+async fn fatal(weather: &mut watch::Receiver<Weather>) -> Fault {
+    match weather.wait_for(|now| now.is_fatal()).await.as_deref() {
+        Ok(Weather::Struck(fault)) => *fault,
+        // The proxy is gone, and all its connections go.
+        _ => Fault::End,
+    }
+}
+
+/// Has the peer see a reset when the last name of the connection is closed.
+fn reset(end: &OwnedFd, out: OwnedWriteHalf) {
+    // One that is broken already needs none.
+    let _ = set_socket_linger(end, Some(Duration::ZERO));
+    // Dropped, it would say goodbye.
+    out.forget();
+}
+
+async fn discard(mut from: OwnedReadHalf) {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    while matches!(from.read(&mut buffer).await, Ok(1..)) {}
 }
 
 async fn pump(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    from: &mut OwnedReadHalf,
+    to: &mut OwnedWriteHalf,
     mut weather: watch::Receiver<Weather>,
-) -> io::Result<()> {
+    mut losing: Option<(&Setting, Dice)>,
+) -> Result<(), Over> {
     let mut buffer = vec![0; BUFFER_BYTES];
+    let mut chunks = 0;
     loop {
         let read = from.read(&mut buffer).await?;
-        if weather.wait_for(|now| *now != Weather::Silent).await.is_err() {
+        let passes = |now: &Weather| *now != Weather::Struck(Fault::Silence);
+        let Ok(now) = weather.wait_for(passes).await.map(|now| *now) else {
             return Ok(()); // the proxy is gone
+        };
+        if read == 0 {
+            return Ok(to.shutdown().await?);
         }
-        match read {
-            0 => return to.shutdown().await,
-            read => to.write_all(&buffer[..read]).await?,
+        chunks += 1;
+        if let Some((setting, dice)) = &mut losing
+            && chunks > HANDSHAKE_CHUNKS
+            && read >= ANSWER_BYTES
+            && dice.chance(setting.loses)
+        {
+            setting.counts.lost.fetch_add(1, Ordering::Relaxed);
+            return Err(Over::AnswerLost);
+        }
+        if now == Weather::Struck(Fault::Slow) {
+            for part in buffer[..read].chunks(SLOW_BYTES) {
+                sleep(SLOW).await;
+                to.write_all(part).await?;
+            }
+        } else {
+            to.write_all(&buffer[..read]).await?;
         }
     }
 }

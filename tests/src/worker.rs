@@ -94,6 +94,22 @@ impl WorkerHere {
         self.seen.runs.lock().expect("no holder panics").clone()
     }
 
+    /// Those of one task.
+    ///
+    /// # Panics
+    /// Never, unless a handler has.
+    #[must_use]
+    pub fn runs_of(&self, task: Uuid) -> Vec<u64> {
+        let runs = self.seen.runs.lock().expect("no holder panics");
+        runs.get(&task).cloned().unwrap_or_default()
+    }
+
+    /// How many runs have begun.
+    #[must_use]
+    pub fn begun(&self) -> u64 {
+        self.seen.next_run.load(Ordering::Relaxed)
+    }
+
     /// How many runs have come to their end.
     #[must_use]
     pub fn ended(&self) -> u64 {

@@ -2,6 +2,7 @@
 
 mod callers;
 mod certs;
+mod clocks;
 mod conventions;
 mod deadlines;
 mod harness;
