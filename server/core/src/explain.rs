@@ -127,7 +127,7 @@ impl Core {
                 if session.link.is_connected() {
                     format!("Worker {worker} has been told to stop it because {why}; it has not confirmed yet.")
                 } else {
-                    let left = session.given_up_at().since(now);
+                    let left = session.given_up_at(task.at_most_once()).since(now);
                     format!(
                         "It is to stop because {why}, but worker {worker}, which holds it, has no connection; if it does \
                          not come back, this ends in {left:.1?}."
@@ -135,7 +135,7 @@ impl Core {
                 }
             }
             Reason::Resuming => {
-                let left = session.given_up_at().since(now);
+                let left = session.given_up_at(task.at_most_once()).since(now);
                 let since = if session.link == Link::Awaited {
                     "has not come back since the broker restarted"
                 } else {

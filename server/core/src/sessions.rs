@@ -50,7 +50,8 @@ pub(crate) enum Link {
     Active(ClassId),
     /// It does, and takes nothing new: it is in no class.
     Draining,
-    /// It had one; its runs are given up at that time.
+    /// It had one; its runs are given up at that time, but for those that must not
+    /// begin twice: these at the end of its lease.
     Lost(Timestamp),
     /// It had one before the broker was restarted.
     Awaited,
@@ -69,11 +70,11 @@ impl Session {
         held
     }
 
-    /// Until when its runs are kept for it while it has no connection.
-    pub(crate) fn given_up_at(&self) -> Timestamp {
+    /// Until when a run is kept for it while it has no connection.
+    pub(crate) fn given_up_at(&self, at_most_once: bool) -> Timestamp {
         match self.link {
-            Link::Lost(at) => at.min(self.lease_until),
-            Link::Awaited | Link::Active(_) | Link::Draining => self.lease_until,
+            Link::Lost(at) if !at_most_once => at.min(self.lease_until),
+            Link::Lost(_) | Link::Awaited | Link::Active(_) | Link::Draining => self.lease_until,
         }
     }
 
@@ -314,14 +315,23 @@ impl Core {
         self.end_session(now, id, out);
     }
 
+    /// Its worker has not come back soon. What must not begin twice may still go on
+    /// there, so that waits for the end of the lease; all else is given up.
     pub(crate) fn on_reset_grace(&mut self, now: Timestamp, id: SessionId, out: &mut Output) {
-        if self
-            .sessions
-            .get(&id)
-            .is_some_and(|session| matches!(session.link, Link::Lost(_)))
-        {
-            self.end_session(now, id, out);
+        let Some(session) = self.sessions.get(&id) else { return };
+        let Link::Lost(_) = session.link else { return };
+        let lease_until = session.lease_until;
+        let held = session.held_in_order();
+        let waits = |&&key: &&TaskKey| self.live(key).at_most_once();
+        if now >= lease_until || !held.iter().any(|key| waits(&key)) {
+            return self.end_session(now, id, out);
         }
+        for key in held {
+            if !self.live(key).at_most_once() {
+                self.lose(now, key, out);
+            }
+        }
+        self.await_resume(id, lease_until);
     }
 
     /// The session is over: what it held is given up.
