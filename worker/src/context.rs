@@ -101,6 +101,10 @@ impl Control {
         self.0.slotless.load(Memory::Acquire)
     }
 
+    pub(crate) fn give_up_slot(&self) {
+        self.0.slotless.store(true, Memory::Release);
+    }
+
     pub(crate) async fn stopped(&self) -> StopCause {
         self.0.stopped.cancelled().await;
         // The cause is set before the token is cancelled.
@@ -245,7 +249,7 @@ impl Context {
     /// Another run may have this one's slot. It keeps it: when this one has
     /// work again, both go on for a while.
     pub(crate) fn give_up_slot(&self) {
-        self.0.control.0.slotless.store(true, Memory::Release);
+        self.0.control.give_up_slot();
     }
 
     /// Resolves once the run should stop. An async handler need not wait for

@@ -1,11 +1,14 @@
 //! What the broker and this worker owe each other: the runs the worker holds,
-//! and outcomes the broker has not acknowledged. Plain data, no wire, no clock.
+//! and outcomes the broker has not acknowledged. Plain data, no wire. The clock is
+//! read only for runs that are told to stop.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use asynq_proto::limits::{INLINE_BYTES, MAX_BATCH_BYTES, MAX_BATCH_OPS};
 use asynq_proto::{Payload, TaskError, v1};
 use foldhash::HashMap;
+use tokio::time::Instant;
 
 use crate::context::{Control, LeaseToken, StopCause};
 use crate::limits::{MAX_UNACKED, MAX_UNACKED_BYTES};
@@ -21,6 +24,8 @@ pub(crate) enum Outcome {
     Released,
     /// It was told to stop, and has.
     Ended,
+    /// It was told to stop, and goes on: nobody waits for it any more.
+    Abandoned,
 }
 
 impl Outcome {
@@ -28,7 +33,7 @@ impl Outcome {
         match self {
             Self::Completed(result) => result.len(),
             Self::Failed(error) => error.message.len() + error.trace.len(),
-            Self::Released | Self::Ended => 0,
+            Self::Released | Self::Ended | Self::Abandoned => 0,
         }
     }
 }
@@ -62,6 +67,14 @@ impl Run {
     }
 }
 
+/// A run that goes on, though it is none of the session's any more.
+#[derive(Debug)]
+struct Ghost {
+    control: Control,
+    /// It has had its time to end.
+    overdue: bool,
+}
+
 /// The runs this worker's session holds.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
@@ -75,9 +88,21 @@ pub(crate) struct Ledger {
     told: VecDeque<(u64, Vec<LeaseToken>)>,
     unacked: usize,
     unacked_bytes: usize,
+    /// How long a run that was told to stop may go on.
+    kill_grace: Duration,
+    /// Until when those may that were told to, the first first.
+    stopping: VecDeque<(Instant, LeaseToken)>,
+    ghosts: HashMap<LeaseToken, Ghost>,
 }
 
 impl Ledger {
+    pub(crate) fn new(kill_grace: Duration) -> Self {
+        Self {
+            kill_grace,
+            ..Self::default()
+        }
+    }
+
     /// Nothing is held and nothing is owed.
     pub(crate) fn is_empty(&self) -> bool {
         self.runs.is_empty()
@@ -157,6 +182,20 @@ impl Ledger {
         }
     }
 
+    /// A run has come to its end by itself; `None` if the broker has acknowledged that
+    /// elsewhere.
+    pub(crate) fn returned(&mut self, token: LeaseToken, outcome: Option<Outcome>) {
+        if let Some(ghost) = self.ghosts.remove(&token)
+            && ghost.overdue
+        {
+            tracing::info!(?token, "a run that was abandoned has ended after all");
+        }
+        match outcome {
+            Some(outcome) => self.over(token, outcome),
+            None => self.settled(token),
+        }
+    }
+
     /// A run ended. Its first outcome counts; nobody waits for that of a run
     /// the ledger no longer has.
     pub(crate) fn over(&mut self, token: LeaseToken, outcome: Outcome) {
@@ -171,7 +210,7 @@ impl Ledger {
     }
 
     /// A run ended, and the broker has acknowledged that elsewhere.
-    pub(crate) fn settled(&mut self, token: LeaseToken) {
+    fn settled(&mut self, token: LeaseToken) {
         let over = |run: &Run| matches!(run.phase, Phase::Over(_));
         // What has been said of it meanwhile, the broker answers as well.
         if !self.runs.get(&token).is_some_and(over) {
@@ -196,18 +235,18 @@ impl Ledger {
     /// The broker wants a run to end.
     pub(crate) fn stop(&mut self, token: LeaseToken, cause: StopCause) {
         if cause == StopCause::LeaseLost {
-            if let Some(control) = self.forget(token) {
-                control.stop(cause);
-            }
-            return;
+            return self.disown(token);
         }
         match self.runs.get(&token) {
             // Its end was acknowledged, or it never got here: either way it does not go on.
             None => self.answer(token, Outcome::Ended),
             Some(run) => {
+                let told_before = run.control.cause().is_some();
                 run.control.stop(cause);
-                if matches!(run.phase, Phase::Fetching(_)) {
-                    self.over(token, Outcome::Ended);
+                match run.phase {
+                    Phase::Fetching(_) => self.over(token, Outcome::Ended),
+                    Phase::Going if !told_before => self.give_time(token),
+                    Phase::Going | Phase::Over(_) => {}
                 }
             }
         }
@@ -222,12 +261,64 @@ impl Ledger {
                 ..
             })
         );
-        if (over || stale)
-            && let Some(control) = self.forget(token)
-            && !over
-        {
-            control.stop(StopCause::LeaseLost);
+        if over {
+            self.forget(token);
+        } else if stale {
+            self.disown(token);
         }
+    }
+
+    /// The run is not ours any more: it is to end, and nobody will hear of it.
+    fn disown(&mut self, token: LeaseToken) {
+        let going = |run: &Run| matches!(run.phase, Phase::Going);
+        let going = self.runs.get(&token).is_some_and(going);
+        let Some(control) = self.forget(token) else { return };
+        control.stop(StopCause::LeaseLost);
+        if going {
+            let overdue = false;
+            self.ghosts.insert(token, Ghost { control, overdue });
+            self.give_time(token);
+        }
+    }
+
+    fn give_time(&mut self, token: LeaseToken) {
+        self.stopping.push_back((Instant::now() + self.kill_grace, token));
+    }
+
+    /// When [`Ledger::abandon`] is due.
+    pub(crate) fn abandons_at(&self) -> Option<Instant> {
+        self.stopping.front().map(|(at, _)| *at)
+    }
+
+    /// Abandons what was told to stop and has not by `now`.
+    pub(crate) fn abandon(&mut self, now: Instant) {
+        while let Some((_, token)) = self.stopping.pop_front_if(|(at, _)| *at <= now) {
+            if let Some(ghost) = self.ghosts.get_mut(&token) {
+                ghost.overdue = true;
+            } else if let Some(Run {
+                control,
+                phase: Phase::Going,
+                ..
+            }) = self.runs.get(&token)
+            {
+                let (control, overdue) = (control.clone(), true);
+                self.ghosts.insert(token, Ghost { control, overdue });
+                self.over(token, Outcome::Abandoned);
+            } else {
+                continue;
+            }
+            tracing::error!(
+                ?token,
+                "a run goes on though it was told to stop; its slot is lost until it returns"
+            );
+        }
+    }
+
+    /// Slots that are taken by runs which are none of the session's any more, and
+    /// that it is not known when they are free again.
+    pub(crate) fn leaked(&self) -> u32 {
+        let leaked = |ghost: &&Ghost| ghost.overdue && !ghost.control.is_slotless();
+        self.ghosts.values().filter(leaked).count() as u32
     }
 
     /// The broker has what messages up to this number told, or has refused it.
@@ -274,10 +365,15 @@ impl Ledger {
     /// The lease is lost: all runs stop, nothing is owed. Says how many went on.
     pub(crate) fn drop_all(&mut self) -> usize {
         let unfinished = self.unfinished();
-        for run in self.runs.values() {
-            run.control.stop(StopCause::LeaseLost);
+        for token in self.tokens(|_| true) {
+            self.disown(token);
         }
-        *self = Self::default();
+        *self = Self {
+            kill_grace: self.kill_grace,
+            stopping: std::mem::take(&mut self.stopping),
+            ghosts: std::mem::take(&mut self.ghosts),
+            ..Self::default()
+        };
         unfinished
     }
 
@@ -332,6 +428,7 @@ impl Ledger {
                 }
                 Outcome::Released => request.released.extend(wire),
                 Outcome::Ended => request.ended.extend(wire),
+                Outcome::Abandoned => request.abandoned.extend(wire),
             }
             told.push(token);
             bytes += outcome.bytes();

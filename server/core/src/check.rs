@@ -82,7 +82,7 @@ impl Core {
         let free = self.sched.free_slots();
         for (&id, session) in &self.sessions {
             let due = match session.link {
-                Link::Active(_) => session.slots.saturating_sub(session.busy()),
+                Link::Active(_) => session.idle(),
                 Link::Draining | Link::Lost(_) | Link::Awaited => 0,
             };
             assert_eq!(

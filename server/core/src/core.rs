@@ -142,6 +142,8 @@ impl Core {
             } => self.on_crashed(now, session, token, failure, out),
             Event::Released { session, token } => self.on_released(now, session, token, out),
             Event::Ended { session, token } => self.on_ended(now, session, token, out),
+            Event::Abandoned { session, token } => self.on_abandoned(now, session, token, out),
+            Event::Leaked { session, slots } => self.on_leaked(session, slots),
             Event::Flow { task, consumer, credit } => self.on_flow(task, consumer, credit, out),
             Event::ReaderGone { task, consumer } => self.on_reader_gone(now, task, consumer, out),
             Event::Items { session, token, batch } => self.on_items(now, session, token, batch, out),
@@ -270,6 +272,7 @@ impl Core {
             place: 0,
             claimed: false,
             lent: false,
+            abandoned: false,
             stop: None,
         }
     }

@@ -108,6 +108,22 @@ pub enum Event {
         /// Which run.
         token: LeaseToken,
     },
+    /// A stopped run did not end, and nobody can end it: it goes on, and its task
+    /// without it. Answered by one [`crate::Effect::Ack`].
+    Abandoned {
+        /// Who says so.
+        session: SessionId,
+        /// Which run.
+        token: LeaseToken,
+    },
+    /// So many of a worker's slots are taken by runs that were abandoned, or that
+    /// go on though they are not the worker's any more.
+    Leaked {
+        /// Whose.
+        session: SessionId,
+        /// How many.
+        slots: u32,
+    },
     /// A caller has taken items and has room for more.
     Flow {
         /// Of which task.
@@ -183,6 +199,8 @@ pub struct Hello {
     pub tasks: Vec<Declaration>,
     /// Runs that still go on, when it resumes.
     pub held: Vec<LeaseToken>,
+    /// See [`Event::Leaked`].
+    pub leaked: u32,
 }
 
 /// A task name a worker can run, with defaults for tasks that say nothing.

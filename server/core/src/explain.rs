@@ -55,10 +55,15 @@ impl Core {
                 }
             }
             (Reason::NoFreeSlot, _) => {
-                let (busy, slots) = self.busy_slots(task);
+                let (busy, leaked, slots) = self.taken_slots(task);
                 details.insert("busy_slots", busy.to_string());
                 details.insert("slots", slots.to_string());
-                format!("It is next, but all {slots} slots of the workers that could run it are taken.")
+                let mut message = format!("It is next, but all {slots} slots of the workers that could run it are taken");
+                if leaked > 0 {
+                    details.insert("leaked_slots", leaked.to_string());
+                    message += &format!(", {leaked} of them by runs that were told to stop and did not");
+                }
+                message + "."
             }
             (Reason::Behind, _) => explain_place(task, self.sched.ahead_of(&task.waiting(key)), &mut details),
             (Reason::Resuming, _) => {
@@ -153,14 +158,15 @@ impl Core {
         }
     }
 
-    /// Taken slots and all slots of the workers that could run the task.
-    fn busy_slots(&self, task: &Task) -> (u32, u32) {
+    /// Slots taken by runs, slots leaked, and all slots of the workers that could run
+    /// the task.
+    fn taken_slots(&self, task: &Task) -> (u32, u32, u32) {
         let able = self
             .sessions
             .values()
             .filter(|s| s.link.class().is_some() && s.tasks.contains_key(&task.name));
-        able.fold((0, 0), |(busy, slots), session| {
-            (busy + session.busy(), slots + session.slots)
+        able.fold((0, 0, 0), |(busy, leaked, slots), session| {
+            (busy + session.busy(), leaked + session.leaked, slots + session.slots)
         })
     }
 
@@ -199,6 +205,7 @@ impl Core {
                 },
                 slots: session.slots,
                 busy: session.busy(),
+                leaked: session.leaked,
                 tasks: session.tasks.keys().map(|&name| self.names.get(name).clone()).collect(),
                 connected_at: session.connected_at,
             })

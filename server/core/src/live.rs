@@ -54,6 +54,8 @@ pub(crate) struct Held {
     pub(crate) claimed: bool,
     /// Its slot is lent while it waits for credit.
     pub(crate) lent: bool,
+    /// It goes on, but for nobody any more.
+    pub(crate) abandoned: bool,
     pub(crate) stop: Option<StopIntent>,
 }
 

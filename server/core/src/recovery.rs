@@ -241,6 +241,7 @@ fn restored_run(run: Run, stop: Option<StopIntent>, options: &Options) -> Held {
         place: 0,
         claimed: true,
         lent: false,
+        abandoned: false,
         stop,
     }
 }

@@ -114,6 +114,16 @@ impl Core {
         ack(session, token, state, out);
     }
 
+    /// The run goes on for nobody; its slot is told of apart, see [`Core::on_leaked`].
+    pub(crate) fn on_abandoned(&mut self, now: Timestamp, session: SessionId, token: LeaseToken, out: &mut Output) {
+        if let Some(key) = self.held_run(session, token)
+            && let Some(held) = self.tasks[key.index()].held_mut()
+        {
+            held.abandoned = true;
+        }
+        self.on_ended(now, session, token, out);
+    }
+
     /// The task the token is the current grant of, if the session holds it;
     /// else the worker is told.
     pub(crate) fn current_run(&self, session: SessionId, token: LeaseToken, out: &mut Output) -> Option<TaskKey> {
@@ -158,16 +168,18 @@ impl Core {
 
     fn time_out(&mut self, now: Timestamp, key: TaskKey, out: &mut Output) -> StateName {
         self.tally.timeouts += 1;
-        let timeout = self.live(key).held().and_then(|held| held.timeout);
+        let held = self.live(key).held();
+        let (timeout, abandoned) = held.map_or((None, false), |held| (held.timeout, held.abandoned));
         let task = &mut self.tasks[key.index()];
         let (attempt, has_one_try) = (task.grant.attempt, task.has_one_try());
         let extra = task.extra_mut();
         extra.counters.timeouts += 1;
         extra.failure = Some(Box::new(Failure {
             kind: "timeout".into(),
-            message: match timeout {
-                Some(timeout) => format!("attempt {attempt} ran longer than its timeout of {timeout:?}"),
-                None => format!("attempt {attempt} ran longer than its timeout"),
+            message: {
+                let after = timeout.map_or_else(String::new, |timeout| format!(" of {timeout:?}"));
+                let still = if abandoned { ", and has not stopped since" } else { "" };
+                format!("attempt {attempt} ran longer than its timeout{after}{still}")
             },
             trace: String::new(),
             retryable: true,

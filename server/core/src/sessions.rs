@@ -27,6 +27,8 @@ pub(crate) struct Session {
     pub(crate) held: Vec<TaskKey>,
     /// Runs whose slot is lent while they wait for credit; at most `slots`.
     pub(crate) lent: u32,
+    /// Slots taken by runs that are none of `held` any more; at most `slots`.
+    pub(crate) leaked: u32,
     pub(crate) link: Link,
     pub(crate) lease_until: Timestamp,
     /// When the lease timer goes off: heartbeats move the lease, not the timer.
@@ -58,9 +60,14 @@ pub(crate) enum Link {
 }
 
 impl Session {
-    /// Slots taken.
+    /// Slots taken by its runs.
     pub(crate) fn busy(&self) -> u32 {
         self.held.len() as u32 - self.lent
+    }
+
+    /// Slots that are free.
+    pub(crate) fn idle(&self) -> u32 {
+        self.slots.saturating_sub(self.busy() + self.leaked)
     }
 
     /// Its runs, in an order that does not depend on which have ended before.
@@ -81,7 +88,7 @@ impl Session {
     /// Tells the scheduler how many slots are free.
     pub(crate) fn sync_free_slots(&mut self, id: SessionId, sched: &mut Scheduler) {
         let Some(class) = self.link.class() else { return };
-        let now = self.slots.saturating_sub(self.busy());
+        let now = self.idle();
         let before = std::mem::replace(&mut self.free, now);
         sched.set_free(class, id, before, now);
     }
@@ -151,6 +158,7 @@ impl Core {
             tasks: BTreeMap::new(),
             held: Vec::new(),
             lent: 0,
+            leaked: 0,
             link: Link::Awaited,
             lease_until: lease,
             lease_timer: lease,
@@ -177,6 +185,7 @@ impl Core {
         let class = self.sched.join(&routes);
         let session = self.sessions.get_mut(&id).expect("it has just been opened");
         session.slots = hello.slots;
+        session.leaked = hello.leaked.min(hello.slots);
         session.tasks = declared;
         session.link = Link::Active(class);
         session.connected_at = now;
@@ -258,6 +267,13 @@ impl Core {
         match self.sessions.get_mut(&id) {
             Some(session) => session.lease_until = now + limits::LEASE,
             None => out.effects.push(Effect::SessionEnded(id)),
+        }
+    }
+
+    pub(crate) fn on_leaked(&mut self, id: SessionId, slots: u32) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.leaked = slots.min(session.slots);
+            session.sync_free_slots(id, &mut self.sched);
         }
     }
 

@@ -319,6 +319,7 @@ pub(super) fn hello(hello: v1::WorkHello) -> Result<WorkerHello, Error> {
             .into_iter()
             .map(|held| token(Some(held)))
             .collect::<Result<_, _>>()?,
+        leaked: hello.leaked,
     })
 }
 
@@ -339,12 +340,16 @@ pub(super) fn work(request: v1::WorkRequest) -> Result<WorkerInput, Error> {
     for ended in request.ended {
         reports.push(Report::Ended(token(Some(ended))?));
     }
+    for abandoned in request.abandoned {
+        reports.push(Report::Abandoned(token(Some(abandoned))?));
+    }
     let heartbeat = Some(request.heartbeat).filter(|&count| count != 0);
     Ok(WorkerInput {
         heartbeat,
         reports,
         number: NonZeroU64::new(request.number),
         draining: request.draining,
+        leaked: request.leaked,
     })
 }
 

@@ -80,6 +80,7 @@ pub(crate) struct WorkerHello {
     pub(crate) tasks: Vec<Declaration>,
     pub(crate) resume: Option<SessionId>,
     pub(crate) held: Vec<LeaseToken>,
+    pub(crate) leaked: u32,
 }
 
 /// One message of a worker, checked.
@@ -90,6 +91,8 @@ pub(crate) struct WorkerInput {
     /// By which the reports are acknowledged together.
     pub(crate) number: Option<NonZeroU64>,
     pub(crate) draining: bool,
+    /// Slots taken by runs that are not the worker's any more, where that changed.
+    pub(crate) leaked: Option<u32>,
 }
 
 impl WorkerInput {
@@ -98,7 +101,7 @@ impl WorkerInput {
         let bytes = |report: &Report| match report {
             Report::Completed(_, result) => result.data.len(),
             Report::Failed(_, failure) | Report::Crashed(_, failure) => failure.message.len() + failure.trace.len(),
-            Report::Released(_) | Report::Ended(_) => 0,
+            Report::Released(_) | Report::Ended(_) | Report::Abandoned(_) => 0,
         };
         self.reports.iter().map(bytes).sum()
     }
@@ -113,4 +116,6 @@ pub(crate) enum Report {
     Crashed(LeaseToken, Failure),
     Released(LeaseToken),
     Ended(LeaseToken),
+    /// It was told to stop, and goes on for nobody.
+    Abandoned(LeaseToken),
 }

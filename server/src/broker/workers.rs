@@ -142,6 +142,7 @@ impl Loop {
             slots,
             tasks,
             held,
+            leaked,
             ..
         } = hello;
         self.apply(Event::SessionOpened(Box::new(Hello {
@@ -150,6 +151,7 @@ impl Loop {
             slots,
             tasks,
             held,
+            leaked,
         })));
         Ok(session)
     }
@@ -163,6 +165,10 @@ impl Loop {
         if let Some(count) = input.heartbeat {
             conn.outbox().push(ToWorker::HeartbeatAck(count));
             self.apply(Event::Heartbeat(session));
+        }
+        if let Some(slots) = input.leaked {
+            // Before the reports: a slot must not seem free in between.
+            self.apply(Event::Leaked { session, slots });
         }
         let together = input.number;
         for report in input.reports {
@@ -180,6 +186,7 @@ impl Loop {
                 },
                 Report::Released(token) => Event::Released { session, token },
                 Report::Ended(token) => Event::Ended { session, token },
+                Report::Abandoned(token) => Event::Abandoned { session, token },
             };
             self.core.apply(self.now, event, &mut self.out);
             self.absorb(if together.is_some() { Acks::Refusals } else { Acks::All });

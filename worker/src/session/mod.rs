@@ -42,6 +42,7 @@ pub(crate) struct SessionConfig {
     pub(crate) slots: u32,
     pub(crate) tasks: Vec<v1::TaskDeclaration>,
     pub(crate) drain_timeout: Duration,
+    pub(crate) kill_grace: Duration,
     pub(crate) exit_when_idle: bool,
 }
 
@@ -88,12 +89,12 @@ impl Session {
         ready: oneshot::Sender<()>,
     ) -> Self {
         Self {
+            ledger: Ledger::new(config.kill_grace),
             config,
             starts,
             reports,
             mode,
             ready: Some(ready),
-            ledger: Ledger::default(),
             id: None,
             lease: None,
             fences: 0,
@@ -177,10 +178,7 @@ impl Session {
                     return Err(Ended);
                 }
                 for Report { token, outcome } in self.taken.drain(..) {
-                    match outcome {
-                        Some(outcome) => self.ledger.over(token, outcome),
-                        None => self.ledger.settled(token),
-                    }
+                    self.ledger.returned(token, outcome);
                 }
             }
             // An error is the worker's future dropped.
@@ -204,7 +202,8 @@ impl Session {
             .as_ref()
             .map(|drain| drain.stop_at.or(drain.release_at).unwrap_or(drain.give_up_at));
         let idle = self.idle_since.map(|since| since + IDLE);
-        [drain, idle].into_iter().flatten().fold(now + lease, Instant::min)
+        let abandons = self.ledger.abandons_at();
+        [drain, idle, abandons].into_iter().flatten().fold(now + lease, Instant::min)
     }
 
     fn look_at_the_clock(&mut self) -> Result<(), Ended> {
@@ -216,6 +215,7 @@ impl Session {
             self.fence();
         }
         let now = Instant::now();
+        self.ledger.abandon(now);
         if self.idle_since.is_some_and(|since| now >= since + IDLE) {
             self.start_drain();
         }

@@ -78,7 +78,8 @@ impl Session {
     }
 
     fn has_something_to_say(&self, pace: &Pace) -> bool {
-        pace.beat_due || self.ledger.has_unsent() || (self.drain.is_some() && pace.drain_told.is_none())
+        let leaks = self.ledger.leaked() != pace.leaked_told;
+        leaks || pace.beat_due || self.ledger.has_unsent() || (self.drain.is_some() && pace.drain_told.is_none())
     }
 
     /// Everything there is to say now, as far as it fits one message.
@@ -95,6 +96,9 @@ impl Session {
             pace.drain_told = Some(request.heartbeat);
         }
         self.ledger.gather(&mut request);
+        let leaked = self.ledger.leaked();
+        request.leaked = (leaked != pace.leaked_told).then_some(leaked);
+        pace.leaked_told = leaked;
         request
     }
 
@@ -150,8 +154,8 @@ impl Session {
     /// Runs that wait for their readers, or only for the broker's word, do not count.
     fn has_slot(&self) -> bool {
         let slots = self.config.slots as usize;
-        let going = self.ledger.unfinished();
-        going < slots || going < slots + self.ledger.slotless()
+        let taken = self.ledger.unfinished() + self.ledger.leaked() as usize;
+        taken < slots || taken < slots + self.ledger.slotless()
     }
 
     fn start(
