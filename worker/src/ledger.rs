@@ -93,6 +93,10 @@ pub(crate) struct Ledger {
     /// Until when those may that were told to, the first first.
     stopping: VecDeque<(Instant, LeaseToken)>,
     ghosts: HashMap<LeaseToken, Ghost>,
+    /// Runs whose handlers have asked for more time, and until when they have it now.
+    extended: HashMap<LeaseToken, Instant>,
+    /// Those of them the broker is yet to be told of.
+    unsent_extended: VecDeque<LeaseToken>,
 }
 
 impl Ledger {
@@ -182,6 +186,20 @@ impl Ledger {
         }
     }
 
+    /// A run is to have time until then.
+    pub(crate) fn extend(&mut self, token: LeaseToken, until: Instant) {
+        if matches!(
+            self.runs.get(&token),
+            Some(Run {
+                phase: Phase::Going,
+                ..
+            })
+        ) {
+            self.extended.insert(token, until);
+            self.unsent_extended.push_back(token);
+        }
+    }
+
     /// A run has come to its end by itself; `None` if the broker has acknowledged that
     /// elsewhere.
     pub(crate) fn returned(&mut self, token: LeaseToken, outcome: Option<Outcome>) {
@@ -205,6 +223,7 @@ impl Ledger {
         }
         self.unacked += 1;
         self.unacked_bytes += outcome.bytes();
+        self.extended.remove(&token);
         run.phase = Phase::Over(outcome);
         self.unsent.push_back(token);
     }
@@ -381,6 +400,7 @@ impl Ledger {
     pub(crate) fn reconnected(&mut self) {
         self.unsent = self.tokens(|run| matches!(run.phase, Phase::Over(_))).into();
         self.unsent_large.clear();
+        self.unsent_extended = self.extended.keys().copied().collect();
         self.told.clear();
         self.messages = 0;
         self.unfetched = self.tokens(|run| matches!(run.phase, Phase::Fetching(_))).into();
@@ -388,11 +408,20 @@ impl Ledger {
 
     /// Whether [`Ledger::gather`] would have something to say.
     pub(crate) fn has_unsent(&self) -> bool {
-        !self.unsent.is_empty()
+        !self.unsent.is_empty() || !self.unsent_extended.is_empty()
     }
 
     /// Adds unsent outcomes to a message, as many as fit.
     pub(crate) fn gather(&mut self, request: &mut v1::WorkRequest) {
+        for _ in 0..MAX_BATCH_OPS {
+            let Some(token) = self.unsent_extended.pop_front() else { break };
+            // As of now: it is counted from when it is read.
+            let left = self.extended.get(&token).map(|until| *until - Instant::now());
+            request.extensions.extend(left.map(|left| v1::Extension {
+                token: Some(token.to_wire()),
+                left_ms: left.as_millis() as u64, // ten years at most
+            }));
+        }
         let mut bytes = 0;
         let mut told = Vec::with_capacity(self.unsent.len().min(MAX_BATCH_OPS));
         request.completions.reserve(told.capacity());
@@ -423,6 +452,8 @@ impl Ledger {
                 Outcome::Failed(error) => {
                     request.failures.push(v1::Failure {
                         token: wire,
+                        timed_out: error.timed_out,
+                        min_attempts: error.min_attempts,
                         failure: Some(error.clone().into_wire()),
                     });
                 }
@@ -468,6 +499,7 @@ impl Ledger {
 
     fn forget(&mut self, token: LeaseToken) -> Option<Control> {
         let run = self.runs.remove(&token)?;
+        self.extended.remove(&token);
         if let Phase::Over(outcome) = &run.phase {
             self.unacked -= 1;
             self.unacked_bytes -= outcome.bytes();

@@ -46,6 +46,7 @@ mod context;
 mod data;
 mod emit;
 mod error;
+mod extend;
 mod files;
 mod handler;
 mod items;

@@ -134,7 +134,13 @@ impl Core {
                 session,
                 token,
                 failure,
-            } => self.on_failed(now, session, token, failure, out),
+                min_attempts,
+            } => self.on_failed(now, session, token, (failure, min_attempts), out),
+            Event::TimedOut {
+                session,
+                token,
+                failure,
+            } => self.on_timed_out(now, session, token, failure, out),
             Event::Crashed {
                 session,
                 token,
@@ -142,6 +148,7 @@ impl Core {
             } => self.on_crashed(now, session, token, failure, out),
             Event::Released { session, token } => self.on_released(now, session, token, out),
             Event::Ended { session, token } => self.on_ended(now, session, token, out),
+            Event::Extended { session, token, left } => self.on_extended(now, session, token, left, out),
             Event::Abandoned { session, token } => self.on_abandoned(now, session, token, out),
             Event::Leaked { session, slots } => self.on_leaked(session, slots),
             Event::Flow { task, consumer, credit } => self.on_flow(task, consumer, credit, out),
@@ -273,6 +280,7 @@ impl Core {
             claimed: false,
             lent: false,
             abandoned: false,
+            extended: false,
             stop: None,
         }
     }

@@ -83,6 +83,19 @@ pub enum Event {
         token: LeaseToken,
         /// How.
         failure: Failure,
+        /// The task has at least so many attempts, whatever its options say; 0: as
+        /// many as those.
+        min_attempts: u32,
+    },
+    /// A run took longer than its worker allows. Answered by one
+    /// [`crate::Effect::Ack`].
+    TimedOut {
+        /// Who says so.
+        session: SessionId,
+        /// Which run.
+        token: LeaseToken,
+        /// What the worker says of it.
+        failure: Failure,
     },
     /// The process of a run died. Answered by one [`crate::Effect::Ack`].
     Crashed {
@@ -107,6 +120,15 @@ pub enum Event {
         session: SessionId,
         /// Which run.
         token: LeaseToken,
+    },
+    /// A run is to have at least so much time from now on, of its attempt's timeout.
+    Extended {
+        /// Who says so.
+        session: SessionId,
+        /// Which run.
+        token: LeaseToken,
+        /// How much.
+        left: Duration,
     },
     /// A stopped run did not end, and nobody can end it: it goes on, and its task
     /// without it. Answered by one [`crate::Effect::Ack`].

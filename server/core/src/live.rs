@@ -46,6 +46,8 @@ pub(crate) struct Held {
     pub(crate) started_at: Timestamp,
     /// Longest time of this attempt, from the task or its worker.
     pub(crate) timeout: Option<Duration>,
+    /// Its handler has had that moved.
+    pub(crate) extended: bool,
     /// Failures allowed, from the task or its worker.
     pub(crate) max_attempts: u32,
     /// Where its session keeps it; set as it enters its state.
@@ -188,6 +190,7 @@ impl Task {
                 let run = Run {
                     session: held.session,
                     started_at: held.started_at,
+                    extended: held.timeout.filter(|_| held.extended),
                 };
                 held.stop
                     .map_or(State::Running(run), |intent| State::Stopping(run, intent))

@@ -48,6 +48,24 @@ impl Core {
         now: Timestamp,
         session: SessionId,
         token: LeaseToken,
+        (failure, min_attempts): (Failure, u32),
+        out: &mut Output,
+    ) {
+        let Some(key) = self.current_run(session, token, out) else {
+            return;
+        };
+        let state = match self.stop_intent(key) {
+            Some(intent) => self.conclude_stop(now, key, intent, out),
+            None => self.fail(now, key, failure.clipped(), min_attempts, out),
+        };
+        ack(session, token, state, out);
+    }
+
+    pub(crate) fn on_timed_out(
+        &mut self,
+        now: Timestamp,
+        session: SessionId,
+        token: LeaseToken,
         failure: Failure,
         out: &mut Output,
     ) {
@@ -56,9 +74,34 @@ impl Core {
         };
         let state = match self.stop_intent(key) {
             Some(intent) => self.conclude_stop(now, key, intent, out),
-            None => self.fail(now, key, failure.clipped(), out),
+            None => self.time_out(now, key, failure.clipped(), out),
         };
         ack(session, token, state, out);
+    }
+
+    /// Written at once: after a restart the run must not be taken to be late.
+    pub(crate) fn on_extended(
+        &mut self,
+        now: Timestamp,
+        session: SessionId,
+        token: LeaseToken,
+        left: Duration,
+        out: &mut Output,
+    ) {
+        let Some(key) = self.held_run(session, token) else {
+            return;
+        };
+        let Some(held) = self.live(key).held().filter(|held| held.stop.is_none()) else {
+            return;
+        };
+        let wanted = (now.since(held.started_at) + left).min(limits::MAX_DURATION);
+        if held.timeout.is_none_or(|timeout| wanted <= timeout) {
+            return;
+        }
+        self.rearm(key, |held| {
+            (held.timeout, held.extended, held.claimed) = (Some(wanted), true, true);
+        });
+        self.remember(key, out);
     }
 
     pub(crate) fn on_crashed(
@@ -158,7 +201,10 @@ impl Core {
         match intent {
             StopIntent::Cancel => self.finish(now, key, Trigger::Cancelled, Outcome::Cancelled, None, out),
             StopIntent::Deadline => self.finish(now, key, Trigger::Expired, Outcome::Expired, None, out),
-            StopIntent::Timeout => return self.time_out(now, key, out),
+            StopIntent::Timeout => {
+                let failure = self.too_long(key);
+                return self.time_out(now, key, failure, out);
+            }
         }
         match intent {
             StopIntent::Cancel => StateName::Cancelled,
@@ -166,24 +212,31 @@ impl Core {
         }
     }
 
-    fn time_out(&mut self, now: Timestamp, key: TaskKey, out: &mut Output) -> StateName {
-        self.tally.timeouts += 1;
-        let held = self.live(key).held();
-        let (timeout, abandoned) = held.map_or((None, false), |held| (held.timeout, held.abandoned));
-        let task = &mut self.tasks[key.index()];
-        let (attempt, has_one_try) = (task.grant.attempt, task.has_one_try());
-        let extra = task.extra_mut();
-        extra.counters.timeouts += 1;
-        extra.failure = Some(Box::new(Failure {
+    /// What is said of a run that had to be stopped because of its timeout.
+    fn too_long(&self, key: TaskKey) -> Failure {
+        let task = self.live(key);
+        let (attempt, held) = (task.grant.attempt, task.held());
+        let timeout = held.and_then(|held| held.timeout);
+        let of = timeout.map_or_else(String::new, |timeout| format!(" of {timeout:?}"));
+        let still = match held {
+            Some(held) if held.abandoned => ", and has not stopped since",
+            _ => "",
+        };
+        Failure {
             kind: "timeout".into(),
-            message: {
-                let after = timeout.map_or_else(String::new, |timeout| format!(" of {timeout:?}"));
-                let still = if abandoned { ", and has not stopped since" } else { "" };
-                format!("attempt {attempt} ran longer than its timeout{after}{still}")
-            },
+            message: format!("attempt {attempt} ran longer than its timeout{of}{still}"),
             trace: String::new(),
             retryable: true,
-        }));
+        }
+    }
+
+    fn time_out(&mut self, now: Timestamp, key: TaskKey, failure: Failure, out: &mut Output) -> StateName {
+        self.tally.timeouts += 1;
+        let task = &mut self.tasks[key.index()];
+        let has_one_try = task.has_one_try();
+        let extra = task.extra_mut();
+        extra.counters.timeouts += 1;
+        extra.failure = Some(Box::new(failure));
         let spent = extra.counters.timeouts;
         let allowed = if has_one_try {
             1
@@ -194,14 +247,20 @@ impl Core {
             self.finish(now, key, Trigger::GaveUp, Outcome::Dead(DeadReason::Timeout), None, out);
             return StateName::Dead;
         }
-        self.retry(now, key, spent, out)
+        self.retry(now, key, spent, Cause::TimedOut, out)
     }
 
-    fn fail(&mut self, now: Timestamp, key: TaskKey, failure: Failure, out: &mut Output) -> StateName {
-        let allowed = self
-            .live(key)
-            .held()
-            .map_or(limits::DEFAULT_MAX_ATTEMPTS, |held| held.max_attempts);
+    fn fail(
+        &mut self,
+        now: Timestamp,
+        key: TaskKey,
+        failure: Failure,
+        min_attempts: u32,
+        out: &mut Output,
+    ) -> StateName {
+        let held = self.live(key).held();
+        let allowed = held.map_or(limits::DEFAULT_MAX_ATTEMPTS, |held| held.max_attempts);
+        let allowed = allowed.max(min_attempts);
         let (retryable, rejected) = (failure.retryable, failure.kind == Failure::REJECTED);
         self.tally.failures += 1;
         let task = &mut self.tasks[key.index()];
@@ -211,7 +270,7 @@ impl Core {
         extra.failure = Some(Box::new(failure));
         let spent = extra.counters.failures;
         if retryable && spent < allowed && !has_one_try {
-            return self.retry(now, key, spent, out);
+            return self.retry(now, key, spent, Cause::Failed, out);
         }
         let reason = if rejected {
             DeadReason::Rejected
@@ -294,11 +353,10 @@ impl Core {
         StateName::Ready
     }
 
-    fn retry(&mut self, now: Timestamp, key: TaskKey, spent: u32, out: &mut Output) -> StateName {
+    fn retry(&mut self, now: Timestamp, key: TaskKey, spent: u32, cause: Cause, out: &mut Output) -> StateName {
         self.tally.retries += 1;
         let task = self.live(key);
         let at = now + backoff(task.id, task.grant.attempt, spent);
-        let cause = self.stop_intent(key).map_or(Cause::Failed, Cause::from);
         self.note_until(now, key, StateName::Scheduled, cause, Some(at));
         self.change(key, Trigger::Retried, |task| task.state = Live::Scheduled(at));
         self.remember(key, out);

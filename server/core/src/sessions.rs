@@ -233,7 +233,10 @@ impl Core {
         if self.live(key).held().is_some() {
             // The worker's defaults were not kept over the restart.
             self.rearm(key, |held| {
-                (held.timeout, held.max_attempts) = (fresh.timeout, fresh.max_attempts);
+                held.max_attempts = fresh.max_attempts;
+                if !held.extended {
+                    held.timeout = fresh.timeout;
+                }
             });
             if let Some(cause) = self.live(key).held().and_then(|held| held.stop).map(StopCause::from) {
                 out.effects.push(Effect::Stop {

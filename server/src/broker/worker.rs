@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::Duration;
 
 use asynq_core::{
     Assignment, Declaration, Failure, LeaseToken, Name, Payload, SessionId, StopCause, Timestamp, Verdict,
@@ -93,6 +94,8 @@ pub(crate) struct WorkerInput {
     pub(crate) draining: bool,
     /// Slots taken by runs that are not the worker's any more, where that changed.
     pub(crate) leaked: Option<u32>,
+    /// Runs that are to have at least so much time from now on.
+    pub(crate) extensions: Vec<(LeaseToken, Duration)>,
 }
 
 impl WorkerInput {
@@ -100,7 +103,7 @@ impl WorkerInput {
     pub(super) fn payload_bytes(&self) -> usize {
         let bytes = |report: &Report| match report {
             Report::Completed(_, result) => result.data.len(),
-            Report::Failed(_, failure) | Report::Crashed(_, failure) => failure.message.len() + failure.trace.len(),
+            Report::Failed { failure, .. } | Report::TimedOut(_, failure) | Report::Crashed(_, failure) => failure.message.len() + failure.trace.len(),
             Report::Released(_) | Report::Ended(_) | Report::Abandoned(_) => 0,
         };
         self.reports.iter().map(bytes).sum()
@@ -111,7 +114,14 @@ impl WorkerInput {
 #[derive(Debug)]
 pub(crate) enum Report {
     Completed(LeaseToken, Payload),
-    Failed(LeaseToken, Failure),
+    Failed {
+        token: LeaseToken,
+        failure: Failure,
+        /// The task has at least so many attempts.
+        min_attempts: u32,
+    },
+    /// It took longer than its worker allows.
+    TimedOut(LeaseToken, Failure),
     /// Its process died.
     Crashed(LeaseToken, Failure),
     Released(LeaseToken),

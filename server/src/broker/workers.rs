@@ -170,11 +170,24 @@ impl Loop {
             // Before the reports: a slot must not seem free in between.
             self.apply(Event::Leaked { session, slots });
         }
+        for (token, left) in input.extensions {
+            self.apply(Event::Extended { session, token, left });
+        }
         let together = input.number;
         for report in input.reports {
             let event = match report {
                 Report::Completed(token, result) => Event::Completed { session, token, result },
-                Report::Failed(token, failure) => Event::Failed {
+                Report::Failed {
+                    token,
+                    failure,
+                    min_attempts,
+                } => Event::Failed {
+                    session,
+                    token,
+                    failure,
+                    min_attempts,
+                },
+                Report::TimedOut(token, failure) => Event::TimedOut {
                     session,
                     token,
                     failure,

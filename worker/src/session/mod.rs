@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::error::RunError;
+use crate::extend::Extensions;
 use crate::lease::{Lease, since_boot};
 use crate::ledger::Ledger;
 use crate::limits::{DRAIN_FLUSH, IDLE, LEASE_CHECK};
@@ -68,6 +69,7 @@ pub(crate) struct Session {
     ready: Option<oneshot::Sender<()>>,
 
     ledger: Ledger,
+    extensions: Extensions,
     /// The session to resume.
     id: Option<Bytes>,
     /// `None` before the first welcome, and again once it ran out.
@@ -90,6 +92,7 @@ impl Session {
     ) -> Self {
         Self {
             ledger: Ledger::new(config.kill_grace),
+            extensions: Extensions::default(),
             config,
             starts,
             reports,
@@ -185,6 +188,11 @@ impl Session {
             changed = self.mode.changed() => {
                 changed.map_err(|_| Ended)?;
                 self.start_drain();
+            }
+            () = self.extensions.news() => {
+                for (token, at) in self.extensions.take() {
+                    self.ledger.extend(token, at);
+                }
             }
             () = sleep_until(wake) => {}
         }

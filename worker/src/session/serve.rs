@@ -11,6 +11,7 @@ use super::transfer::{self, Transfer};
 use super::{Ended, Session};
 use crate::context::{Context, Control, LeaseToken, Run, StopCause};
 use crate::emit::Reader;
+use crate::extend::{Extensions, RunTime};
 use crate::lease::since_boot;
 use crate::ledger::Outcome;
 use crate::limits::{GOODBYE, MAX_TRANSFERS};
@@ -166,7 +167,7 @@ impl Session {
         control: Control,
         broker: BrokerClock,
     ) {
-        let ends_at = ends_at(&assignment, broker);
+        let time = time(&assignment, broker, self.extensions.clone());
         let Assignment {
             name,
             queue,
@@ -184,7 +185,7 @@ impl Session {
             name,
             queue,
             series,
-            ends_at,
+            time,
             at_most_once,
             control,
         });
@@ -248,12 +249,12 @@ fn read_token(wire: Option<&v1::LeaseToken>) -> Option<LeaseToken> {
     token
 }
 
-/// When timeout or deadline will end the run, whichever comes first.
-fn ends_at(assignment: &Assignment, broker: BrokerClock) -> Option<Instant> {
+/// When timeout or deadline will end the run.
+fn time(assignment: &Assignment, broker: BrokerClock, extensions: Extensions) -> RunTime {
     let after = |ms| Instant::now().checked_add(std::time::Duration::from_millis(ms));
     let timeout = Some(assignment.timeout_ms).filter(|ms| *ms > 0).and_then(after);
     let deadline = Some(assignment.deadline_ms)
         .filter(|ms| *ms > 0)
         .and_then(|ms| broker.instant(ms));
-    [timeout, deadline].into_iter().flatten().min()
+    RunTime::new(timeout, deadline, extensions)
 }

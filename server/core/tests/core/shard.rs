@@ -351,6 +351,7 @@ impl Shard {
             session: session(n),
             token,
             failure,
+            min_attempts: 0,
         });
         self.verdict(token)
     }

@@ -90,6 +90,10 @@ pub(super) struct Task {
     failure: Option<FailureBody>,
     #[prost(message, repeated, tag = "38")]
     notes: Vec<NoteBody>,
+
+    /// Running, stopping: longest time of this attempt, if its handler asked for more.
+    #[prost(uint64, optional, tag = "50")]
+    extended: Option<u64>,
 }
 
 /// What is known of a result.

@@ -73,6 +73,9 @@ pub(in crate::codec) fn write_task(task: &TaskRecord, to: &mut Vec<u8>) -> usize
     if let Some(notes) = notes {
         notes.as_slice().iter().for_each(|note| write_note(note, &mut fields));
     }
+    if let State::Running(run) | State::Stopping(run, _) = state {
+        fields.optional(50, run.extended.map(nanos));
+    }
     asked
 }
 
