@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::alone::Aside;
 use crate::core::Core;
 use crate::counts::Counts;
 use crate::history::brief;
@@ -54,14 +55,19 @@ impl Core {
                     format!("No connected worker has registered the task name {name}.")
                 }
             }
+            (Reason::NoFreeSlot, Live::Aside(aside)) => self.explain_aside(now, task, aside, &mut details),
             (Reason::NoFreeSlot, _) => {
-                let (busy, leaked, slots) = self.taken_slots(task);
+                let [busy, leaked, aside, slots] = self.taken_slots(task);
                 details.insert("busy_slots", busy.to_string());
                 details.insert("slots", slots.to_string());
                 let mut message = format!("It is next, but all {slots} slots of the workers that could run it are taken");
                 if leaked > 0 {
                     details.insert("leaked_slots", leaked.to_string());
                     message += &format!(", {leaked} of them by runs that were told to stop and did not");
+                }
+                if aside > 0 {
+                    details.insert("set_aside_slots", aside.to_string());
+                    message += &format!(", {aside} of them kept free for a task that is to run alone");
                 }
                 message + "."
             }
@@ -93,6 +99,7 @@ impl Core {
         match &task.state {
             Live::Scheduled(_) => Reason::NotDue,
             Live::Recovering => Reason::Resuming,
+            Live::Aside(_) => Reason::NoFreeSlot,
             Live::Held(held) if held.stop.is_some() => Reason::Stopping,
             Live::Held(held) if !self.sessions[&held.session].link.is_connected() => Reason::Resuming,
             Live::Held(_) => Reason::Running,
@@ -158,16 +165,42 @@ impl Core {
         }
     }
 
-    /// Slots taken by runs, slots leaked, and all slots of the workers that could run
-    /// the task.
-    fn taken_slots(&self, task: &Task) -> (u32, u32, u32) {
+    /// Slots taken by runs, slots leaked, slots kept free for a task that is to run
+    /// alone, and all slots of the workers that could run the task.
+    fn taken_slots(&self, task: &Task) -> [u32; 4] {
         let able = self
             .sessions
             .values()
             .filter(|s| s.link.class().is_some() && s.tasks.contains_key(&task.name));
-        able.fold((0, 0, 0), |(busy, leaked, slots), session| {
-            (busy + session.busy(), leaked + session.leaked, slots + session.slots)
+        able.fold([0; 4], |[busy, leaked, aside, slots], session| {
+            let free = session.slots.saturating_sub(session.busy() + session.leaked);
+            [
+                busy + session.busy(),
+                leaked + session.leaked,
+                aside + if session.set_aside { free } else { 0 },
+                slots + session.slots,
+            ]
         })
+    }
+
+    /// A worker is being emptied for it.
+    fn explain_aside(
+        &self,
+        now: Timestamp,
+        task: &Task,
+        aside: &Aside,
+        details: &mut BTreeMap<&'static str, String>,
+    ) -> String {
+        let session = &self.sessions[&aside.session];
+        let (worker, others) = (&session.worker, session.busy() + session.leaked);
+        let (left, losses) = (aside.until.since(now), task.counters().losses);
+        details.insert("worker", worker.to_string());
+        details.insert("others_running", others.to_string());
+        details.insert("set_aside_ms", left.as_millis().to_string());
+        format!(
+            "Its worker's session ended under it {losses} times, so it is to run alone: worker {worker} gets nothing new \
+             until its {others} other runs have ended, for at most {left:.1?}; then it runs there all the same."
+        )
     }
 
     /// Every queue, by name.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::alone::Aside;
 use crate::history::Notes;
 use crate::ids::{Grant, LeaseToken, Niceness, Seq, SessionId, TaskId};
 use crate::limits;
@@ -36,6 +37,8 @@ pub(crate) enum Live {
     Ready,
     /// Ready after a restart, held back because a worker may still run it.
     Recovering,
+    /// Ready, and a worker is being emptied for it.
+    Aside(Box<Aside>),
     Held(Box<Held>),
 }
 
@@ -54,6 +57,8 @@ pub(crate) struct Held {
     pub(crate) place: u32,
     /// The store knows of it.
     pub(crate) claimed: bool,
+    /// Nothing else runs in its session.
+    pub(crate) alone: bool,
     /// Its slot is lent while it waits for credit.
     pub(crate) lent: bool,
     /// It goes on, but for nobody any more.
@@ -77,7 +82,7 @@ impl Task {
     pub(crate) fn state_name(&self) -> StateName {
         match &self.state {
             Live::Scheduled(_) => StateName::Scheduled,
-            Live::Ready | Live::Recovering => StateName::Ready,
+            Live::Ready | Live::Recovering | Live::Aside(_) => StateName::Ready,
             Live::Held(held) if held.stop.is_some() => StateName::Stopping,
             Live::Held(_) => StateName::Running,
         }
@@ -93,14 +98,14 @@ impl Task {
     pub(crate) fn held(&self) -> Option<&Held> {
         match &self.state {
             Live::Held(held) => Some(held),
-            Live::Scheduled(_) | Live::Ready | Live::Recovering => None,
+            Live::Scheduled(_) | Live::Ready | Live::Recovering | Live::Aside(_) => None,
         }
     }
 
     pub(crate) fn held_mut(&mut self) -> Option<&mut Held> {
         match &mut self.state {
             Live::Held(held) => Some(held),
-            Live::Scheduled(_) | Live::Ready | Live::Recovering => None,
+            Live::Scheduled(_) | Live::Ready | Live::Recovering | Live::Aside(_) => None,
         }
     }
 
@@ -185,7 +190,7 @@ impl Task {
     pub(crate) fn record(&self, names: &Names) -> TaskRecord {
         let state = match &self.state {
             Live::Scheduled(at) => State::Scheduled { at: *at },
-            Live::Ready | Live::Recovering => State::Ready,
+            Live::Ready | Live::Recovering | Live::Aside(_) => State::Ready,
             Live::Held(held) => {
                 let run = Run {
                     session: held.session,

@@ -241,6 +241,7 @@ fn restored_run(run: Run, stop: Option<StopIntent>, options: &Options) -> Held {
         max_attempts: options.max_attempts.unwrap_or(limits::DEFAULT_MAX_ATTEMPTS),
         place: 0,
         claimed: true,
+        alone: false,
         lent: false,
         abandoned: false,
         stop,

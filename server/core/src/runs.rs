@@ -282,7 +282,7 @@ impl Core {
     }
 
     /// The process of a run has died: the task may be what kills it.
-    fn crash(&mut self, now: Timestamp, key: TaskKey, failure: Failure, out: &mut Output) -> StateName {
+    pub(crate) fn crash(&mut self, now: Timestamp, key: TaskKey, failure: Failure, out: &mut Output) -> StateName {
         self.tally.crashes += 1;
         let task = &mut self.tasks[key.index()];
         let has_one_try = task.has_one_try();

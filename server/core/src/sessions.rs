@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::alone::took_it_along;
 use crate::change::{Change, SessionRecord};
 use crate::core::{Core, Output};
 use crate::effect::{Effect, StopCause};
@@ -29,6 +30,10 @@ pub(crate) struct Session {
     pub(crate) lent: u32,
     /// Slots taken by runs that are none of `held` any more; at most `slots`.
     pub(crate) leaked: u32,
+    /// It gets nothing new, for the sake of one task that is to run, or runs, alone.
+    pub(crate) set_aside: bool,
+    /// Its connection broke, and the process behind it may be gone.
+    broke: bool,
     pub(crate) link: Link,
     pub(crate) lease_until: Timestamp,
     /// When the lease timer goes off: heartbeats move the lease, not the timer.
@@ -67,6 +72,9 @@ impl Session {
 
     /// Slots that are free.
     pub(crate) fn idle(&self) -> u32 {
+        if self.set_aside {
+            return 0;
+        }
         self.slots.saturating_sub(self.busy() + self.leaked)
     }
 
@@ -159,6 +167,8 @@ impl Core {
             held: Vec::new(),
             lent: 0,
             leaked: 0,
+            set_aside: false,
+            broke: false,
             link: Link::Awaited,
             lease_until: lease,
             lease_timer: lease,
@@ -188,6 +198,7 @@ impl Core {
         session.leaked = hello.leaked.min(hello.slots);
         session.tasks = declared;
         session.link = Link::Active(class);
+        session.broke = false;
         session.connected_at = now;
         session.lease_until = now + limits::LEASE;
         session.sync_free_slots(id, &mut self.sched);
@@ -195,6 +206,7 @@ impl Core {
 
     /// Takes the session out of its class; its runs stay.
     fn disconnect(&mut self, id: SessionId, to: Link) {
+        self.unset_aside(id);
         let session = self.session_mut(id);
         let from = std::mem::replace(&mut session.link, to);
         let free = std::mem::take(&mut session.free);
@@ -259,7 +271,7 @@ impl Core {
         let task = self.live(key);
         match &task.state {
             Live::Held(held) => held.session == id && task.grant == token.grant,
-            Live::Scheduled(_) | Live::Ready | Live::Recovering => {
+            Live::Scheduled(_) | Live::Ready | Live::Recovering | Live::Aside(_) => {
                 let ahead = token.grant.attempt.saturating_sub(task.grant.attempt);
                 token.grant > task.grant && token.grant.epoch == self.previous && ahead <= limits::MAX_UNWRITTEN_GRANTS
             }
@@ -281,6 +293,7 @@ impl Core {
     }
 
     pub(crate) fn on_draining(&mut self, id: SessionId) {
+        self.unset_aside(id);
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
@@ -293,10 +306,13 @@ impl Core {
     }
 
     pub(crate) fn on_session_closed(&mut self, now: Timestamp, id: SessionId, how: Closed, out: &mut Output) {
-        let Some(session) = self.sessions.get(&id) else { return };
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        // One that drained has said itself that it ends.
+        session.broke = how == Closed::Reset && session.link.class().is_some();
+        let (holds, lease_until) = (!session.held.is_empty(), session.lease_until);
         match how {
-            Closed::Reset if !session.held.is_empty() => self.await_resume(id, now + limits::RESET_GRACE),
-            Closed::Silent if !session.held.is_empty() => self.await_resume(id, session.lease_until),
+            Closed::Reset if holds => self.await_resume(id, now + limits::RESET_GRACE),
+            Closed::Silent if holds => self.await_resume(id, lease_until),
             Closed::Goodbye | Closed::Reset | Closed::Silent => self.end_session(now, id, out),
         }
     }
@@ -357,13 +373,17 @@ impl Core {
     fn end_session(&mut self, now: Timestamp, id: SessionId, out: &mut Output) {
         let session = self.session_mut(id);
         let before_restart = session.link == Link::Awaited;
-        let held = session.held_in_order();
+        let (broke, held) = (session.broke, session.held_in_order());
         self.disconnect(id, Link::Awaited);
+        let ran = held.len();
         for key in held {
             // A restart of the broker counts no loss.
             let task = self.live(key);
             let is_going = task.held().is_some_and(|held| held.stop.is_none());
-            if before_restart && is_going && !task.at_most_once() {
+            let was_alone = task.held().is_some_and(|held| held.alone);
+            if broke && was_alone && is_going && ran == 1 {
+                self.crash(now, key, took_it_along(), out);
+            } else if before_restart && is_going && !task.at_most_once() {
                 self.note(now, key, StateName::Ready, Cause::NotResumed);
                 self.put_back(key, out);
             } else {
