@@ -18,6 +18,7 @@ mod quick_start;
 mod secure;
 mod speed;
 mod streams;
+mod stuck;
 mod tidy;
 mod verbs;
 mod wire;

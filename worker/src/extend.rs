@@ -102,7 +102,11 @@ mod tests {
         let timeout_at = Instant::now() + 10 * SECOND;
         let time = RunTime::new(Some(timeout_at), None, extensions.clone());
         time.extend(TOKEN, 5 * SECOND);
-        assert_eq!((left(&time), extensions.take().len()), (Some(10 * SECOND), 0), "it has that");
+        assert_eq!(
+            (left(&time), extensions.take().len()),
+            (Some(10 * SECOND), 0),
+            "it has that"
+        );
         for _ in 0..1000 {
             time.extend(TOKEN, 40 * SECOND);
         }

@@ -414,7 +414,9 @@ impl Ledger {
     /// Adds unsent outcomes to a message, as many as fit.
     pub(crate) fn gather(&mut self, request: &mut v1::WorkRequest) {
         for _ in 0..MAX_BATCH_OPS {
-            let Some(token) = self.unsent_extended.pop_front() else { break };
+            let Some(token) = self.unsent_extended.pop_front() else {
+                break;
+            };
             // As of now: it is counted from when it is read.
             let left = self.extended.get(&token).map(|until| *until - Instant::now());
             request.extensions.extend(left.map(|left| v1::Extension {

@@ -271,7 +271,10 @@ fn a_run_that_does_not_stop_is_abandoned_and_its_slot_leaked() {
     assert_eq!(ledger.leaked(), 1, "its thread goes on");
     ledger.returned(token(1), Some(Outcome::Ended));
     assert_eq!(ledger.leaked(), 0);
-    assert!(!ledger.has_unsent() && ledger.abandons_at().is_none(), "nobody asks any more");
+    assert!(
+        !ledger.has_unsent() && ledger.abandons_at().is_none(),
+        "nobody asks any more"
+    );
 }
 
 #[test]

@@ -41,10 +41,11 @@ impl Command {
         }
         let mut rows = vec![["NAME", "STATE", "BUSY", "CONNECTED", "TASKS"].map(str::to_owned)];
         for worker in workers {
+            let busy = busy(&worker);
             rows.push([
                 worker.name,
                 worker.state,
-                busy(&worker),
+                busy,
                 worker.connected_at.map_or_else(|| "-".to_owned(), rfc3339),
                 worker.tasks.join(" "),
             ]);

@@ -73,7 +73,9 @@ impl Core {
 
     /// It has waited for long enough.
     pub(crate) fn on_aside(&mut self, now: Timestamp, key: TaskKey, out: &mut Output) {
-        let Live::Aside(aside) = &self.live(key).state else { return };
+        let Live::Aside(aside) = &self.live(key).state else {
+            return;
+        };
         let id = aside.session;
         let session = &self.sessions[&id];
         if session.busy() + session.leaked < session.slots {
@@ -93,7 +95,9 @@ impl Core {
 
     /// No worker is kept for the task any more.
     pub(crate) fn leave_aside(&mut self, key: TaskKey) {
-        let Live::Aside(aside) = &self.live(key).state else { return };
+        let Live::Aside(aside) = &self.live(key).state else {
+            return;
+        };
         let Aside { session, until } = **aside;
         self.timers.disarm(until, Timer::Aside(key));
         self.aside.remove(&session);

@@ -47,8 +47,15 @@ impl Core {
                     assert_eq!(waiting.get(&key), Some(&task.seq), "{id} is ready and does not wait");
                 }
                 Live::Aside(aside) => {
-                    assert_eq!(self.aside.get(&aside.session), Some(&key), "nobody is set aside for {id}");
-                    assert!(self.sessions[&aside.session].set_aside, "others get what is set aside for {id}");
+                    assert_eq!(
+                        self.aside.get(&aside.session),
+                        Some(&key),
+                        "nobody is set aside for {id}"
+                    );
+                    assert!(
+                        self.sessions[&aside.session].set_aside,
+                        "others get what is set aside for {id}"
+                    );
                 }
                 Live::Recovering => assert!(self.recovering.contains(&key), "{id} is held back for ever"),
                 Live::Held(held) => {
@@ -112,7 +119,11 @@ impl Core {
                 .held
                 .iter()
                 .any(|&key| self.live(key).held().is_some_and(|held| held.alone));
-            assert_eq!(session.set_aside, waits_for_one || runs_one, "{id} is set aside for nobody");
+            assert_eq!(
+                session.set_aside,
+                waits_for_one || runs_one,
+                "{id} is set aside for nobody"
+            );
             assert_eq!(lent, session.lent as usize, "{id} has miscounted its lent slots");
             assert!(session.lent <= session.slots || session.slots == 0,);
             for &key in &session.held {

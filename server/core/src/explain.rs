@@ -60,7 +60,8 @@ impl Core {
                 let [busy, leaked, aside, slots] = self.taken_slots(task);
                 details.insert("busy_slots", busy.to_string());
                 details.insert("slots", slots.to_string());
-                let mut message = format!("It is next, but all {slots} slots of the workers that could run it are taken");
+                let mut message =
+                    format!("It is next, but all {slots} slots of the workers that could run it are taken");
                 if leaked > 0 {
                     details.insert("leaked_slots", leaked.to_string());
                     message += &format!(", {leaked} of them by runs that were told to stop and did not");

@@ -306,7 +306,9 @@ impl Core {
     }
 
     pub(crate) fn on_session_closed(&mut self, now: Timestamp, id: SessionId, how: Closed, out: &mut Output) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
         // One that drained has said itself that it ends.
         session.broke = how == Closed::Reset && session.link.class().is_some();
         let (holds, lease_until) = (!session.held.is_empty(), session.lease_until);

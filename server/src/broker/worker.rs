@@ -103,7 +103,9 @@ impl WorkerInput {
     pub(super) fn payload_bytes(&self) -> usize {
         let bytes = |report: &Report| match report {
             Report::Completed(_, result) => result.data.len(),
-            Report::Failed { failure, .. } | Report::TimedOut(_, failure) | Report::Crashed(_, failure) => failure.message.len() + failure.trace.len(),
+            Report::Failed { failure, .. } | Report::TimedOut(_, failure) | Report::Crashed(_, failure) => {
+                failure.message.len() + failure.trace.len()
+            }
             Report::Released(_) | Report::Ended(_) | Report::Abandoned(_) => 0,
         };
         self.reports.iter().map(bytes).sum()

@@ -211,7 +211,10 @@ impl Session {
             .map(|drain| drain.stop_at.or(drain.release_at).unwrap_or(drain.give_up_at));
         let idle = self.idle_since.map(|since| since + IDLE);
         let abandons = self.ledger.abandons_at();
-        [drain, idle, abandons].into_iter().flatten().fold(now + lease, Instant::min)
+        [drain, idle, abandons]
+            .into_iter()
+            .flatten()
+            .fold(now + lease, Instant::min)
     }
 
     fn look_at_the_clock(&mut self) -> Result<(), Ended> {

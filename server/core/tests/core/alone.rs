@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use asynq_core::{Assignment, Closed, DeadReason, Effect, Event, LeaseToken, Outcome, Reason, StateName, TaskId, limits};
+use asynq_core::{
+    Assignment, Closed, DeadReason, Effect, Event, LeaseToken, Outcome, Reason, StateName, TaskId, limits,
+};
 use proptest::prelude::*;
 
 use crate::shard::{Shard, session, spec};
@@ -66,7 +68,10 @@ fn a_busy_worker_is_emptied_for_it() {
     assert_eq!((why.state, why.reason), (StateName::Ready, Reason::NoFreeSlot));
     assert!(why.message.contains("it is to run alone"), "{}", why.message);
     assert_eq!(
-        (why.details["others_running"].as_str(), why.details["set_aside_ms"].as_str()),
+        (
+            why.details["others_running"].as_str(),
+            why.details["set_aside_ms"].as_str()
+        ),
         ("1", "10000")
     );
     shard.advance(SECOND);

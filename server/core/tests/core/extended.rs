@@ -138,8 +138,16 @@ fn a_failure_may_ask_for_attempts() {
                 failure: failure("later", true),
                 min_attempts: asked,
             });
-            let expected = if run < runs { StateName::Scheduled } else { StateName::Dead };
-            assert_eq!(shard.verdict(token), Verdict::Accepted(expected), "{max_attempts:?}, run {run}");
+            let expected = if run < runs {
+                StateName::Scheduled
+            } else {
+                StateName::Dead
+            };
+            assert_eq!(
+                shard.verdict(token),
+                Verdict::Accepted(expected),
+                "{max_attempts:?}, run {run}"
+            );
             beat(&mut shard);
             shard.advance(20 * SECOND);
             beat(&mut shard);
