@@ -1,6 +1,6 @@
 //! What the broker and this worker owe each other: the runs the worker holds,
 //! and outcomes the broker has not acknowledged. Plain data, no wire. The clock is
-//! read only for runs that are told to stop.
+//! read only for runs that are told to stop or that ask for more time.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::context::{Control, LeaseToken, StopCause};
 use crate::limits::{MAX_UNACKED, MAX_UNACKED_BYTES};
+use crate::stopping::Stopping;
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,14 +68,6 @@ impl Run {
     }
 }
 
-/// A run that goes on, though it is none of the session's any more.
-#[derive(Debug)]
-struct Ghost {
-    control: Control,
-    /// It has had its time to end.
-    overdue: bool,
-}
-
 /// The runs this worker's session holds.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
@@ -88,11 +81,7 @@ pub(crate) struct Ledger {
     told: VecDeque<(u64, Vec<LeaseToken>)>,
     unacked: usize,
     unacked_bytes: usize,
-    /// How long a run that was told to stop may go on.
-    kill_grace: Duration,
-    /// Until when those may that were told to, the first first.
-    stopping: VecDeque<(Instant, LeaseToken)>,
-    ghosts: HashMap<LeaseToken, Ghost>,
+    stopping: Stopping,
     /// Runs whose handlers have asked for more time, and until when they have it now.
     extended: HashMap<LeaseToken, Instant>,
     /// Those of them the broker is yet to be told of.
@@ -102,7 +91,7 @@ pub(crate) struct Ledger {
 impl Ledger {
     pub(crate) fn new(kill_grace: Duration) -> Self {
         Self {
-            kill_grace,
+            stopping: Stopping::new(kill_grace),
             ..Self::default()
         }
     }
@@ -203,11 +192,7 @@ impl Ledger {
     /// A run has come to its end by itself; `None` if the broker has acknowledged that
     /// elsewhere.
     pub(crate) fn returned(&mut self, token: LeaseToken, outcome: Option<Outcome>) {
-        if let Some(ghost) = self.ghosts.remove(&token)
-            && ghost.overdue
-        {
-            tracing::info!(?token, "a run that was abandoned has ended after all");
-        }
+        self.stopping.returned(token);
         match outcome {
             Some(outcome) => self.over(token, outcome),
             None => self.settled(token),
@@ -264,7 +249,7 @@ impl Ledger {
                 run.control.stop(cause);
                 match run.phase {
                     Phase::Fetching(_) => self.over(token, Outcome::Ended),
-                    Phase::Going if !told_before => self.give_time(token),
+                    Phase::Going if !told_before => self.stopping.told(token),
                     Phase::Going | Phase::Over(_) => {}
                 }
             }
@@ -294,59 +279,29 @@ impl Ledger {
         let Some(control) = self.forget(token) else { return };
         control.stop(StopCause::LeaseLost);
         if going {
-            let overdue = false;
-            self.ghosts.insert(token, Ghost { control, overdue });
-            self.give_time(token);
+            self.stopping.disowned(token, control);
         }
-    }
-
-    fn give_time(&mut self, token: LeaseToken) {
-        self.stopping.push_back((Instant::now() + self.kill_grace, token));
     }
 
     /// When [`Ledger::abandon`] is due.
     pub(crate) fn abandons_at(&self) -> Option<Instant> {
-        self.stopping.front().map(|(at, _)| *at)
+        self.stopping.next()
     }
 
     /// Abandons what was told to stop and has not by `now`.
     pub(crate) fn abandon(&mut self, now: Instant) {
-        while let Some((_, token)) = self.stopping.pop_front_if(|(at, _)| *at <= now) {
-            if let Some(ghost) = self.ghosts.get_mut(&token) {
-                ghost.overdue = true;
-            } else if let Some(Run {
-                control,
-                phase: Phase::Going,
-                ..
-            }) = self.runs.get(&token)
-            {
-                let (control, overdue) = (control.clone(), true);
-                self.ghosts.insert(token, Ghost { control, overdue });
-                self.over(token, Outcome::Abandoned);
-            } else {
+        while let Some(token) = self.stopping.pop_overdue(now) {
+            let Some(run) = self.runs.get(&token).filter(|run| matches!(run.phase, Phase::Going)) else {
                 continue;
-            }
-            tracing::error!(
-                ?token,
-                "a run goes on though it was told to stop; its slot is lost until it returns"
-            );
+            };
+            self.stopping.abandoned(token, run.control.clone());
+            self.over(token, Outcome::Abandoned);
         }
     }
 
-    /// Slots that are taken by runs which are none of the session's any more, and
-    /// that it is not known when they are free again.
+    /// See [`Stopping::leaked`].
     pub(crate) fn leaked(&self) -> u32 {
-        let leaked = |ghost: &&Ghost| ghost.overdue && !ghost.control.is_slotless();
-        self.ghosts.values().filter(leaked).count() as u32
-    }
-
-    /// The broker has what messages up to this number told, or has refused it.
-    pub(crate) fn all_acknowledged(&mut self, number: u64) {
-        while let Some((_, tokens)) = self.told.pop_front_if(|(message, _)| *message <= number) {
-            for token in tokens {
-                self.acknowledged(token, false);
-            }
-        }
+        self.stopping.leaked()
     }
 
     /// Gives back what has not started.
@@ -388,9 +343,7 @@ impl Ledger {
             self.disown(token);
         }
         *self = Self {
-            kill_grace: self.kill_grace,
             stopping: std::mem::take(&mut self.stopping),
-            ghosts: std::mem::take(&mut self.ghosts),
             ..Self::default()
         };
         unfinished

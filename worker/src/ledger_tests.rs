@@ -279,7 +279,7 @@ fn a_run_that_does_not_stop_is_abandoned_and_its_slot_leaked() {
 
 #[test]
 fn runs_of_a_lost_lease_leak_if_they_go_on() {
-    let mut ledger = Ledger::new(std::time::Duration::from_secs(60));
+    let mut ledger = Ledger::new(Duration::from_secs(60));
     ledger.going(token(1));
     ledger.going(token(2));
     let lent = ledger.going(token(3));
@@ -290,7 +290,7 @@ fn runs_of_a_lost_lease_leak_if_they_go_on() {
     assert_eq!(ledger.leaked(), 0, "they have a while");
     ledger.returned(token(1), Some(Outcome::Ended));
     let at = ledger.abandons_at().unwrap();
-    ledger.abandon(at + std::time::Duration::from_secs(1));
+    ledger.abandon(at + Duration::from_secs(1));
     assert_eq!(ledger.leaked(), 1, "the second; the third has no slot");
-    assert!(ledger.is_empty() && ledger.ghosts.len() == 2);
+    assert!(ledger.is_empty() && ledger.stopping.ghosts() == 2);
 }

@@ -56,6 +56,7 @@ mod limits;
 mod registry;
 mod runtime;
 mod session;
+mod stopping;
 mod threads;
 
 pub use asynq_proto::{

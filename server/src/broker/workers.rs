@@ -16,7 +16,7 @@ use tracing::{debug, info};
 use super::emitter::Emitter;
 use super::error::{End, Error};
 use super::payloads::Cached;
-use super::reader::Job;
+use super::reader::{Job, Sent};
 use super::run::{Acks, Held, Loop};
 use super::worker::{Hangup, Report, ToWorker, WorkerConn, WorkerHello, WorkerInput};
 use crate::limits::INLINE_BACKLOG_BYTES;
@@ -230,6 +230,14 @@ impl Loop {
 
     /// A result that came on the data connection, which names no session.
     pub(super) fn complete_large(&mut self, token: LeaseToken, result: Payload, reply: oneshot::Sender<Verdict>) {
+        if !self.core.is_live(token.task) {
+            // Taken before, perhaps, by a call whose answer was lost.
+            let result = Sent {
+                bytes: result.data.len() as u64,
+                content_type: result.content_type,
+            };
+            return self.hold(Held::Read(Job::SentAgain { token, result, reply }));
+        }
         let holder = self.core.holder(token);
         self.sessions.expect_verdict(token, reply);
         // Nobody holds a stale token: the core refuses it whoever says it.

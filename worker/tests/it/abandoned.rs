@@ -120,7 +120,7 @@ async fn what_waits_for_a_leaked_slot_is_given_back() {
     let mut broker = Broker::start().await;
     let (worker, mut starts, let_go) = spinning(&broker, 1);
     let _running = run(worker.kill_grace(Duration::from_millis(500)));
-    let mut link = broker
+    let link = broker
         .accept_with(WorkWelcome {
             lease_ms: 400,
             margin_ms: 100,
