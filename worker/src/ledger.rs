@@ -299,6 +299,15 @@ impl Ledger {
         }
     }
 
+    /// The broker has what messages up to this number told, or has refused it.
+    pub(crate) fn all_acknowledged(&mut self, number: u64) {
+        while let Some((_, tokens)) = self.told.pop_front_if(|(message, _)| *message <= number) {
+            for token in tokens {
+                self.acknowledged(token, false);
+            }
+        }
+    }
+
     /// See [`Stopping::leaked`].
     pub(crate) fn leaked(&self) -> u32 {
         self.stopping.leaked()
