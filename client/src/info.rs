@@ -276,6 +276,9 @@ pub struct WorkerInfo {
     pub slots: u32,
     /// How many it runs now.
     pub busy: u32,
+    /// Slots taken by runs that were told to stop and did not, on threads that nobody
+    /// can end. They are free again when those return, or the worker ends.
+    pub leaked: u32,
     /// The task names it has registered.
     pub tasks: Vec<String>,
     /// When the session began.
@@ -290,6 +293,7 @@ impl From<v1::WorkerInfo> for WorkerInfo {
             state: wire.state,
             slots: wire.slots,
             busy: wire.busy,
+            leaked: wire.leaked,
             tasks: wire.tasks,
             connected_at: time(wire.connected_at_ms),
         }

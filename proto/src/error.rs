@@ -12,6 +12,8 @@ pub const KIND_ERROR: &str = "error";
 pub const KIND_REJECTED: &str = "rejected";
 /// Kind of a failure that was a panic.
 pub const KIND_PANIC: &str = "panic";
+/// Kind of a failure that took too long.
+pub const KIND_TIMEOUT: &str = "timeout";
 /// Kind of a failure that was the end of the process that ran the task.
 pub const KIND_CRASH: &str = "crash";
 
@@ -21,7 +23,7 @@ pub const KIND_CRASH: &str = "crash";
 /// is no [`std::error::Error`] itself, which is what makes that `?` possible.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskError {
-    /// A word for programs: `"error"`, `"rejected"`, `"panic"`, `"crash"` or the handler's own.
+    /// A word for programs: `"error"`, `"rejected"`, `"panic"`, `"crash"`, `"timeout"` or the handler's own.
     pub kind: String,
     /// A sentence for people.
     pub message: String,
@@ -34,6 +36,12 @@ pub struct TaskError {
     /// counted apart from failures: after the third the task is dead, for reason
     /// `poison`, whatever its `max_attempts`.
     pub crashed: bool,
+    /// Whether the run took longer than it may. Such ends are counted apart from
+    /// failures: `max_timeouts` of the task decides whether it is tried again.
+    pub timed_out: bool,
+    /// The task has at least this many attempts, whatever its `max_attempts` says;
+    /// 0: as many as that.
+    pub min_attempts: u32,
 }
 
 impl TaskError {
@@ -46,6 +54,24 @@ impl TaskError {
             trace: String::new(),
             retryable: true,
             crashed: false,
+            timed_out: false,
+            min_attempts: 0,
+        }
+    }
+
+    /// The run took longer than it may, by a limit of the handler's own: counted as
+    /// the broker's timeouts are.
+    ///
+    /// ```
+    /// let error = asynq_proto::TaskError::timed_out("resize ran longer than 5s and was ended");
+    /// assert_eq!((error.kind.as_str(), error.timed_out), ("timeout", true));
+    /// ```
+    #[must_use]
+    pub fn timed_out(message: impl Into<String>) -> Self {
+        Self {
+            kind: KIND_TIMEOUT.into(),
+            timed_out: true,
+            ..Self::retryable(message)
         }
     }
 
@@ -83,6 +109,14 @@ impl TaskError {
             kind: KIND_REJECTED.into(),
             ..Self::terminal(message)
         }
+    }
+
+    /// The same, and the task has at least so many attempts, up to
+    /// [`MAX_BUDGET`](crate::limits::MAX_BUDGET): for what is known to pass soon.
+    #[must_use]
+    pub fn with_min_attempts(mut self, attempts: u32) -> Self {
+        self.min_attempts = attempts.min(crate::limits::MAX_BUDGET);
+        self
     }
 
     /// The same with a kind of the handler's own.
@@ -146,6 +180,8 @@ impl TaskError {
             trace: wire.trace,
             retryable: wire.retryable,
             crashed: wire.crashed,
+            timed_out: false,
+            min_attempts: 0,
         }
     }
 }

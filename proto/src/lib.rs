@@ -21,7 +21,7 @@ pub use backoff::Backoff;
 pub use connect::{ConnectError, Connector, Endpoint, EndpointError, Wire};
 pub use credentials::{Credentials, CredentialsError};
 pub use duration::DurationError;
-pub use error::{KIND_CRASH, KIND_ERROR, KIND_PANIC, KIND_REJECTED, TaskError};
+pub use error::{KIND_CRASH, KIND_ERROR, KIND_PANIC, KIND_REJECTED, KIND_TIMEOUT, TaskError};
 pub use ids::IdMaker;
 pub use payload::{DecodeError, EncodeError, JSON, OCTET_STREAM, Payload};
 pub use task::{Iter, NameError, Task, check_name};

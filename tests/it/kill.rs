@@ -246,6 +246,12 @@ async fn what_must_not_begin_twice_dies_with_its_worker() {
     cluster.reaches(&client, id.parse().unwrap(), State::Running).await;
     worker.kill9().await;
     let _other = cluster.worker(1).await;
+    // It might go on behind a broken network: until the lease ends nobody knows better.
+    eventually("its lease to end", LEASE + PATIENCE, || async {
+        let shown = client.show(id.parse().unwrap()).await.unwrap();
+        (shown.state == State::Dead).then_some(())
+    })
+    .await;
     let ended = cluster.run(&["task", "wait", &id]).await;
     assert_eq!(ended.code, Some(1), "{}", ended.err);
     assert!(ended.err.contains("must not begin twice"), "{}", ended.err);

@@ -20,6 +20,7 @@ mod quick_start;
 mod secure;
 mod speed;
 mod streams;
+mod stuck;
 mod tidy;
 mod torture;
 mod verbs;

@@ -251,7 +251,8 @@ async fn queues_and_workers_are_listed() {
     let tasks = ["count", "echo", "fail", "mandelbrot", "scan", "sha256", "sleep"];
     let expected = |name: &str, slots: u32| {
         json!({
-            "name": name, "state": "active", "slots": slots, "busy": 0, "tasks": tasks, "labels": [], "series": [],
+            "name": name, "state": "active", "slots": slots, "busy": 0, "leaked": 0, "tasks": tasks, "labels": [],
+            "series": [],
         })
     };
     assert_eq!(workers, json!([expected("worker-1", 1), expected("worker-2", 3)]));

@@ -15,7 +15,7 @@ use crate::context::Context;
 use crate::error::{BuildError, RunError};
 use crate::files::Files;
 use crate::handler::Handler;
-use crate::limits::DRAIN_TIMEOUT;
+use crate::limits::{DRAIN_TIMEOUT, KILL_GRACE, MIN_KILL_GRACE};
 use crate::registry::{Declaration, Registry};
 use crate::runtime;
 
@@ -28,6 +28,7 @@ pub struct WorkerBuilder {
     name: Option<String>,
     slots: Option<u32>,
     drain_timeout: Duration,
+    kill_grace: Duration,
     exit_when_idle: bool,
     registry: Registry,
     mistake: Option<BuildError>,
@@ -59,6 +60,7 @@ impl WorkerBuilder {
             name: None,
             slots: None,
             drain_timeout: DRAIN_TIMEOUT,
+            kill_grace: KILL_GRACE,
             exit_when_idle: false,
             registry: Registry::default(),
             mistake: None,
@@ -112,6 +114,15 @@ impl WorkerBuilder {
     /// before are dropped and given back. Default: 30 s.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.drain_timeout = timeout;
+        self
+    }
+
+    /// How long a run that was told to stop may go on, 10 ms or more. One that still
+    /// does then, on a thread that nobody can end, is abandoned: its task goes on
+    /// without it, nothing it returns counts, and its slot is lost, which `asynq worker
+    /// ls` shows as leaked, until it returns after all. Default: 6 s.
+    pub fn kill_grace(mut self, grace: Duration) -> Self {
+        self.kill_grace = grace.max(MIN_KILL_GRACE);
         self
     }
 
@@ -285,6 +296,7 @@ impl WorkerBuilder {
             name,
             slots,
             drain_timeout: self.drain_timeout,
+            kill_grace: self.kill_grace,
             exit_when_idle: self.exit_when_idle,
             registry: self.registry,
             on_ready: self.on_ready,
@@ -306,6 +318,7 @@ pub struct Worker {
     pub(crate) name: String,
     pub(crate) slots: u32,
     pub(crate) drain_timeout: Duration,
+    pub(crate) kill_grace: Duration,
     pub(crate) exit_when_idle: bool,
     pub(crate) registry: Registry,
     pub(crate) on_ready: Option<OnReady>,

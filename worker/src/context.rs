@@ -14,6 +14,8 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
+use crate::extend::RunTime;
+
 /// Names one attempt at one task.
 ///
 /// A handler that writes to another store hands it along as a fencing token: of
@@ -101,6 +103,10 @@ impl Control {
         self.0.slotless.load(Memory::Acquire)
     }
 
+    pub(crate) fn give_up_slot(&self) {
+        self.0.slotless.store(true, Memory::Release);
+    }
+
     pub(crate) async fn stopped(&self) -> StopCause {
         self.0.stopped.cancelled().await;
         // The cause is set before the token is cancelled.
@@ -131,7 +137,7 @@ pub(crate) struct Run {
     pub(crate) name: String,
     pub(crate) queue: String,
     pub(crate) series: String,
-    pub(crate) ends_at: Option<Instant>,
+    pub(crate) time: RunTime,
     /// The task must not begin twice.
     pub(crate) at_most_once: bool,
     pub(crate) control: Control,
@@ -210,7 +216,22 @@ impl Context {
     /// whichever is nearer; `None` if it has neither. The broker enforces both.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
-        Some(self.0.ends_at?.saturating_duration_since(Instant::now()))
+        Some(self.0.time.ends_at()?.saturating_duration_since(Instant::now()))
+    }
+
+    /// Moves the timeout of this attempt, so that it has at least this long from now
+    /// on: for work that goes well and takes longer than whoever set the timeout
+    /// thought. May be called over and over, between one step and the next; what is
+    /// left already counts, so nothing adds up. [`remaining`](Self::remaining) tells
+    /// at once what there is now, which may be an eighth more, or one second.
+    ///
+    /// The task's deadline does not move, and no attempt gets longer than ten years
+    /// in all. The broker remembers it, over its own restarts too. A run without a
+    /// timeout, or one that has been told to stop, has nothing to move.
+    pub fn extend(&self, by: Duration) {
+        if !self.is_stopped() {
+            self.0.time.extend(self.0.token, by);
+        }
     }
 
     /// Whether the run should stop. For blocking handlers, which nobody can
@@ -245,7 +266,7 @@ impl Context {
     /// Another run may have this one's slot. It keeps it: when this one has
     /// work again, both go on for a while.
     pub(crate) fn give_up_slot(&self) {
-        self.0.control.0.slotless.store(true, Memory::Release);
+        self.0.control.give_up_slot();
     }
 
     /// Resolves once the run should stop. An async handler need not wait for

@@ -1,14 +1,18 @@
 //! What the broker and this worker owe each other: the runs the worker holds,
-//! and outcomes the broker has not acknowledged. Plain data, no wire, no clock.
+//! and outcomes the broker has not acknowledged. Plain data, no wire. The clock is
+//! read only for runs that are told to stop or that ask for more time.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use asynq_proto::limits::{INLINE_BYTES, MAX_BATCH_BYTES, MAX_BATCH_OPS};
 use asynq_proto::{Payload, TaskError, v1};
 use foldhash::HashMap;
+use tokio::time::Instant;
 
 use crate::context::{Control, LeaseToken, StopCause};
 use crate::limits::{MAX_UNACKED, MAX_UNACKED_BYTES};
+use crate::stopping::Stopping;
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +25,8 @@ pub(crate) enum Outcome {
     Released,
     /// It was told to stop, and has.
     Ended,
+    /// It was told to stop, and goes on: nobody waits for it any more.
+    Abandoned,
 }
 
 impl Outcome {
@@ -28,7 +34,7 @@ impl Outcome {
         match self {
             Self::Completed(result) => result.len(),
             Self::Failed(error) => error.message.len() + error.trace.len(),
-            Self::Released | Self::Ended => 0,
+            Self::Released | Self::Ended | Self::Abandoned => 0,
         }
     }
 }
@@ -75,9 +81,21 @@ pub(crate) struct Ledger {
     told: VecDeque<(u64, Vec<LeaseToken>)>,
     unacked: usize,
     unacked_bytes: usize,
+    stopping: Stopping,
+    /// Runs whose handlers have asked for more time, and until when they have it now.
+    extended: HashMap<LeaseToken, Instant>,
+    /// Those of them the broker is yet to be told of.
+    unsent_extended: VecDeque<LeaseToken>,
 }
 
 impl Ledger {
+    pub(crate) fn new(kill_grace: Duration) -> Self {
+        Self {
+            stopping: Stopping::new(kill_grace),
+            ..Self::default()
+        }
+    }
+
     /// Nothing is held and nothing is owed.
     pub(crate) fn is_empty(&self) -> bool {
         self.runs.is_empty()
@@ -157,6 +175,30 @@ impl Ledger {
         }
     }
 
+    /// A run is to have time until then.
+    pub(crate) fn extend(&mut self, token: LeaseToken, until: Instant) {
+        if matches!(
+            self.runs.get(&token),
+            Some(Run {
+                phase: Phase::Going,
+                ..
+            })
+        ) {
+            self.extended.insert(token, until);
+            self.unsent_extended.push_back(token);
+        }
+    }
+
+    /// A run has come to its end by itself; `None` if the broker has acknowledged that
+    /// elsewhere.
+    pub(crate) fn returned(&mut self, token: LeaseToken, outcome: Option<Outcome>) {
+        self.stopping.returned(token);
+        match outcome {
+            Some(outcome) => self.over(token, outcome),
+            None => self.settled(token),
+        }
+    }
+
     /// A run ended. Its first outcome counts; nobody waits for that of a run
     /// the ledger no longer has.
     pub(crate) fn over(&mut self, token: LeaseToken, outcome: Outcome) {
@@ -166,12 +208,13 @@ impl Ledger {
         }
         self.unacked += 1;
         self.unacked_bytes += outcome.bytes();
+        self.extended.remove(&token);
         run.phase = Phase::Over(outcome);
         self.unsent.push_back(token);
     }
 
     /// A run ended, and the broker has acknowledged that elsewhere.
-    pub(crate) fn settled(&mut self, token: LeaseToken) {
+    fn settled(&mut self, token: LeaseToken) {
         let over = |run: &Run| matches!(run.phase, Phase::Over(_));
         // What has been said of it meanwhile, the broker answers as well.
         if !self.runs.get(&token).is_some_and(over) {
@@ -196,18 +239,18 @@ impl Ledger {
     /// The broker wants a run to end.
     pub(crate) fn stop(&mut self, token: LeaseToken, cause: StopCause) {
         if cause == StopCause::LeaseLost {
-            if let Some(control) = self.forget(token) {
-                control.stop(cause);
-            }
-            return;
+            return self.disown(token);
         }
         match self.runs.get(&token) {
             // Its end was acknowledged, or it never got here: either way it does not go on.
             None => self.answer(token, Outcome::Ended),
             Some(run) => {
+                let told_before = run.control.cause().is_some();
                 run.control.stop(cause);
-                if matches!(run.phase, Phase::Fetching(_)) {
-                    self.over(token, Outcome::Ended);
+                match run.phase {
+                    Phase::Fetching(_) => self.over(token, Outcome::Ended),
+                    Phase::Going if !told_before => self.stopping.told(token),
+                    Phase::Going | Phase::Over(_) => {}
                 }
             }
         }
@@ -222,11 +265,37 @@ impl Ledger {
                 ..
             })
         );
-        if (over || stale)
-            && let Some(control) = self.forget(token)
-            && !over
-        {
-            control.stop(StopCause::LeaseLost);
+        if over {
+            self.forget(token);
+        } else if stale {
+            self.disown(token);
+        }
+    }
+
+    /// The run is not ours any more: it is to end, and nobody will hear of it.
+    fn disown(&mut self, token: LeaseToken) {
+        let going = |run: &Run| matches!(run.phase, Phase::Going);
+        let going = self.runs.get(&token).is_some_and(going);
+        let Some(control) = self.forget(token) else { return };
+        control.stop(StopCause::LeaseLost);
+        if going {
+            self.stopping.disowned(token, control);
+        }
+    }
+
+    /// When [`Ledger::abandon`] is due.
+    pub(crate) fn abandons_at(&self) -> Option<Instant> {
+        self.stopping.next()
+    }
+
+    /// Abandons what was told to stop and has not by `now`.
+    pub(crate) fn abandon(&mut self, now: Instant) {
+        while let Some(token) = self.stopping.pop_overdue(now) {
+            let Some(run) = self.runs.get(&token).filter(|run| matches!(run.phase, Phase::Going)) else {
+                continue;
+            };
+            self.stopping.abandoned(token, run.control.clone());
+            self.over(token, Outcome::Abandoned);
         }
     }
 
@@ -237,6 +306,11 @@ impl Ledger {
                 self.acknowledged(token, false);
             }
         }
+    }
+
+    /// See [`Stopping::leaked`].
+    pub(crate) fn leaked(&self) -> u32 {
+        self.stopping.leaked()
     }
 
     /// Gives back what has not started.
@@ -274,10 +348,13 @@ impl Ledger {
     /// The lease is lost: all runs stop, nothing is owed. Says how many went on.
     pub(crate) fn drop_all(&mut self) -> usize {
         let unfinished = self.unfinished();
-        for run in self.runs.values() {
-            run.control.stop(StopCause::LeaseLost);
+        for token in self.tokens(|_| true) {
+            self.disown(token);
         }
-        *self = Self::default();
+        *self = Self {
+            stopping: std::mem::take(&mut self.stopping),
+            ..Self::default()
+        };
         unfinished
     }
 
@@ -285,6 +362,7 @@ impl Ledger {
     pub(crate) fn reconnected(&mut self) {
         self.unsent = self.tokens(|run| matches!(run.phase, Phase::Over(_))).into();
         self.unsent_large.clear();
+        self.unsent_extended = self.extended.keys().copied().collect();
         self.told.clear();
         self.messages = 0;
         self.unfetched = self.tokens(|run| matches!(run.phase, Phase::Fetching(_))).into();
@@ -292,11 +370,22 @@ impl Ledger {
 
     /// Whether [`Ledger::gather`] would have something to say.
     pub(crate) fn has_unsent(&self) -> bool {
-        !self.unsent.is_empty()
+        !self.unsent.is_empty() || !self.unsent_extended.is_empty()
     }
 
     /// Adds unsent outcomes to a message, as many as fit.
     pub(crate) fn gather(&mut self, request: &mut v1::WorkRequest) {
+        for _ in 0..MAX_BATCH_OPS {
+            let Some(token) = self.unsent_extended.pop_front() else {
+                break;
+            };
+            // As of now: it is counted from when it is read.
+            let left = self.extended.get(&token).map(|until| *until - Instant::now());
+            request.extensions.extend(left.map(|left| v1::Extension {
+                token: Some(token.to_wire()),
+                left_ms: left.as_millis() as u64, // ten years at most
+            }));
+        }
         let mut bytes = 0;
         let mut told = Vec::with_capacity(self.unsent.len().min(MAX_BATCH_OPS));
         request.completions.reserve(told.capacity());
@@ -327,11 +416,14 @@ impl Ledger {
                 Outcome::Failed(error) => {
                     request.failures.push(v1::Failure {
                         token: wire,
+                        timed_out: error.timed_out,
+                        min_attempts: error.min_attempts,
                         failure: Some(error.clone().into_wire()),
                     });
                 }
                 Outcome::Released => request.released.extend(wire),
                 Outcome::Ended => request.ended.extend(wire),
+                Outcome::Abandoned => request.abandoned.extend(wire),
             }
             told.push(token);
             bytes += outcome.bytes();
@@ -371,6 +463,7 @@ impl Ledger {
 
     fn forget(&mut self, token: LeaseToken) -> Option<Control> {
         let run = self.runs.remove(&token)?;
+        self.extended.remove(&token);
         if let Phase::Over(outcome) = &run.phase {
             self.unacked -= 1;
             self.unacked_bytes -= outcome.bytes();

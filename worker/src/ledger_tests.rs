@@ -225,13 +225,13 @@ fn unacknowledged_bytes_are_bounded() {
 fn what_the_broker_acknowledged_elsewhere_is_forgotten() {
     let mut ledger = Ledger::default();
     ledger.going(token(1));
-    ledger.settled(token(1));
+    ledger.returned(token(1), None);
     assert!(ledger.is_empty());
 
     // Unless something was said of it before: that is answered as well.
     ledger.going(token(2));
     ledger.over(token(2), Outcome::Ended);
-    ledger.settled(token(2));
+    ledger.returned(token(2), None);
     assert_eq!(gathered(&mut ledger).ended, [token(2).to_wire()]);
     ledger.acknowledged(token(2), true);
     assert!(ledger.is_empty());
@@ -249,4 +249,48 @@ fn a_run_whose_items_went_out_is_not_given_back() {
     let request = gathered(&mut ledger);
     assert_eq!(request.released, [token(1).to_wire()]);
     assert_eq!(request.ended, [token(2).to_wire()]);
+}
+
+#[test]
+fn a_run_that_does_not_stop_is_abandoned_and_its_slot_leaked() {
+    let mut ledger = Ledger::default(); // no grace at all
+    ledger.going(token(1));
+    ledger.going(token(2));
+    ledger.stop(token(1), StopCause::Timeout);
+    ledger.stop(token(1), StopCause::Cancelled); // its time runs from the first
+    ledger.stop(token(2), StopCause::Timeout);
+    ledger.returned(token(2), Some(Outcome::Ended)); // in time
+    assert_eq!(ledger.leaked(), 0);
+    ledger.abandon(Instant::now());
+    assert_eq!((ledger.leaked(), ledger.unfinished()), (1, 0));
+    let request = gathered(&mut ledger);
+    assert_eq!(request.ended, [token(2).to_wire()]);
+    assert_eq!(request.abandoned, [token(1).to_wire()]);
+    ledger.all_acknowledged(request.number);
+    assert!(ledger.is_empty());
+    assert_eq!(ledger.leaked(), 1, "its thread goes on");
+    ledger.returned(token(1), Some(Outcome::Ended));
+    assert_eq!(ledger.leaked(), 0);
+    assert!(
+        !ledger.has_unsent() && ledger.abandons_at().is_none(),
+        "nobody asks any more"
+    );
+}
+
+#[test]
+fn runs_of_a_lost_lease_leak_if_they_go_on() {
+    let mut ledger = Ledger::new(Duration::from_secs(60));
+    ledger.going(token(1));
+    ledger.going(token(2));
+    let lent = ledger.going(token(3));
+    lent.give_up_slot();
+    ledger.fetching(token(4), v1::Assignment::default()); // has not begun
+    assert_eq!(ledger.drop_all(), 4);
+    ledger.abandon(Instant::now());
+    assert_eq!(ledger.leaked(), 0, "they have a while");
+    ledger.returned(token(1), Some(Outcome::Ended));
+    let at = ledger.abandons_at().unwrap();
+    ledger.abandon(at + Duration::from_secs(1));
+    assert_eq!(ledger.leaked(), 1, "the second; the third has no slot");
+    assert!(ledger.is_empty() && ledger.stopping.ghosts() == 2);
 }

@@ -46,6 +46,7 @@ mod context;
 mod data;
 mod emit;
 mod error;
+mod extend;
 mod files;
 mod handler;
 mod items;
@@ -55,6 +56,7 @@ mod limits;
 mod registry;
 mod runtime;
 mod session;
+mod stopping;
 mod threads;
 
 pub use asynq_proto::{

@@ -18,6 +18,17 @@ pub(crate) const REPORTS: usize = 1024;
 pub(crate) const THREAD_IDLE: Duration = Duration::from_secs(10);
 /// How often the lease is looked at; timers of the runtime sleep through a suspend.
 pub(crate) const LEASE_CHECK: Duration = Duration::from_secs(1);
+/// How long a run that was told to stop may go on, unless said otherwise; then it
+/// is abandoned. A program of worker.toml has 5 s before it is killed, so it ends before.
+pub(crate) const KILL_GRACE: Duration = Duration::from_secs(6);
+/// The shortest of these: a handler needs some time to be dropped.
+pub(crate) const MIN_KILL_GRACE: Duration = Duration::from_millis(10);
+/// Beyond the grace of a kill, how long a run waits for a slot that somebody holds who
+/// should not; then it is given back, to be run elsewhere.
+pub(crate) const SLOT_SLACK: Duration = Duration::from_secs(1);
+/// A run that asks for more time is given at least this much beyond it, or an eighth of
+/// what it asks for if that is more, and asks again no sooner than that is used up.
+pub(crate) const EXTEND_SLACK: Duration = Duration::from_secs(1);
 /// With `exit_when_idle`: how long there must be nothing to do.
 pub(crate) const IDLE: Duration = Duration::from_secs(1);
 /// How long a drain waits for runs to finish, unless said otherwise.

@@ -6,11 +6,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use asynq_proto::{Payload, TaskError};
 use futures_util::FutureExt;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::builder::{Ready, Worker};
@@ -20,7 +22,7 @@ use crate::emit::{self, Reader, Slot, collect, collect_blocking};
 use crate::error::RunError;
 use crate::handler::{Handler, RunResult, panicked};
 use crate::ledger::Outcome;
-use crate::limits::{REPORTS, STARTS};
+use crate::limits::{REPORTS, SLOT_SLACK, STARTS};
 use crate::registry::Registry;
 use crate::session::{Mode, Session, SessionConfig};
 use crate::threads::Threads;
@@ -62,6 +64,7 @@ pub(crate) async fn run(worker: Worker, shutdown: impl Future<Output = ()>) -> R
         slots: worker.slots,
         tasks: worker.registry.declarations(),
         drain_timeout: worker.drain_timeout,
+        kill_grace: worker.kill_grace,
         exit_when_idle: worker.exit_when_idle,
     };
     let session = Session::new(config, starts_in, reports_out, mode_out, ready_in);
@@ -77,6 +80,7 @@ pub(crate) async fn run(worker: Worker, shutdown: impl Future<Output = ()>) -> R
         threads: Threads::default(),
         data,
         draining: CancellationToken::new(),
+        kill_grace: worker.kill_grace,
         reports,
     });
     let mut runs = JoinSet::new();
@@ -113,6 +117,7 @@ struct Runner {
     threads: Threads,
     data: Data,
     draining: CancellationToken,
+    kill_grace: Duration,
     reports: mpsc::Sender<Report>,
 }
 
@@ -144,6 +149,8 @@ impl Runner {
                 cause = context.stopped() => return Some(stopped(cause)),
                 () = self.draining.cancelled() => return Some(Outcome::Released),
                 slot = self.slots.clone().acquire_owned() => slot.ok(),
+                // It is leaked, and the broker knows or is about to.
+                () = sleep(self.kill_grace + SLOT_SLACK) => return Some(Outcome::Released),
             }
         };
         let Some(handler) = self.registry.handler(context.name()) else {

@@ -248,6 +248,7 @@ pub(crate) struct Worker {
     state: String,
     slots: u32,
     busy: u32,
+    leaked: u32,
     tasks: Vec<String>,
     labels: [(); 0], // workers cannot carry labels yet …
     series: [(); 0], // … nor be told which series to serve: they serve all
@@ -262,6 +263,7 @@ impl From<WorkerInfo> for Worker {
             state: worker.state,
             slots: worker.slots,
             busy: worker.busy,
+            leaked: worker.leaked,
             tasks: worker.tasks,
             labels: [],
             series: [],

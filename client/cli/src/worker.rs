@@ -1,5 +1,7 @@
 //! `asynq worker ls`.
 
+use asynq_client::WorkerInfo;
+
 use crate::{
     cli::Format,
     connect::{Broker, connect},
@@ -22,6 +24,14 @@ pub(crate) struct Ls {
     output: Format,
 }
 
+fn busy(worker: &WorkerInfo) -> String {
+    let of_all = format!("{}/{}", worker.busy, worker.slots);
+    match worker.leaked {
+        0 => of_all,
+        leaked => format!("{of_all} ({leaked} leaked)"),
+    }
+}
+
 impl Command {
     pub(crate) async fn run(self, broker: &Broker) -> Result<(), Failure> {
         let Self::Ls(args) = self;
@@ -31,10 +41,11 @@ impl Command {
         }
         let mut rows = vec![["NAME", "STATE", "BUSY", "CONNECTED", "TASKS"].map(str::to_owned)];
         for worker in workers {
+            let busy = busy(&worker);
             rows.push([
                 worker.name,
                 worker.state,
-                format!("{}/{}", worker.busy, worker.slots),
+                busy,
                 worker.connected_at.map_or_else(|| "-".to_owned(), rfc3339),
                 worker.tasks.join(" "),
             ]);

@@ -272,6 +272,7 @@ impl v1::admin_server::Admin for Fake {
             state: "active".to_owned(),
             slots: 8,
             busy: 3,
+            leaked: 0,
             tasks: vec!["echo".to_owned(), "sleep".to_owned()],
             connected_at_ms: 1_700_000_000_000,
         };

@@ -61,6 +61,7 @@ impl Driver {
         };
         driver.core.start(driver.now, recovered, &mut driver.out);
         let hello = Hello {
+            leaked: 0,
             session: driver.session,
             worker: Name::new("w1")?,
             slots: SLOTS,

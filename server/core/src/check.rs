@@ -51,6 +51,17 @@ impl Core {
                     ready += 1;
                     assert_eq!(waiting.get(&key), Some(&task.seq), "{id} is ready and does not wait");
                 }
+                Live::Aside(aside) => {
+                    assert_eq!(
+                        self.aside.get(&aside.session),
+                        Some(&key),
+                        "nobody is set aside for {id}"
+                    );
+                    assert!(
+                        self.sessions[&aside.session].set_aside,
+                        "others get what is set aside for {id}"
+                    );
+                }
                 Live::Recovering => assert!(self.recovering.contains(&key), "{id} is held back for ever"),
                 Live::Held(held) => {
                     let session = &self.sessions[&held.session];
@@ -71,7 +82,7 @@ impl Core {
         assert_eq!(self.keys.len(), keyed, "a key of nobody");
         for (at, timer) in self.timers.iter() {
             match timer {
-                Timer::Due(_) | Timer::Expire(_) | Timer::Timeout(_) => {
+                Timer::Due(_) | Timer::Expire(_) | Timer::Timeout(_) | Timer::Aside(_) => {
                     assert!(alarms.remove(&(at, timer)), "{timer:?} lingers");
                 }
                 Timer::ResumeGrace => {}
@@ -88,7 +99,7 @@ impl Core {
         let free = self.sched.free_slots();
         for (&id, session) in &self.sessions {
             let due = match session.link {
-                Link::Active(_) => session.slots.saturating_sub(session.busy()),
+                Link::Active(_) => session.idle(),
                 Link::Draining | Link::Lost(_) | Link::Awaited => 0,
             };
             assert_eq!(
@@ -109,6 +120,16 @@ impl Core {
                 .iter()
                 .filter(|&&key| self.live(key).held().is_some_and(|held| held.lent))
                 .count();
+            let waits_for_one = self.aside.contains_key(&id);
+            let runs_one = session
+                .held
+                .iter()
+                .any(|&key| self.live(key).held().is_some_and(|held| held.alone));
+            assert_eq!(
+                session.set_aside,
+                waits_for_one || runs_one,
+                "{id} is set aside for nobody"
+            );
             assert_eq!(lent, session.lent as usize, "{id} has miscounted its lent slots");
             assert!(session.lent <= session.slots || session.slots == 0,);
             for &key in &session.held {

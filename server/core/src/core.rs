@@ -50,6 +50,8 @@ pub struct Core {
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) sched: Scheduler,
     pub(crate) timers: Timers,
+    /// Sessions that are being emptied, and the tasks they are for.
+    pub(crate) aside: BTreeMap<SessionId, TaskKey>,
     /// Grants that get a durable claim if they still run by then.
     pub(crate) claims: VecDeque<Claim>,
     /// Tasks before this place were there before a restart, and may be run by
@@ -109,6 +111,7 @@ impl Core {
             sessions: BTreeMap::new(),
             sched: Scheduler::new(),
             timers: Timers::default(),
+            aside: BTreeMap::new(),
             claims: VecDeque::new(),
             recovering_below: Seq(0),
             grace_until: Timestamp::ZERO,
@@ -141,7 +144,13 @@ impl Core {
                 session,
                 token,
                 failure,
-            } => self.on_failed(now, session, token, failure, out),
+                min_attempts,
+            } => self.on_failed(now, session, token, (failure, min_attempts), out),
+            Event::TimedOut {
+                session,
+                token,
+                failure,
+            } => self.on_timed_out(now, session, token, failure, out),
             Event::Crashed {
                 session,
                 token,
@@ -149,6 +158,9 @@ impl Core {
             } => self.on_crashed(now, session, token, failure, out),
             Event::Released { session, token } => self.on_released(now, session, token, out),
             Event::Ended { session, token } => self.on_ended(now, session, token, out),
+            Event::Extended { session, token, left } => self.on_extended(now, session, token, left, out),
+            Event::Abandoned { session, token } => self.on_abandoned(now, session, token, out),
+            Event::Leaked { session, slots } => self.on_leaked(session, slots),
             Event::Flow { task, consumer, credit } => self.on_flow(task, consumer, credit, out),
             Event::ReaderGone { task, consumer } => self.on_reader_gone(now, task, consumer, out),
             Event::Items { session, token, batch } => self.on_items(now, session, token, batch, out),
@@ -189,6 +201,7 @@ impl Core {
                 Timer::Due(key) => self.come_due(key),
                 Timer::Expire(key) => self.on_expire(now, key, out),
                 Timer::Timeout(key) => self.on_timeout(now, key, out),
+                Timer::Aside(key) => self.on_aside(now, key, out),
             }
         }
         while let Some(claim) = self.claims.pop_front_if(|claim| claim.at <= now) {
@@ -217,17 +230,24 @@ impl Core {
     /// Starts what can be started: no task waits beside a free slot that could
     /// run it.
     pub(crate) fn dispatch(&mut self, now: Timestamp, out: &mut Output) {
+        if !self.aside.is_empty() {
+            self.grant_aside(now, out);
+        }
         while let Some((key, session)) = self.sched.pair() {
-            self.grant(now, key, session, out);
+            if self.live(key).is_suspect() {
+                self.grant_alone(now, key, session, out);
+            } else {
+                self.grant(now, key, session, false, out);
+            }
         }
     }
 
-    fn grant(&mut self, now: Timestamp, key: TaskKey, id: SessionId, out: &mut Output) {
+    pub(crate) fn grant(&mut self, now: Timestamp, key: TaskKey, id: SessionId, alone: bool, out: &mut Output) {
         let (epoch, attempt) = (self.epoch, self.live(key).grant.attempt.saturating_add(1));
         let mut held = self.held_by(id, key, now);
         // Whoever begins it must be known for certain, so this run waits for its claim.
         let claim_first = self.live(key).at_most_once();
-        held.claimed = claim_first;
+        (held.claimed, held.alone) = (claim_first, alone);
         self.change(key, Trigger::Granted, |task| {
             task.grant = Grant { epoch, attempt };
             task.state = Live::Held(Box::new(held));
@@ -276,7 +296,10 @@ impl Core {
                 .unwrap_or(limits::DEFAULT_MAX_ATTEMPTS),
             place: 0,
             claimed: false,
+            alone: false,
             lent: false,
+            abandoned: false,
+            extended: false,
             stop: None,
         }
     }
@@ -400,7 +423,12 @@ impl Core {
                 alarms[0] = Some((*at, Timer::Due(key)));
                 alarms[1] = task.expires_at().map(|at| (at, Timer::Expire(key)));
             }
-            Live::Ready | Live::Recovering => alarms[1] = task.expires_at().map(|at| (at, Timer::Expire(key))),
+            Live::Ready | Live::Recovering | Live::Aside(_) => {
+                if let Live::Aside(aside) = &task.state {
+                    alarms[0] = Some((aside.until, Timer::Aside(key)));
+                }
+                alarms[1] = task.expires_at().map(|at| (at, Timer::Expire(key)));
+            }
             Live::Held(held) => {
                 let timeout = held.timeout.filter(|_| held.stop.is_none());
                 alarms[0] = timeout.map(|timeout| (held.started_at + timeout, Timer::Timeout(key)));
@@ -419,7 +447,8 @@ impl Core {
         }
         let task = &mut self.tasks[key.index()];
         match &mut task.state {
-            Live::Scheduled(_) => {}
+            // Who sets a worker aside has seen to it.
+            Live::Scheduled(_) | Live::Aside(_) => {}
             Live::Ready => self.sched.insert(&task.waiting(key)),
             Live::Recovering => self.recovering.push(key),
             Live::Held(held) => {
@@ -427,6 +456,7 @@ impl Core {
                 held.place = session.held.len() as u32;
                 session.held.push(key);
                 session.lent += u32::from(held.lent);
+                session.set_aside |= held.alone;
                 session.sync_free_slots(held.session, &mut self.sched);
             }
         }
@@ -441,6 +471,7 @@ impl Core {
             // A key that stays behind in `recovering` is told by the state.
             Live::Scheduled(_) | Live::Recovering => {}
             Live::Ready if popped => {}
+            Live::Aside(_) => self.leave_aside(key),
             Live::Ready => {
                 let was_there = self.sched.remove(&task.waiting(key));
                 debug_assert!(was_there, "a ready task was not waiting");
@@ -450,6 +481,7 @@ impl Core {
                 let session = self.sessions.get_mut(&id).expect("a run's session is known");
                 session.held.swap_remove(place as usize);
                 session.lent -= u32::from(held.lent);
+                session.set_aside &= !held.alone;
                 session.sync_free_slots(id, &mut self.sched);
                 if let Some(last) = session.held.get(place as usize) {
                     let moved = self.tasks[last.index()].held_mut();

@@ -83,6 +83,19 @@ pub enum Event {
         token: LeaseToken,
         /// How.
         failure: Failure,
+        /// The task has at least so many attempts, whatever its options say; 0: as
+        /// many as those.
+        min_attempts: u32,
+    },
+    /// A run took longer than its worker allows. Answered by one
+    /// [`crate::Effect::Ack`].
+    TimedOut {
+        /// Who says so.
+        session: SessionId,
+        /// Which run.
+        token: LeaseToken,
+        /// What the worker says of it.
+        failure: Failure,
     },
     /// The process of a run died. Answered by one [`crate::Effect::Ack`].
     Crashed {
@@ -107,6 +120,31 @@ pub enum Event {
         session: SessionId,
         /// Which run.
         token: LeaseToken,
+    },
+    /// A run is to have at least so much time from now on, of its attempt's timeout.
+    Extended {
+        /// Who says so.
+        session: SessionId,
+        /// Which run.
+        token: LeaseToken,
+        /// How much.
+        left: Duration,
+    },
+    /// A stopped run did not end, and nobody can end it: it goes on, and its task
+    /// without it. Answered by one [`crate::Effect::Ack`].
+    Abandoned {
+        /// Who says so.
+        session: SessionId,
+        /// Which run.
+        token: LeaseToken,
+    },
+    /// So many of a worker's slots are taken by runs that were abandoned, or that
+    /// go on though they are not the worker's any more.
+    Leaked {
+        /// Whose.
+        session: SessionId,
+        /// How many.
+        slots: u32,
     },
     /// A caller has taken items and has room for more.
     Flow {
@@ -184,6 +222,8 @@ pub struct Hello {
     pub tasks: Vec<Declaration>,
     /// Runs that still go on, when it resumes.
     pub held: Vec<LeaseToken>,
+    /// See [`Event::Leaked`].
+    pub leaked: u32,
 }
 
 /// A task name a worker can run, with defaults for tasks that say nothing.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::alone::Aside;
 use crate::core::Core;
 use crate::counts::Counts;
 use crate::history::brief;
@@ -54,11 +55,22 @@ impl Core {
                     format!("No connected worker has registered the task name {name}.")
                 }
             }
+            (Reason::NoFreeSlot, Live::Aside(aside)) => self.explain_aside(now, task, aside, &mut details),
             (Reason::NoFreeSlot, _) => {
-                let (busy, slots) = self.busy_slots(task);
+                let [busy, leaked, aside, slots] = self.taken_slots(task);
                 details.insert("busy_slots", busy.to_string());
                 details.insert("slots", slots.to_string());
-                format!("It is next, but all {slots} slots of the workers that could run it are taken.")
+                let mut message =
+                    format!("It is next, but all {slots} slots of the workers that could run it are taken");
+                if leaked > 0 {
+                    details.insert("leaked_slots", leaked.to_string());
+                    message += &format!(", {leaked} of them by runs that were told to stop and did not");
+                }
+                if aside > 0 {
+                    details.insert("set_aside_slots", aside.to_string());
+                    message += &format!(", {aside} of them kept free for a task that is to run alone");
+                }
+                message + "."
             }
             (Reason::Behind, _) => explain_place(task, self.sched.ahead_of(&task.waiting(key)), &mut details),
             (Reason::Resuming, _) => {
@@ -88,6 +100,7 @@ impl Core {
         match &task.state {
             Live::Scheduled(_) => Reason::NotDue,
             Live::Recovering => Reason::Resuming,
+            Live::Aside(_) => Reason::NoFreeSlot,
             Live::Held(held) if held.stop.is_some() => Reason::Stopping,
             Live::Held(held) if !self.sessions[&held.session].link.is_connected() => Reason::Resuming,
             Live::Held(_) => Reason::Running,
@@ -127,7 +140,7 @@ impl Core {
                 if session.link.is_connected() {
                     format!("Worker {worker} has been told to stop it because {why}; it has not confirmed yet.")
                 } else {
-                    let left = session.given_up_at().since(now);
+                    let left = session.given_up_at(task.at_most_once()).since(now);
                     format!(
                         "It is to stop because {why}, but worker {worker}, which holds it, has no connection; if it does \
                          not come back, this ends in {left:.1?}."
@@ -135,7 +148,7 @@ impl Core {
                 }
             }
             Reason::Resuming => {
-                let left = session.given_up_at().since(now);
+                let left = session.given_up_at(task.at_most_once()).since(now);
                 let since = if session.link == Link::Awaited {
                     "has not come back since the broker restarted"
                 } else {
@@ -153,15 +166,42 @@ impl Core {
         }
     }
 
-    /// Taken slots and all slots of the workers that could run the task.
-    fn busy_slots(&self, task: &Task) -> (u32, u32) {
+    /// Slots taken by runs, slots leaked, slots kept free for a task that is to run
+    /// alone, and all slots of the workers that could run the task.
+    fn taken_slots(&self, task: &Task) -> [u32; 4] {
         let able = self
             .sessions
             .values()
             .filter(|s| s.link.class().is_some() && s.tasks.contains_key(&task.name));
-        able.fold((0, 0), |(busy, slots), session| {
-            (busy + session.busy(), slots + session.slots)
+        able.fold([0; 4], |[busy, leaked, aside, slots], session| {
+            let free = session.slots.saturating_sub(session.busy() + session.leaked);
+            [
+                busy + session.busy(),
+                leaked + session.leaked,
+                aside + if session.set_aside { free } else { 0 },
+                slots + session.slots,
+            ]
         })
+    }
+
+    /// A worker is being emptied for it.
+    fn explain_aside(
+        &self,
+        now: Timestamp,
+        task: &Task,
+        aside: &Aside,
+        details: &mut BTreeMap<&'static str, String>,
+    ) -> String {
+        let session = &self.sessions[&aside.session];
+        let (worker, others) = (&session.worker, session.busy() + session.leaked);
+        let (left, losses) = (aside.until.since(now), task.counters().losses);
+        details.insert("worker", worker.to_string());
+        details.insert("others_running", others.to_string());
+        details.insert("set_aside_ms", left.as_millis().to_string());
+        format!(
+            "Its worker's session ended under it {losses} times, so it is to run alone: worker {worker} gets nothing new \
+             until its {others} other runs have ended, for at most {left:.1?}; then it runs there all the same."
+        )
     }
 
     /// Every queue, by name.
@@ -199,6 +239,7 @@ impl Core {
                 },
                 slots: session.slots,
                 busy: session.busy(),
+                leaked: session.leaked,
                 tasks: session.tasks.keys().map(|&name| self.names.get(name).clone()).collect(),
                 connected_at: session.connected_at,
             })

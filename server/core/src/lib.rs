@@ -23,6 +23,7 @@
 //! # Ok::<(), asynq_core::NameError>(())
 //! ```
 
+mod alone;
 mod by_id;
 mod callers;
 mod change;

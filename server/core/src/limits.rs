@@ -57,6 +57,10 @@ pub const DEFAULT_MAX_TIMEOUTS: u32 = 1;
 pub const MAX_CRASHES: u32 = 3;
 /// Sessions that may end under a task before it counts as poison.
 pub const MAX_LOSSES: u32 = 20;
+/// Sessions that may end under a task before it is to run alone.
+pub const LOSSES_BEFORE_ALONE: u32 = 2;
+/// How long at most a worker is kept free of other tasks for one that is to run alone.
+pub const SET_ASIDE: Duration = Duration::from_secs(10);
 /// A retry waits a random time up to this, doubled with every failure …
 pub const BACKOFF_BASE: Duration = Duration::from_secs(1);
 /// … but never more than this.

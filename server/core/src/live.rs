@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::alone::Aside;
 use crate::history::Notes;
 use crate::ids::{Grant, LeaseToken, Niceness, Seq, SessionId, TaskId};
 use crate::keys::Key;
@@ -37,6 +38,8 @@ pub(crate) enum Live {
     Ready,
     /// Ready after a restart, held back because a worker may still run it.
     Recovering,
+    /// Ready, and a worker is being emptied for it.
+    Aside(Box<Aside>),
     Held(Box<Held>),
 }
 
@@ -47,14 +50,20 @@ pub(crate) struct Held {
     pub(crate) started_at: Timestamp,
     /// Longest time of this attempt, from the task or its worker.
     pub(crate) timeout: Option<Duration>,
+    /// Its handler has had that moved.
+    pub(crate) extended: bool,
     /// Failures allowed, from the task or its worker.
     pub(crate) max_attempts: u32,
     /// Where its session keeps it; set as it enters its state.
     pub(crate) place: u32,
     /// The store knows of it.
     pub(crate) claimed: bool,
+    /// Nothing else runs in its session.
+    pub(crate) alone: bool,
     /// Its slot is lent while it waits for credit.
     pub(crate) lent: bool,
+    /// It goes on, but for nobody any more.
+    pub(crate) abandoned: bool,
     pub(crate) stop: Option<StopIntent>,
 }
 
@@ -75,7 +84,7 @@ impl Task {
     pub(crate) fn state_name(&self) -> StateName {
         match &self.state {
             Live::Scheduled(_) => StateName::Scheduled,
-            Live::Ready | Live::Recovering => StateName::Ready,
+            Live::Ready | Live::Recovering | Live::Aside(_) => StateName::Ready,
             Live::Held(held) if held.stop.is_some() => StateName::Stopping,
             Live::Held(_) => StateName::Running,
         }
@@ -91,14 +100,14 @@ impl Task {
     pub(crate) fn held(&self) -> Option<&Held> {
         match &self.state {
             Live::Held(held) => Some(held),
-            Live::Scheduled(_) | Live::Ready | Live::Recovering => None,
+            Live::Scheduled(_) | Live::Ready | Live::Recovering | Live::Aside(_) => None,
         }
     }
 
     pub(crate) fn held_mut(&mut self) -> Option<&mut Held> {
         match &mut self.state {
             Live::Held(held) => Some(held),
-            Live::Scheduled(_) | Live::Ready | Live::Recovering => None,
+            Live::Scheduled(_) | Live::Ready | Live::Recovering | Live::Aside(_) => None,
         }
     }
 
@@ -192,11 +201,12 @@ impl Task {
     pub(crate) fn record(&self, names: &Names) -> TaskRecord {
         let state = match &self.state {
             Live::Scheduled(at) => State::Scheduled { at: *at },
-            Live::Ready | Live::Recovering => State::Ready,
+            Live::Ready | Live::Recovering | Live::Aside(_) => State::Ready,
             Live::Held(held) => {
                 let run = Run {
                     session: held.session,
                     started_at: held.started_at,
+                    extended: held.timeout.filter(|_| held.extended),
                 };
                 held.stop
                     .map_or(State::Running(run), |intent| State::Stopping(run, intent))

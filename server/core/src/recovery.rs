@@ -247,11 +247,14 @@ fn restored_run(run: Run, stop: Option<StopIntent>, options: &Options) -> Held {
     Held {
         session: run.session,
         started_at: run.started_at,
-        timeout: options.timeout,
+        timeout: run.extended.or(options.timeout),
+        extended: run.extended.is_some(),
         max_attempts: options.max_attempts.unwrap_or(limits::DEFAULT_MAX_ATTEMPTS),
         place: 0,
         claimed: true,
+        alone: false,
         lent: false,
+        abandoned: false,
         stop,
     }
 }

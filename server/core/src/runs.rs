@@ -48,6 +48,24 @@ impl Core {
         now: Timestamp,
         session: SessionId,
         token: LeaseToken,
+        (failure, min_attempts): (Failure, u32),
+        out: &mut Output,
+    ) {
+        let Some(key) = self.current_run(session, token, out) else {
+            return;
+        };
+        let state = match self.stop_intent(key) {
+            Some(intent) => self.conclude_stop(now, key, intent, out),
+            None => self.fail(now, key, failure.clipped(), min_attempts, out),
+        };
+        ack(session, token, state, out);
+    }
+
+    pub(crate) fn on_timed_out(
+        &mut self,
+        now: Timestamp,
+        session: SessionId,
+        token: LeaseToken,
         failure: Failure,
         out: &mut Output,
     ) {
@@ -56,9 +74,34 @@ impl Core {
         };
         let state = match self.stop_intent(key) {
             Some(intent) => self.conclude_stop(now, key, intent, out),
-            None => self.fail(now, key, failure.clipped(), out),
+            None => self.time_out(now, key, failure.clipped(), out),
         };
         ack(session, token, state, out);
+    }
+
+    /// Written at once: after a restart the run must not be taken to be late.
+    pub(crate) fn on_extended(
+        &mut self,
+        now: Timestamp,
+        session: SessionId,
+        token: LeaseToken,
+        left: Duration,
+        out: &mut Output,
+    ) {
+        let Some(key) = self.held_run(session, token) else {
+            return;
+        };
+        let Some(held) = self.live(key).held().filter(|held| held.stop.is_none()) else {
+            return;
+        };
+        let wanted = (now.since(held.started_at) + left).min(limits::MAX_DURATION);
+        if held.timeout.is_none_or(|timeout| wanted <= timeout) {
+            return;
+        }
+        self.rearm(key, |held| {
+            (held.timeout, held.extended, held.claimed) = (Some(wanted), true, true);
+        });
+        self.remember(key, out);
     }
 
     pub(crate) fn on_crashed(
@@ -114,6 +157,16 @@ impl Core {
         ack(session, token, state, out);
     }
 
+    /// The run goes on for nobody; its slot is told of apart, see [`Core::on_leaked`].
+    pub(crate) fn on_abandoned(&mut self, now: Timestamp, session: SessionId, token: LeaseToken, out: &mut Output) {
+        if let Some(key) = self.held_run(session, token)
+            && let Some(held) = self.tasks[key.index()].held_mut()
+        {
+            held.abandoned = true;
+        }
+        self.on_ended(now, session, token, out);
+    }
+
     /// The task the token is the current grant of, if the session holds it;
     /// else the worker is told.
     pub(crate) fn current_run(&self, session: SessionId, token: LeaseToken, out: &mut Output) -> Option<TaskKey> {
@@ -148,7 +201,10 @@ impl Core {
         match intent {
             StopIntent::Cancel => self.finish(now, key, Trigger::Cancelled, Outcome::Cancelled, None, out),
             StopIntent::Deadline => self.finish(now, key, Trigger::Expired, Outcome::Expired, None, out),
-            StopIntent::Timeout => return self.time_out(now, key, out),
+            StopIntent::Timeout => {
+                let failure = self.too_long(key);
+                return self.time_out(now, key, failure, out);
+            }
         }
         match intent {
             StopIntent::Cancel => StateName::Cancelled,
@@ -156,22 +212,31 @@ impl Core {
         }
     }
 
-    fn time_out(&mut self, now: Timestamp, key: TaskKey, out: &mut Output) -> StateName {
-        self.tally.timeouts += 1;
-        let timeout = self.live(key).held().and_then(|held| held.timeout);
-        let task = &mut self.tasks[key.index()];
-        let (attempt, has_one_try) = (task.grant.attempt, task.has_one_try());
-        let extra = task.extra_mut();
-        extra.counters.timeouts += 1;
-        extra.failure = Some(Box::new(Failure {
+    /// What is said of a run that had to be stopped because of its timeout.
+    fn too_long(&self, key: TaskKey) -> Failure {
+        let task = self.live(key);
+        let (attempt, held) = (task.grant.attempt, task.held());
+        let timeout = held.and_then(|held| held.timeout);
+        let of = timeout.map_or_else(String::new, |timeout| format!(" of {timeout:?}"));
+        let still = match held {
+            Some(held) if held.abandoned => ", and has not stopped since",
+            _ => "",
+        };
+        Failure {
             kind: "timeout".into(),
-            message: match timeout {
-                Some(timeout) => format!("attempt {attempt} ran longer than its timeout of {timeout:?}"),
-                None => format!("attempt {attempt} ran longer than its timeout"),
-            },
+            message: format!("attempt {attempt} ran longer than its timeout{of}{still}"),
             trace: String::new(),
             retryable: true,
-        }));
+        }
+    }
+
+    fn time_out(&mut self, now: Timestamp, key: TaskKey, failure: Failure, out: &mut Output) -> StateName {
+        self.tally.timeouts += 1;
+        let task = &mut self.tasks[key.index()];
+        let has_one_try = task.has_one_try();
+        let extra = task.extra_mut();
+        extra.counters.timeouts += 1;
+        extra.failure = Some(Box::new(failure));
         let spent = extra.counters.timeouts;
         let allowed = if has_one_try {
             1
@@ -182,14 +247,20 @@ impl Core {
             self.finish(now, key, Trigger::GaveUp, Outcome::Dead(DeadReason::Timeout), None, out);
             return StateName::Dead;
         }
-        self.retry(now, key, spent, out)
+        self.retry(now, key, spent, Cause::TimedOut, out)
     }
 
-    fn fail(&mut self, now: Timestamp, key: TaskKey, failure: Failure, out: &mut Output) -> StateName {
-        let allowed = self
-            .live(key)
-            .held()
-            .map_or(limits::DEFAULT_MAX_ATTEMPTS, |held| held.max_attempts);
+    fn fail(
+        &mut self,
+        now: Timestamp,
+        key: TaskKey,
+        failure: Failure,
+        min_attempts: u32,
+        out: &mut Output,
+    ) -> StateName {
+        let held = self.live(key).held();
+        let allowed = held.map_or(limits::DEFAULT_MAX_ATTEMPTS, |held| held.max_attempts);
+        let allowed = allowed.max(min_attempts);
         let (retryable, rejected) = (failure.retryable, failure.kind == Failure::REJECTED);
         self.tally.failures += 1;
         let task = &mut self.tasks[key.index()];
@@ -199,7 +270,7 @@ impl Core {
         extra.failure = Some(Box::new(failure));
         let spent = extra.counters.failures;
         if retryable && spent < allowed && !has_one_try {
-            return self.retry(now, key, spent, out);
+            return self.retry(now, key, spent, Cause::Failed, out);
         }
         let reason = if rejected {
             DeadReason::Rejected
@@ -211,7 +282,7 @@ impl Core {
     }
 
     /// The process of a run has died: the task may be what kills it.
-    fn crash(&mut self, now: Timestamp, key: TaskKey, failure: Failure, out: &mut Output) -> StateName {
+    pub(crate) fn crash(&mut self, now: Timestamp, key: TaskKey, failure: Failure, out: &mut Output) -> StateName {
         self.tally.crashes += 1;
         let task = &mut self.tasks[key.index()];
         let has_one_try = task.has_one_try();
@@ -282,11 +353,10 @@ impl Core {
         StateName::Ready
     }
 
-    fn retry(&mut self, now: Timestamp, key: TaskKey, spent: u32, out: &mut Output) -> StateName {
+    fn retry(&mut self, now: Timestamp, key: TaskKey, spent: u32, cause: Cause, out: &mut Output) -> StateName {
         self.tally.retries += 1;
         let task = self.live(key);
         let at = now + backoff(task.id, task.grant.attempt, spent);
-        let cause = self.stop_intent(key).map_or(Cause::Failed, Cause::from);
         self.note_until(now, key, StateName::Scheduled, cause, Some(at));
         self.change(key, Trigger::Retried, |task| task.state = Live::Scheduled(at));
         self.remember(key, out);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::alone::took_it_along;
 use crate::change::{Change, SessionRecord};
 use crate::core::{Core, Output};
 use crate::effect::{Effect, StopCause};
@@ -27,6 +28,12 @@ pub(crate) struct Session {
     pub(crate) held: Vec<TaskKey>,
     /// Runs whose slot is lent while they wait for credit; at most `slots`.
     pub(crate) lent: u32,
+    /// Slots taken by runs that are none of `held` any more; at most `slots`.
+    pub(crate) leaked: u32,
+    /// It gets nothing new, for the sake of one task that is to run, or runs, alone.
+    pub(crate) set_aside: bool,
+    /// Its connection broke, and the process behind it may be gone.
+    broke: bool,
     pub(crate) link: Link,
     pub(crate) lease_until: Timestamp,
     /// When the lease timer goes off: heartbeats move the lease, not the timer.
@@ -50,16 +57,25 @@ pub(crate) enum Link {
     Active(ClassId),
     /// It does, and takes nothing new: it is in no class.
     Draining,
-    /// It had one; its runs are given up at that time.
+    /// It had one; its runs are given up at that time, but for those that must not
+    /// begin twice: these at the end of its lease.
     Lost(Timestamp),
     /// It had one before the broker was restarted.
     Awaited,
 }
 
 impl Session {
-    /// Slots taken.
+    /// Slots taken by its runs.
     pub(crate) fn busy(&self) -> u32 {
         self.held.len() as u32 - self.lent
+    }
+
+    /// Slots that are free.
+    pub(crate) fn idle(&self) -> u32 {
+        if self.set_aside {
+            return 0;
+        }
+        self.slots.saturating_sub(self.busy() + self.leaked)
     }
 
     /// Its runs, in an order that does not depend on which have ended before.
@@ -69,18 +85,18 @@ impl Session {
         held
     }
 
-    /// Until when its runs are kept for it while it has no connection.
-    pub(crate) fn given_up_at(&self) -> Timestamp {
+    /// Until when a run is kept for it while it has no connection.
+    pub(crate) fn given_up_at(&self, at_most_once: bool) -> Timestamp {
         match self.link {
-            Link::Lost(at) => at.min(self.lease_until),
-            Link::Awaited | Link::Active(_) | Link::Draining => self.lease_until,
+            Link::Lost(at) if !at_most_once => at.min(self.lease_until),
+            Link::Lost(_) | Link::Awaited | Link::Active(_) | Link::Draining => self.lease_until,
         }
     }
 
     /// Tells the scheduler how many slots are free.
     pub(crate) fn sync_free_slots(&mut self, id: SessionId, sched: &mut Scheduler) {
         let Some(class) = self.link.class() else { return };
-        let now = self.slots.saturating_sub(self.busy());
+        let now = self.idle();
         let before = std::mem::replace(&mut self.free, now);
         sched.set_free(class, id, before, now);
     }
@@ -150,6 +166,9 @@ impl Core {
             tasks: BTreeMap::new(),
             held: Vec::new(),
             lent: 0,
+            leaked: 0,
+            set_aside: false,
+            broke: false,
             link: Link::Awaited,
             lease_until: lease,
             lease_timer: lease,
@@ -176,8 +195,10 @@ impl Core {
         let class = self.sched.join(&routes);
         let session = self.sessions.get_mut(&id).expect("it has just been opened");
         session.slots = hello.slots;
+        session.leaked = hello.leaked.min(hello.slots);
         session.tasks = declared;
         session.link = Link::Active(class);
+        session.broke = false;
         session.connected_at = now;
         session.lease_until = now + limits::LEASE;
         session.sync_free_slots(id, &mut self.sched);
@@ -185,6 +206,7 @@ impl Core {
 
     /// Takes the session out of its class; its runs stay.
     fn disconnect(&mut self, id: SessionId, to: Link) {
+        self.unset_aside(id);
         let session = self.session_mut(id);
         let from = std::mem::replace(&mut session.link, to);
         let free = std::mem::take(&mut session.free);
@@ -223,7 +245,10 @@ impl Core {
         if self.live(key).held().is_some() {
             // The worker's defaults were not kept over the restart.
             self.rearm(key, |held| {
-                (held.timeout, held.max_attempts) = (fresh.timeout, fresh.max_attempts);
+                held.max_attempts = fresh.max_attempts;
+                if !held.extended {
+                    held.timeout = fresh.timeout;
+                }
             });
             if let Some(cause) = self.live(key).held().and_then(|held| held.stop).map(StopCause::from) {
                 out.effects.push(Effect::Stop {
@@ -246,7 +271,7 @@ impl Core {
         let task = self.live(key);
         match &task.state {
             Live::Held(held) => held.session == id && task.grant == token.grant,
-            Live::Scheduled(_) | Live::Ready | Live::Recovering => {
+            Live::Scheduled(_) | Live::Ready | Live::Recovering | Live::Aside(_) => {
                 let ahead = token.grant.attempt.saturating_sub(task.grant.attempt);
                 token.grant > task.grant && token.grant.epoch == self.previous && ahead <= limits::MAX_UNWRITTEN_GRANTS
             }
@@ -260,7 +285,15 @@ impl Core {
         }
     }
 
+    pub(crate) fn on_leaked(&mut self, id: SessionId, slots: u32) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.leaked = slots.min(session.slots);
+            session.sync_free_slots(id, &mut self.sched);
+        }
+    }
+
     pub(crate) fn on_draining(&mut self, id: SessionId) {
+        self.unset_aside(id);
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
@@ -273,10 +306,15 @@ impl Core {
     }
 
     pub(crate) fn on_session_closed(&mut self, now: Timestamp, id: SessionId, how: Closed, out: &mut Output) {
-        let Some(session) = self.sessions.get(&id) else { return };
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        // One that drained has said itself that it ends.
+        session.broke = how == Closed::Reset && session.link.class().is_some();
+        let (holds, lease_until) = (!session.held.is_empty(), session.lease_until);
         match how {
-            Closed::Reset if !session.held.is_empty() => self.await_resume(id, now + limits::RESET_GRACE),
-            Closed::Silent if !session.held.is_empty() => self.await_resume(id, session.lease_until),
+            Closed::Reset if holds => self.await_resume(id, now + limits::RESET_GRACE),
+            Closed::Silent if holds => self.await_resume(id, lease_until),
             Closed::Goodbye | Closed::Reset | Closed::Silent => self.end_session(now, id, out),
         }
     }
@@ -315,27 +353,40 @@ impl Core {
         self.end_session(now, id, out);
     }
 
+    /// Its worker has not come back soon. What must not begin twice may still go on
+    /// there, so that waits for the end of the lease; all else is given up.
     pub(crate) fn on_reset_grace(&mut self, now: Timestamp, id: SessionId, out: &mut Output) {
-        if self
-            .sessions
-            .get(&id)
-            .is_some_and(|session| matches!(session.link, Link::Lost(_)))
-        {
-            self.end_session(now, id, out);
+        let Some(session) = self.sessions.get(&id) else { return };
+        let Link::Lost(_) = session.link else { return };
+        let lease_until = session.lease_until;
+        let held = session.held_in_order();
+        let waits = |&&key: &&TaskKey| self.live(key).at_most_once();
+        if now >= lease_until || !held.iter().any(|key| waits(&key)) {
+            return self.end_session(now, id, out);
         }
+        for key in held {
+            if !self.live(key).at_most_once() {
+                self.lose(now, key, out);
+            }
+        }
+        self.await_resume(id, lease_until);
     }
 
     /// The session is over: what it held is given up.
     fn end_session(&mut self, now: Timestamp, id: SessionId, out: &mut Output) {
         let session = self.session_mut(id);
         let before_restart = session.link == Link::Awaited;
-        let held = session.held_in_order();
+        let (broke, held) = (session.broke, session.held_in_order());
         self.disconnect(id, Link::Awaited);
+        let ran = held.len();
         for key in held {
             // A restart of the broker counts no loss.
             let task = self.live(key);
             let is_going = task.held().is_some_and(|held| held.stop.is_none());
-            if before_restart && is_going && !task.at_most_once() {
+            let was_alone = task.held().is_some_and(|held| held.alone);
+            if broke && was_alone && is_going && ran == 1 {
+                self.crash(now, key, took_it_along(), out);
+            } else if before_restart && is_going && !task.at_most_once() {
                 self.note(now, key, StateName::Ready, Cause::NotResumed);
                 self.put_back(key, out);
             } else {

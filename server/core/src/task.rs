@@ -147,6 +147,8 @@ pub struct Run {
     pub session: SessionId,
     /// When the grant was made.
     pub started_at: Timestamp,
+    /// Longest time of this attempt, if its handler asked for more than it had.
+    pub extended: Option<Duration>,
 }
 
 /// Why a run is being stopped, and so how its task ends or goes on.

@@ -21,6 +21,8 @@ pub(crate) enum Timer {
     Expire(TaskKey),
     /// An attempt has taken too long.
     Timeout(TaskKey),
+    /// A worker has been kept free for a task for long enough.
+    Aside(TaskKey),
 }
 
 #[derive(Debug, Default)]

@@ -108,6 +108,8 @@ pub struct WorkerView {
     pub slots: u32,
     /// Runs it holds.
     pub busy: u32,
+    /// Slots taken by runs that were told to stop and go on for nobody.
+    pub leaked: u32,
     /// What it can run.
     pub tasks: Vec<Name>,
     /// Since when it is connected.

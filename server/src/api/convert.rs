@@ -261,14 +261,29 @@ pub(super) fn completion(completion: v1::Completion) -> Result<(LeaseToken, Payl
 }
 
 fn failed(failed: v1::Failure) -> Result<Report, Error> {
-    let token = token(failed.token)?;
-    let failure = failed.failure.unwrap_or_default();
-    let report = if failure.crashed {
-        Report::Crashed
-    } else {
-        Report::Failed
-    };
-    Ok(report(token, task_failure(failure)))
+    let v1::Failure {
+        token: of,
+        failure,
+        timed_out,
+        min_attempts,
+    } = failed;
+    let token = token(of)?;
+    if min_attempts > MAX_BUDGET {
+        let problem = format!("is {min_attempts}, at most {MAX_BUDGET} are allowed");
+        return Err(invalid("failure.min_attempts", problem));
+    }
+    let failure = failure.unwrap_or_default();
+    let crashed = failure.crashed;
+    let failure = task_failure(failure);
+    Ok(match (crashed, timed_out) {
+        (true, _) => Report::Crashed(token, failure),
+        (false, true) => Report::TimedOut(token, failure),
+        (false, false) => Report::Failed {
+            token,
+            failure,
+            min_attempts,
+        },
+    })
 }
 
 pub(super) fn task_failure(failure: v1::TaskFailure) -> Failure {
@@ -339,6 +354,7 @@ pub(super) fn hello(hello: v1::WorkHello) -> Result<WorkerHello, Error> {
             .into_iter()
             .map(|held| token(Some(held)))
             .collect::<Result<_, _>>()?,
+        leaked: hello.leaked,
     })
 }
 
@@ -359,12 +375,23 @@ pub(super) fn work(request: v1::WorkRequest) -> Result<WorkerInput, Error> {
     for ended in request.ended {
         reports.push(Report::Ended(token(Some(ended))?));
     }
+    for abandoned in request.abandoned {
+        reports.push(Report::Abandoned(token(Some(abandoned))?));
+    }
+    let extension = |asked: v1::Extension| {
+        let left = duration("extensions.left_ms", asked.left_ms)?;
+        Ok((token(asked.token)?, left.unwrap_or_default()))
+    };
+    let extensions = request.extensions.into_iter().map(extension);
+    let extensions = extensions.collect::<Result<_, Error>>()?;
     let heartbeat = Some(request.heartbeat).filter(|&count| count != 0);
     Ok(WorkerInput {
         heartbeat,
         reports,
         number: NonZeroU64::new(request.number),
         draining: request.draining,
+        leaked: request.leaked,
+        extensions,
     })
 }
 

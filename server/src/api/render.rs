@@ -188,6 +188,7 @@ pub(super) fn worker(view: WorkerView) -> v1::WorkerInfo {
         state: state.into(),
         slots: view.slots,
         busy: view.busy,
+        leaked: view.leaked,
         tasks: view.tasks.iter().map(ToString::to_string).collect(),
         connected_at_ms: view.connected_at.as_millis(),
     }

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use asynq_core::{Assignment, Finished, Key, LeaseToken, Name, Payload, Seq, TaskId, TaskRecord, TaskView};
+use asynq_core::{
+    Assignment, Finished, Key, LeaseToken, Name, Payload, ResultInfo, Seq, State, StateName, TaskId, TaskRecord,
+    TaskView, Verdict,
+};
 use asynq_store::{Listed, Reader as StoreReader, StoreError};
 use tokio::sync::{mpsc, oneshot};
 
@@ -36,6 +39,12 @@ pub(super) enum Job {
         token: LeaseToken,
         reply: oneshot::Sender<Result<Payload, Error>>,
     },
+    /// A result came for a task that has ended: whether it is the one that was taken.
+    SentAgain {
+        token: LeaseToken,
+        result: Sent,
+        reply: oneshot::Sender<Verdict>,
+    },
     /// A part of a listing.
     List(Box<Listing>),
     /// Tasks of a page that have ended since they were read.
@@ -46,6 +55,30 @@ pub(super) enum Job {
     },
 }
 
+/// What a result is told by. The token says whose it is already, and a run has one.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) bytes: u64,
+    pub(super) content_type: Box<str>,
+}
+
+impl Sent {
+    /// What is to be said of it, if that is the task it was sent for.
+    fn verdict(&self, token: LeaseToken, record: &TaskRecord) -> Verdict {
+        let state = record.state.name();
+        let taken = match &record.state {
+            State::Finished(finish) if state == StateName::Succeeded => finish.result.as_ref(),
+            _ => None,
+        };
+        let is_this = |taken: &ResultInfo| (taken.bytes, &taken.content_type) == (self.bytes, &self.content_type);
+        if record.grant == token.grant && taken.is_some_and(is_this) {
+            Verdict::Accepted(state)
+        } else {
+            Verdict::Stale(Some(state))
+        }
+    }
+}
+
 impl Job {
     /// Bytes the loop is handed for it.
     fn bytes(&self) -> u64 {
@@ -54,7 +87,12 @@ impl Job {
             // One at a time, so that each is answered as soon as it is read.
             Self::List(_) => READ_BYTES,
             // The others go straight to who asked, or are small.
-            Self::Task(_) | Self::Key(..) | Self::Result { .. } | Self::Fetch { .. } | Self::Ended { .. } => 0,
+            Self::Task(_)
+            | Self::Key(..)
+            | Self::Result { .. }
+            | Self::Fetch { .. }
+            | Self::SentAgain { .. }
+            | Self::Ended { .. } => 0,
         }
     }
 }
@@ -189,6 +227,12 @@ fn read(reader: &mut dyn StoreReader, jobs: Vec<Job>) -> Result<Vec<Found>, Stor
                 };
                 // A worker that has gone needs no answer.
                 let _ = reply.send(payload.ok_or(Error::StaleLease(token)));
+            }
+            Job::SentAgain { token, result, reply } => {
+                let found = reader.task(token.task)?;
+                let verdict = found.map_or(Verdict::Stale(None), |(_, record)| result.verdict(token, &record));
+                // A worker that has gone asks again.
+                let _ = reply.send(verdict);
             }
             Job::List(listing) if listing.is_over() => {}
             Job::List(listing) => {

@@ -176,6 +176,7 @@ impl Loop {
                     session,
                     token,
                     failure,
+                    min_attempts: 0, // half a stream is not sent again
                 });
             }
             Emission::Crashed(failure) => {

@@ -46,6 +46,7 @@ fn first_send(id: u8) -> Ask {
 
 fn hello(resume: Option<SessionId>) -> WorkerHello {
     WorkerHello {
+        leaked: 0,
         worker: name("w"),
         slots: 1,
         tasks: Vec::new(),

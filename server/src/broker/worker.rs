@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::Duration;
 
 use asynq_core::{
     Assignment, Declaration, Failure, LeaseToken, Name, Payload, SessionId, StopCause, Timestamp, Verdict,
@@ -80,6 +81,7 @@ pub(crate) struct WorkerHello {
     pub(crate) tasks: Vec<Declaration>,
     pub(crate) resume: Option<SessionId>,
     pub(crate) held: Vec<LeaseToken>,
+    pub(crate) leaked: u32,
 }
 
 /// One message of a worker, checked.
@@ -90,6 +92,10 @@ pub(crate) struct WorkerInput {
     /// By which the reports are acknowledged together.
     pub(crate) number: Option<NonZeroU64>,
     pub(crate) draining: bool,
+    /// Slots taken by runs that are not the worker's any more, where that changed.
+    pub(crate) leaked: Option<u32>,
+    /// Runs that are to have at least so much time from now on.
+    pub(crate) extensions: Vec<(LeaseToken, Duration)>,
 }
 
 impl WorkerInput {
@@ -97,8 +103,10 @@ impl WorkerInput {
     pub(super) fn payload_bytes(&self) -> usize {
         let bytes = |report: &Report| match report {
             Report::Completed(_, result) => result.data.len(),
-            Report::Failed(_, failure) | Report::Crashed(_, failure) => failure.message.len() + failure.trace.len(),
-            Report::Released(_) | Report::Ended(_) => 0,
+            Report::Failed { failure, .. } | Report::TimedOut(_, failure) | Report::Crashed(_, failure) => {
+                failure.message.len() + failure.trace.len()
+            }
+            Report::Released(_) | Report::Ended(_) | Report::Abandoned(_) => 0,
         };
         self.reports.iter().map(bytes).sum()
     }
@@ -108,9 +116,18 @@ impl WorkerInput {
 #[derive(Debug)]
 pub(crate) enum Report {
     Completed(LeaseToken, Payload),
-    Failed(LeaseToken, Failure),
+    Failed {
+        token: LeaseToken,
+        failure: Failure,
+        /// The task has at least so many attempts.
+        min_attempts: u32,
+    },
+    /// It took longer than its worker allows.
+    TimedOut(LeaseToken, Failure),
     /// Its process died.
     Crashed(LeaseToken, Failure),
     Released(LeaseToken),
     Ended(LeaseToken),
+    /// It was told to stop, and goes on for nobody.
+    Abandoned(LeaseToken),
 }

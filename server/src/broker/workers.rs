@@ -16,7 +16,7 @@ use tracing::{debug, info};
 use super::emitter::Emitter;
 use super::error::{End, Error};
 use super::payloads::Cached;
-use super::reader::Job;
+use super::reader::{Job, Sent};
 use super::run::{Acks, Held, Loop};
 use super::worker::{Hangup, Report, ToWorker, WorkerConn, WorkerHello, WorkerInput};
 use crate::limits::INLINE_BACKLOG_BYTES;
@@ -142,6 +142,7 @@ impl Loop {
             slots,
             tasks,
             held,
+            leaked,
             ..
         } = hello;
         self.apply(Event::SessionOpened(Box::new(Hello {
@@ -150,6 +151,7 @@ impl Loop {
             slots,
             tasks,
             held,
+            leaked,
         })));
         Ok(session)
     }
@@ -164,11 +166,28 @@ impl Loop {
             conn.outbox().push(ToWorker::HeartbeatAck(count));
             self.apply(Event::Heartbeat(session));
         }
+        if let Some(slots) = input.leaked {
+            // Before the reports: a slot must not seem free in between.
+            self.apply(Event::Leaked { session, slots });
+        }
+        for (token, left) in input.extensions {
+            self.apply(Event::Extended { session, token, left });
+        }
         let together = input.number;
         for report in input.reports {
             let event = match report {
                 Report::Completed(token, result) => Event::Completed { session, token, result },
-                Report::Failed(token, failure) => Event::Failed {
+                Report::Failed {
+                    token,
+                    failure,
+                    min_attempts,
+                } => Event::Failed {
+                    session,
+                    token,
+                    failure,
+                    min_attempts,
+                },
+                Report::TimedOut(token, failure) => Event::TimedOut {
                     session,
                     token,
                     failure,
@@ -180,6 +199,7 @@ impl Loop {
                 },
                 Report::Released(token) => Event::Released { session, token },
                 Report::Ended(token) => Event::Ended { session, token },
+                Report::Abandoned(token) => Event::Abandoned { session, token },
             };
             self.core.apply(self.now, event, &mut self.out);
             self.absorb(if together.is_some() { Acks::Refusals } else { Acks::All });
@@ -210,6 +230,14 @@ impl Loop {
 
     /// A result that came on the data connection, which names no session.
     pub(super) fn complete_large(&mut self, token: LeaseToken, result: Payload, reply: oneshot::Sender<Verdict>) {
+        if !self.core.is_live(token.task) {
+            // Taken before, perhaps, by a call whose answer was lost.
+            let result = Sent {
+                bytes: result.data.len() as u64,
+                content_type: result.content_type,
+            };
+            return self.hold(Held::Read(Job::SentAgain { token, result, reply }));
+        }
         let holder = self.core.holder(token);
         self.sessions.expect_verdict(token, reply);
         // Nobody holds a stale token: the core refuses it whoever says it.

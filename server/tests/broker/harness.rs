@@ -393,6 +393,7 @@ impl Worker {
         let failed = v1::Failure {
             token,
             failure: Some(failure),
+            ..Default::default()
         };
         self.send(v1::WorkRequest {
             failures: vec![failed],

@@ -240,6 +240,7 @@ async fn no_page_is_larger_than_a_message() {
                 trace: trace.clone(),
                 ..Default::default()
             }),
+            ..Default::default()
         };
         worker
             .send(v1::WorkRequest {

@@ -23,6 +23,7 @@ mod stores;
 mod streaming;
 mod streams;
 mod streams_bad;
+mod stuck;
 mod tls;
 mod tokens;
 mod workers;

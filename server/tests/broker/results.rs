@@ -37,10 +37,28 @@ async fn large_results_are_deferred_in_a_session_and_whole_in_a_call() {
     };
     let ack = bulk.complete_large(done.clone()).await.unwrap().into_inner();
     assert_eq!((ack.stale, ack.state()), (false, TaskState::Succeeded));
-    assert!(
-        bulk.complete_large(done).await.unwrap().into_inner().stale,
-        "once is enough"
-    );
+    // Sent again, because the answer was lost: it is the one that was taken.
+    assert_eq!(bulk.complete_large(done.clone()).await.unwrap().into_inner(), ack);
+    let other_result = v1::Completion {
+        result: Some(json("1")),
+        ..done.clone()
+    };
+    let other_run = v1::Completion {
+        token: run.token.clone().map(|token| v1::LeaseToken { attempt: 9, ..token }),
+        ..done.clone()
+    };
+    for other in [other_result, other_run] {
+        let ack = bulk.complete_large(other).await.unwrap().into_inner();
+        assert_eq!(
+            (ack.stale, ack.state()),
+            (true, TaskState::Succeeded),
+            "and the task as it is"
+        );
+    }
+    let mut unknown = done;
+    unknown.token.as_mut().unwrap().task_id = task("echo").id;
+    let ack = bulk.complete_large(unknown).await.unwrap().into_inner();
+    assert_eq!((ack.stale, ack.state()), (true, TaskState::Unspecified));
     let status = bulk
         .fetch_payload(v1::FetchPayloadRequest { token: run.token })
         .await

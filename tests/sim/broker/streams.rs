@@ -237,6 +237,7 @@ impl Process {
                 session,
                 token,
                 failure,
+                min_attempts: 0,
             },
         };
         self.apply(event, env);

@@ -91,6 +91,7 @@ impl Process {
                         session,
                         token,
                         failure,
+                        min_attempts: 0,
                     },
                     Report::Crashed(failure) => CoreEvent::Crashed {
                         session,

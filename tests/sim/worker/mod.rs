@@ -221,6 +221,7 @@ impl Worker {
             max_attempts: None,
         };
         let hello = Hello {
+            leaked: 0,
             session: self.session.unwrap_or(SessionId([0; 16])),
             worker: self.names[0].clone(),
             slots: self.slots,

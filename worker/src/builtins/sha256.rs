@@ -75,7 +75,7 @@ mod tests {
             name: "sha256".into(),
             queue: "default".into(),
             series: String::new(),
-            ends_at: None,
+            time: crate::extend::RunTime::default(),
             at_most_once: false,
             control: control.clone(),
         })

@@ -53,7 +53,7 @@ fn context(control: &Control) -> Context {
         name: "test".into(),
         queue: String::new(),
         series: String::new(),
-        ends_at: None,
+        time: crate::extend::RunTime::default(),
         at_most_once: false,
         control: control.clone(),
     })

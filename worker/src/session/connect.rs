@@ -37,6 +37,8 @@ pub(super) struct Pace {
     pub(super) beat_due: bool,
     /// The heartbeat that went with `draining`, once that was said.
     pub(super) drain_told: Option<u64>,
+    /// How many slots have leaked, as the broker knows.
+    pub(super) leaked_told: u32,
 }
 
 /// The broker's clock as the welcome told it.
@@ -81,8 +83,10 @@ impl Session {
         let hello_sent = since_boot();
         // Room for one: while it waits to be written, the next message gathers.
         let (requests, outgoing) = mpsc::channel(1);
+        let hello = self.hello();
+        let leaked_told = hello.leaked;
         let hello = WorkRequest {
-            hello: Some(self.hello()),
+            hello: Some(hello),
             ..WorkRequest::default()
         };
         let greeting = async move {
@@ -119,7 +123,10 @@ impl Session {
             first,
             transfers: FuturesUnordered::new(),
             beats,
-            pace: Pace::default(),
+            pace: Pace {
+                leaked_told,
+                ..Pace::default()
+            },
             broker: BrokerClock {
                 now: Duration::from_micros(welcome.now_us),
                 read_at: Instant::now(),
@@ -135,6 +142,7 @@ impl Session {
             worker_version: env!("CARGO_PKG_VERSION").into(),
             resume: self.id.clone().unwrap_or_default(),
             held: self.ledger.held(),
+            leaked: self.ledger.leaked(),
         }
     }
 

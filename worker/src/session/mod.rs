@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::error::RunError;
+use crate::extend::Extensions;
 use crate::lease::{Lease, since_boot};
 use crate::ledger::Ledger;
 use crate::limits::{DRAIN_FLUSH, IDLE, LEASE_CHECK};
@@ -42,6 +43,7 @@ pub(crate) struct SessionConfig {
     pub(crate) slots: u32,
     pub(crate) tasks: Vec<v1::TaskDeclaration>,
     pub(crate) drain_timeout: Duration,
+    pub(crate) kill_grace: Duration,
     pub(crate) exit_when_idle: bool,
 }
 
@@ -67,6 +69,7 @@ pub(crate) struct Session {
     ready: Option<oneshot::Sender<()>>,
 
     ledger: Ledger,
+    extensions: Extensions,
     /// The session to resume.
     id: Option<Bytes>,
     /// `None` before the first welcome, and again once it ran out.
@@ -88,12 +91,13 @@ impl Session {
         ready: oneshot::Sender<()>,
     ) -> Self {
         Self {
+            ledger: Ledger::new(config.kill_grace),
+            extensions: Extensions::default(),
             config,
             starts,
             reports,
             mode,
             ready: Some(ready),
-            ledger: Ledger::default(),
             id: None,
             lease: None,
             fences: 0,
@@ -177,16 +181,18 @@ impl Session {
                     return Err(Ended);
                 }
                 for Report { token, outcome } in self.taken.drain(..) {
-                    match outcome {
-                        Some(outcome) => self.ledger.over(token, outcome),
-                        None => self.ledger.settled(token),
-                    }
+                    self.ledger.returned(token, outcome);
                 }
             }
             // An error is the worker's future dropped.
             changed = self.mode.changed() => {
                 changed.map_err(|_| Ended)?;
                 self.start_drain();
+            }
+            () = self.extensions.news() => {
+                for (token, at) in self.extensions.take() {
+                    self.ledger.extend(token, at);
+                }
             }
             () = sleep_until(wake) => {}
         }
@@ -204,7 +210,11 @@ impl Session {
             .as_ref()
             .map(|drain| drain.stop_at.or(drain.release_at).unwrap_or(drain.give_up_at));
         let idle = self.idle_since.map(|since| since + IDLE);
-        [drain, idle].into_iter().flatten().fold(now + lease, Instant::min)
+        let abandons = self.ledger.abandons_at();
+        [drain, idle, abandons]
+            .into_iter()
+            .flatten()
+            .fold(now + lease, Instant::min)
     }
 
     fn look_at_the_clock(&mut self) -> Result<(), Ended> {
@@ -216,6 +226,7 @@ impl Session {
             self.fence();
         }
         let now = Instant::now();
+        self.ledger.abandon(now);
         if self.idle_since.is_some_and(|since| now >= since + IDLE) {
             self.start_drain();
         }

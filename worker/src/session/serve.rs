@@ -11,6 +11,7 @@ use super::transfer::{self, Transfer};
 use super::{Ended, Session};
 use crate::context::{Context, Control, LeaseToken, Run, StopCause};
 use crate::emit::Reader;
+use crate::extend::{Extensions, RunTime};
 use crate::lease::since_boot;
 use crate::ledger::Outcome;
 use crate::limits::{GOODBYE, MAX_TRANSFERS};
@@ -78,7 +79,8 @@ impl Session {
     }
 
     fn has_something_to_say(&self, pace: &Pace) -> bool {
-        pace.beat_due || self.ledger.has_unsent() || (self.drain.is_some() && pace.drain_told.is_none())
+        let leaks = self.ledger.leaked() != pace.leaked_told;
+        leaks || pace.beat_due || self.ledger.has_unsent() || (self.drain.is_some() && pace.drain_told.is_none())
     }
 
     /// Everything there is to say now, as far as it fits one message.
@@ -95,6 +97,9 @@ impl Session {
             pace.drain_told = Some(request.heartbeat);
         }
         self.ledger.gather(&mut request);
+        let leaked = self.ledger.leaked();
+        request.leaked = (leaked != pace.leaked_told).then_some(leaked);
+        pace.leaked_told = leaked;
         request
     }
 
@@ -150,8 +155,8 @@ impl Session {
     /// Runs that wait for their readers, or only for the broker's word, do not count.
     fn has_slot(&self) -> bool {
         let slots = self.config.slots as usize;
-        let going = self.ledger.unfinished();
-        going < slots || going < slots + self.ledger.slotless()
+        let taken = self.ledger.unfinished() + self.ledger.leaked() as usize;
+        taken < slots || taken < slots + self.ledger.slotless()
     }
 
     fn start(
@@ -162,7 +167,7 @@ impl Session {
         control: Control,
         broker: BrokerClock,
     ) {
-        let ends_at = ends_at(&assignment, broker);
+        let time = time(&assignment, broker, self.extensions.clone());
         let Assignment {
             name,
             queue,
@@ -180,7 +185,7 @@ impl Session {
             name,
             queue,
             series,
-            ends_at,
+            time,
             at_most_once,
             control,
         });
@@ -244,12 +249,12 @@ fn read_token(wire: Option<&v1::LeaseToken>) -> Option<LeaseToken> {
     token
 }
 
-/// When timeout or deadline will end the run, whichever comes first.
-fn ends_at(assignment: &Assignment, broker: BrokerClock) -> Option<Instant> {
+/// When timeout or deadline will end the run.
+fn time(assignment: &Assignment, broker: BrokerClock, extensions: Extensions) -> RunTime {
     let after = |ms| Instant::now().checked_add(std::time::Duration::from_millis(ms));
     let timeout = Some(assignment.timeout_ms).filter(|ms| *ms > 0).and_then(after);
     let deadline = Some(assignment.deadline_ms)
         .filter(|ms| *ms > 0)
         .and_then(|ms| broker.instant(ms));
-    [timeout, deadline].into_iter().flatten().min()
+    RunTime::new(timeout, deadline, extensions)
 }

@@ -1,5 +1,6 @@
 //! The worker against a broker played by the test, message by message.
 
+mod abandoned;
 mod broker;
 mod daemon;
 mod drain;

@@ -75,6 +75,57 @@ async fn a_panic_is_a_failure_and_the_worker_lives() {
 }
 
 #[tokio::test]
+async fn more_time_is_asked_for_and_told_again_after_a_cut() {
+    const SLOW: Task<(), Option<u128>> = Task::new("slow");
+    let mut broker = Broker::start().await;
+    let (open, gate) = watch::channel(false);
+    let worker = Worker::builder(&broker.url()).slots(2).task(SLOW, move |context, ()| {
+        let mut gate = gate.clone();
+        async move {
+            context.extend(Duration::from_secs(80));
+            let left = context.remaining().map(|left| left.as_secs_f64().ceil() as u128);
+            gate.wait_for(|open| *open).await?;
+            Ok(left)
+        }
+    });
+    let _running = run(worker);
+    let mut link = broker.accept().await;
+    let timed = Assignment {
+        timeout_ms: 30_000,
+        ..assignment(1, "slow", "null")
+    };
+    link.assign(timed).await;
+    link.assign(assignment(2, "slow", "null")).await; // has all the time
+    let asked = |said: asynq_proto::v1::WorkRequest| {
+        let [asked] = &said.extensions[..] else {
+            panic!("one asks: {said:?}")
+        };
+        assert_eq!(asked.token, Some(token(1)));
+        // An eighth more, less what has gone by.
+        assert!((85_000..=90_000).contains(&asked.left_ms), "{asked:?}");
+    };
+    asked(link.next().await);
+    drop(link);
+
+    let mut link = broker.accept().await;
+    asked(link.next().await);
+    open.send_replace(true);
+    let mut results = Vec::new();
+    while results.len() < 2 {
+        for completion in link.next().await.completions {
+            results.push((completion.token.unwrap(), completion.result.unwrap().data));
+        }
+    }
+    results.sort_by(|a, b| a.0.task_id.cmp(&b.0.task_id));
+    assert_eq!((&results[0].1[..], &results[1].1[..]), (&b"90"[..], &b"null"[..]));
+    link.ack(1).await;
+    drop(link);
+    let mut link = broker.accept().await;
+    let said = link.next().await; // of the second run: the first is over
+    assert_eq!((said.extensions.len(), said.completions.len()), (0, 1));
+}
+
+#[tokio::test]
 async fn arguments_that_do_not_fit_are_rejected() {
     let mut broker = Broker::start().await;
     let _running = run(Worker::builder(&broker.url()).slots(1).builtins());

@@ -1,6 +1,9 @@
 //! Tests of the core from outside: events in, every change and effect accounted for.
 
+mod abandoned;
+mod alone;
 mod explain;
+mod extended;
 mod fairness;
 mod history;
 mod keys;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use asynq_core::{DeadReason, Effect, Outcome, StateName, StopCause, TaskId, Verdict, limits};
+use asynq_core::{DeadReason, Effect, Event, Outcome, Reason, StateName, StopCause, TaskId, Verdict, limits};
 
-use crate::shard::{Shard, Spec, failure, spec};
+use crate::shard::{Shard, Spec, failure, session, spec};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -65,7 +65,7 @@ fn however_it_ends_it_does_not_begin_again() {
 
     let (mut shard, ..) = begun();
     shard.disconnect(1);
-    shard.advance(limits::RESET_GRACE);
+    shard.advance(limits::LEASE);
     is_dead(&mut shard, DeadReason::WorkerLost);
 
     let (mut shard, _, token) = begun();
@@ -90,6 +90,57 @@ fn what_has_not_begun_may_be_given_back() {
     assert_eq!((again.token.task, again.token.grant.attempt), (id, 2));
     shard.complete(1, again.token);
     assert_eq!(shard.finished().outcome, Outcome::Succeeded);
+}
+
+/// A worker that is cut off may go on with it until its lease ends; all else it
+/// ran is given up soon.
+#[test]
+fn after_a_cut_it_is_waited_for_until_the_lease_ends() {
+    let (mut shard, id, _) = begun();
+    shard.connect(2, 2, &["pay", "echo"]);
+    let ordinary = shard.enqueue(&spec("echo"));
+    let of_2 = shard.assigned().token;
+    let paid_by_2 = shard.enqueue(&once("pay"));
+    let pay = shard.assigned().token;
+    shard.disconnect(1);
+    shard.disconnect(2);
+    shard.advance(limits::RESET_GRACE);
+    assert_eq!(shard.durable.state(ordinary), StateName::Ready, "given up as ever");
+    assert_eq!(shard.durable.state(id), StateName::Running);
+    let why = shard.core.explain(shard.now, id).expect("live");
+    let left = (limits::LEASE - limits::RESET_GRACE).as_millis().to_string();
+    assert_eq!((why.reason, &why.details["given_up_ms"]), (Reason::Resuming, &left));
+
+    // Late, but within its lease: what has been given up is stale, the other goes on.
+    shard.advance(limits::LEASE - limits::RESET_GRACE - SECOND);
+    shard.resume(2, 2, &["pay"], &[of_2, pay]);
+    assert_eq!(shard.stopped(), (of_2, StopCause::Stale));
+    assert_eq!(shard.complete(2, pay), Verdict::Accepted(StateName::Succeeded));
+    assert_eq!(shard.finished().task, paid_by_2);
+
+    // The other worker does not come back.
+    shard.advance(SECOND);
+    let finished = shard.finished();
+    assert_eq!(
+        (finished.task, finished.outcome),
+        (id, Outcome::Dead(DeadReason::WorkerLost))
+    );
+    assert!(!shard.core.knows_session(session(1)));
+}
+
+/// When the broker stood still meanwhile, that lasts as much longer too.
+#[test]
+fn a_gap_lengthens_the_wait_for_it() {
+    let (mut shard, id, token) = begun();
+    shard.disconnect(1);
+    shard.advance(limits::RESET_GRACE);
+    shard.now = shard.now + limits::LEASE;
+    shard.apply(Event::Gap(limits::LEASE));
+    shard.advance(SECOND);
+    assert_eq!(shard.durable.state(id), StateName::Running);
+    shard.resume(1, 1, &["pay"], &[token]);
+    assert_eq!(shard.complete(1, token), Verdict::Accepted(StateName::Succeeded));
+    shard.finished();
 }
 
 #[test]

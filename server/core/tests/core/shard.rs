@@ -166,6 +166,7 @@ pub(crate) fn hello(n: u8, slots: u32, tasks: &[&str], held: &[LeaseToken]) -> H
         slots,
         tasks: tasks.iter().map(declaration).collect(),
         held: held.to_vec(),
+        leaked: 0,
     }
 }
 
@@ -364,6 +365,7 @@ impl Shard {
             session: session(n),
             token,
             failure,
+            min_attempts: 0,
         });
         self.verdict(token)
     }
@@ -391,6 +393,21 @@ impl Shard {
             token,
         });
         self.verdict(token)
+    }
+
+    pub(crate) fn abandon(&mut self, n: u8, token: LeaseToken) -> Verdict {
+        self.apply(Event::Abandoned {
+            session: session(n),
+            token,
+        });
+        self.verdict(token)
+    }
+
+    pub(crate) fn leak(&mut self, n: u8, slots: u32) {
+        self.apply(Event::Leaked {
+            session: session(n),
+            slots,
+        });
     }
 
     /// What a worker says of a run is answered exactly once, in the same step.

@@ -99,6 +99,10 @@ pub(super) struct Task {
     /// Ended: this is what a purge has left.
     #[prost(bool, tag = "41")]
     purged: bool,
+
+    /// Running, stopping: longest time of this attempt, if its handler asked for more.
+    #[prost(uint64, optional, tag = "50")]
+    extended: Option<u64>,
 }
 
 /// What is known of a result.

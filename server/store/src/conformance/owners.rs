@@ -149,6 +149,7 @@ pub fn an_open_finds_all(fresh: Fresh<'_>) {
     live[0].1.state = State::Running(Run {
         session: SessionId([3; 16]),
         started_at,
+        extended: None,
     });
     live[1].1.state = State::Scheduled {
         at: START + Duration::from_secs(9_000),

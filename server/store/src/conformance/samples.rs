@@ -143,9 +143,11 @@ pub fn any_session() -> impl Strategy<Value = SessionRecord> {
 }
 
 fn any_run() -> impl Strategy<Value = Run> {
-    (any::<[u8; 16]>(), any_time()).prop_map(|(id, started_at)| Run {
+    let extended = option::of((0..1_000_000_000_u64).prop_map(Duration::from_micros));
+    (any::<[u8; 16]>(), any_time(), extended).prop_map(|(id, started_at, extended)| Run {
         session: SessionId(id),
         started_at,
+        extended,
     })
 }
 

@@ -25,7 +25,7 @@ fn context() -> (Context, Control) {
         name: "scan".into(),
         queue: "default".into(),
         series: String::new(),
-        ends_at: None,
+        time: crate::extend::RunTime::default(),
         at_most_once: false,
         control: control.clone(),
     };

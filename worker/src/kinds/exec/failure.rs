@@ -13,11 +13,13 @@ use crate::kinds::limits::LAST_WORDS_BYTES;
 pub(super) const KIND_SPAWN: &str = "spawn";
 /// Kind of a failure: the program wrote what it should not have.
 pub(super) const KIND_BAD_OUTPUT: &str = "bad_output";
-/// Kind of a failure: the program took longer than worker.toml allows.
-pub(super) const KIND_TIMEOUT: &str = "timeout";
 
 /// Exit code of a program that no attempt could help (`EX_DATAERR`).
 const TERMINAL: i32 = 65;
+/// Exit code of a program that may do better soon (`EX_TEMPFAIL`) …
+const TEMPORARY: i32 = 75;
+/// … and how often it is tried at least.
+const TEMPORARY_ATTEMPTS: u32 = 3;
 
 /// A program's end.
 #[derive(Debug)]
@@ -39,7 +41,7 @@ impl Ended {
             stderr,
         } = self;
         let error = if let Some(limit) = timed_out {
-            TaskError::retryable(format!("{program} ran longer than {limit:?} and was ended")).with_kind(KIND_TIMEOUT)
+            TaskError::timed_out(format!("{program} ran longer than {limit:?} and was ended"))
         } else if status.success() {
             return Ok(());
         } else if let Some(signal) = status.signal() {
@@ -50,7 +52,7 @@ impl Ended {
             let message = format!("{program} exited with code {code}{}", last_words(&stderr));
             match code {
                 TERMINAL => TaskError::terminal(message),
-                // 75 (`EX_TEMPFAIL`) among them.
+                TEMPORARY => TaskError::retryable(message).with_min_attempts(TEMPORARY_ATTEMPTS),
                 _ => TaskError::retryable(message),
             }
         };
@@ -118,12 +120,15 @@ mod tests {
             let error = ended(wait_status, None, "reading\n  no such row \n\n").unwrap_err();
             assert_eq!((error.kind.as_str(), error.retryable), (kind, retryable));
             assert_eq!(error.message, message);
+            let least = if wait_status == 75 << 8 { 3 } else { 0 };
+            assert_eq!((error.min_attempts, error.timed_out), (least, false));
             assert_eq!(error.trace, "reading\n  no such row \n\n");
         }
         // However it then ended.
         for wait_status in [0, 15] {
             let error = ended(wait_status, Some(Duration::from_secs(2)), "").unwrap_err();
             assert_eq!((error.kind.as_str(), error.retryable), ("timeout", true));
+            assert!(error.timed_out);
             assert_eq!(error.message, "etl ran longer than 2s and was ended");
         }
         assert_eq!(

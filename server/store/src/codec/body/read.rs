@@ -140,6 +140,7 @@ impl Task {
         Ok(Run {
             session: SessionId(session),
             started_at: Timestamp::from_micros(started_at),
+            extended: self.extended.map(Duration::from_nanos),
         })
     }
 

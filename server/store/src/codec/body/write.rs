@@ -85,6 +85,9 @@ pub(in crate::codec) fn write_task(task: &TaskRecord, to: &mut Vec<u8>) -> usize
         }
         fields.number(41, u64::from(finish.purged));
     }
+    if let State::Running(run) | State::Stopping(run, _) = state {
+        fields.optional(50, run.extended.map(nanos));
+    }
     asked
 }
 
