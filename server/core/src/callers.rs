@@ -9,10 +9,10 @@ use crate::event::RequestId;
 use crate::ids::{Grant, Seq, TaskId};
 use crate::lifecycle::Trigger;
 use crate::limits;
-use crate::live::{Extra, Live, Task};
+use crate::live::{Called, Extra, Live, Task};
 use crate::sched::TaskKey;
 use crate::streams::{Reader, Stream};
-use crate::task::{Options, Outcome, StateName, StopIntent, TaskSpec};
+use crate::task::{CalledBy, Options, Outcome, StateName, StopIntent, TaskSpec};
 use crate::time::Timestamp;
 
 /// Fingerprint of what is asked for: two enqueues with one id are the same
@@ -61,7 +61,7 @@ impl Core {
         out: &mut Output,
     ) {
         let reply = match self.admit(now, &spec) {
-            Ok(None) => self.accept(now, spec, reader, out),
+            Ok(None) => self.accept(now, spec, reader, None, out),
             Ok(Some(_)) if reader.is_some() => Reply::Refused(Refusal::BeingRead(spec.id)),
             Ok(Some(known)) => known,
             Err(refusal) => Reply::Refused(refusal),
@@ -70,7 +70,7 @@ impl Core {
     }
 
     /// Whether there is room and sense; the answer, if the task is known.
-    fn admit(&self, now: Timestamp, spec: &TaskSpec) -> Result<Option<Reply>, Refusal> {
+    pub(crate) fn admit(&self, now: Timestamp, spec: &TaskSpec) -> Result<Option<Reply>, Refusal> {
         if let Some(key) = self.find(spec.id) {
             let task = self.live(key);
             if task.digest != digest(spec) {
@@ -98,7 +98,13 @@ impl Core {
                 });
             }
         }
-        if self.tasks.len() >= limits::MAX_LIVE_TASKS {
+        self.has_room(spec, 1)?;
+        Ok(None)
+    }
+
+    /// Whether there is room for so many tasks, and for the queue of this one.
+    pub(crate) fn has_room(&self, spec: &TaskSpec, tasks: usize) -> Result<(), Refusal> {
+        if self.tasks.len() + tasks > limits::MAX_LIVE_TASKS {
             return Err(Refusal::Exhausted {
                 what: "tasks in the broker",
                 limit: limits::MAX_LIVE_TASKS as u64,
@@ -108,16 +114,23 @@ impl Core {
             let queue = self.names.find(&spec.queue);
             queue.is_some_and(|queue| self.queues.contains_key(&queue))
         };
-        if self.queues.len() >= limits::MAX_QUEUES && !is_known() {
+        if self.queues.len() + tasks > limits::MAX_QUEUES && !is_known() {
             return Err(Refusal::Exhausted {
                 what: "queues",
                 limit: limits::MAX_QUEUES as u64,
             });
         }
-        Ok(None)
+        Ok(())
     }
 
-    fn accept(&mut self, now: Timestamp, spec: Box<TaskSpec>, reader: Option<Reader>, out: &mut Output) -> Reply {
+    pub(crate) fn accept(
+        &mut self,
+        now: Timestamp,
+        spec: Box<TaskSpec>,
+        reader: Option<Reader>,
+        called_by: Option<CalledBy>,
+        out: &mut Output,
+    ) -> Reply {
         let seq = self.next_seq;
         self.next_seq = Seq(seq.0 + 1);
         let digest = digest(&spec);
@@ -141,8 +154,15 @@ impl Core {
             placement,
             ..Options::default()
         };
-        let extra = (options != ordinary || start_at.is_some() || !payload.content_type.is_empty()).then(|| {
+        let called = called_by.map(|by| {
+            let route = self.names.acquire(&name.called());
+            Box::new(Called { by, route })
+        });
+        let plain =
+            options == ordinary && start_at.is_none() && payload.content_type.is_empty() && called.is_none();
+        let extra = (!plain).then(|| {
             Box::new(Extra {
+                called,
                 options,
                 start_at,
                 content_type: payload.content_type.clone(),

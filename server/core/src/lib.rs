@@ -24,6 +24,7 @@
 
 mod by_id;
 mod callers;
+mod calls;
 mod change;
 mod check;
 mod core;
@@ -54,14 +55,14 @@ pub use crate::core::{Core, Output};
 pub use callers::digest;
 pub use change::{Change, SessionRecord};
 pub use effect::{Assignment, CancelOutcome, Effect, Finished, Refusal, Reply, StopCause, Verdict};
-pub use event::{Closed, Declaration, Event, Hello, RequestId};
+pub use event::{Call, Closed, Declaration, Event, Hello, RequestId};
 pub use filter::{StateSet, TaskFilter};
 pub use history::{Cause, Note, Notes, Step, Transition};
 pub use ids::{ConsumerId, Epoch, Grant, LeaseToken, Name, NameError, Niceness, Seq, SessionId, TaskId};
 pub use recovery::Recovered;
 pub use streams::{Credit, ItemBatch, Reader};
 pub use task::{
-    Counters, DeadReason, Failure, Finish, Options, Outcome, Payload, Placement, ResultInfo, Run, State, StateName,
+    CalledBy, Counters, DeadReason, Failure, Finish, Options, Outcome, Payload, Placement, ResultInfo, Run, State, StateName,
     StopIntent, Tally, TaskRecord, TaskSpec,
 };
 pub use time::Timestamp;

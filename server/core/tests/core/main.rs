@@ -1,5 +1,6 @@
 //! Tests of the core from outside: events in, every change and effect accounted for.
 
+mod calls;
 mod explain;
 mod fairness;
 mod history;
