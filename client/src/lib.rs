@@ -35,7 +35,7 @@ mod session;
 mod spec;
 mod state;
 
-pub use asynq_proto::{Credentials, CredentialsError, Iter, JSON, OCTET_STREAM, Payload, Task, Token, connect};
+pub use asynq_proto::{Credentials, CredentialsError, DeadReason, Iter, JSON, OCTET_STREAM, Payload, Task, Token, connect};
 pub use builder::ClientBuilder;
 pub use call::{BoxFuture, Call};
 pub use client::Client;
@@ -48,4 +48,4 @@ pub use limits::{FIRST_CONNECT, PATIENCE};
 pub use listing::{ListTasks, TaskPage};
 pub use many::{Retry, Tally};
 pub use map::Map;
-pub use state::{DeadReason, Failure, ParseStateError, State};
+pub use state::{Failure, ParseStateError, State};

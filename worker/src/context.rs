@@ -14,6 +14,8 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
+use crate::calls::OfRun;
+
 /// Names one attempt at one task.
 ///
 /// A handler that writes to another store hands it along as a fencing token: of
@@ -135,6 +137,7 @@ pub(crate) struct Run {
     /// The task must not begin twice.
     pub(crate) at_most_once: bool,
     pub(crate) control: Control,
+    pub(crate) calls: OfRun,
 }
 
 tokio::task_local! {
@@ -152,6 +155,11 @@ impl Context {
     #[must_use]
     pub fn current() -> Option<Self> {
         CURRENT.try_with(Self::clone).ok()
+    }
+
+    /// What it calls and spawns.
+    pub(crate) fn calls(&self) -> &OfRun {
+        &self.0.calls
     }
 
     /// A future that is part of the run.

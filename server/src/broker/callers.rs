@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use asynq_core::{
     CancelOutcome, Event, Explanation, Finish, Finished, Outcome, Reason, Refusal, Reply, RequestId, Seq, State,
-    TaskId, TaskRecord, TaskView,
+    TaskId, TaskRecord, TaskSpec, TaskView,
 };
 use tracing::error;
 
@@ -86,7 +86,12 @@ impl Loop {
             Op::Forget(_) | Op::Flow(..) => return,
             Op::Invalid(error) => return asked.caller.answer(asked.call, Answer::Failed(error.clone()), true),
         };
-        if let Some(refusal) = self.refuse_promise(&asked.op) {
+        let spec = match &asked.op {
+            Op::Enqueue(enqueue) => Some(&enqueue.spec),
+            Op::Iterate(iterate) => Some(&iterate.spec),
+            _ => None,
+        };
+        if let Some(refusal) = spec.and_then(|spec| self.refuse_promise(spec)) {
             return asked.caller.answer(asked.call, Answer::Failed(refusal.into()), true);
         }
         if let Some(behind) = self.resolving.get_mut(&id) {
@@ -109,12 +114,7 @@ impl Loop {
     }
 
     /// What a store that forgets cannot keep.
-    fn refuse_promise(&self, op: &Op) -> Option<Refusal> {
-        let spec = match op {
-            Op::Enqueue(enqueue) => &enqueue.spec,
-            Op::Iterate(iterate) => &iterate.spec,
-            _ => return None,
-        };
+    pub(super) fn refuse_promise(&self, spec: &TaskSpec) -> Option<Refusal> {
         let forgets = self.broker.durability() == Durability::Memory;
         (spec.options.at_most_once && forgets).then(|| Refusal::Invalid {
             field: "options.at_most_once",
@@ -128,16 +128,20 @@ impl Loop {
             return caller.answer(call, Answer::Failed(full), true);
         }
         match op {
-            Op::Enqueue(Enqueue { spec, wait, .. }) => {
+            Op::Enqueue(Enqueue { spec, wait, by, .. }) => {
                 if wait {
                     self.wait(id, caller.clone(), call);
                 }
                 let request = self.request(caller, call, wait);
-                self.apply(Event::Enqueue {
-                    request,
-                    spec,
-                    reader: None,
-                });
+                let event = match by {
+                    Some(by) => self.call_of(request, by, spec),
+                    None => Event::Enqueue {
+                        request,
+                        spec,
+                        reader: None,
+                    },
+                };
+                self.apply(event);
             }
             Op::Iterate(iterate) => self.iterate(caller, call, iterate),
             Op::Stop(task, consumer) => match self.refuse_stop(task, consumer) {

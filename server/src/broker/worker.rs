@@ -4,10 +4,12 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use asynq_core::{
-    Assignment, Declaration, Failure, LeaseToken, Name, Payload, SessionId, StopCause, Timestamp, Verdict,
+    Assignment, Call, Declaration, Failure, LeaseToken, Name, Payload, SessionId, StopCause, TaskSpec, Timestamp,
+    Verdict,
 };
 use asynq_proto::limits::{MAX_BATCH_BYTES, MAX_BATCH_OPS};
 
+use super::caller::{Ask, Caller};
 use super::error::Error;
 use super::outbox::{Outbox, Weigh};
 
@@ -44,11 +46,20 @@ impl Weigh for ToWorker {
 #[derive(Debug)]
 pub(crate) struct WorkerConn {
     outbox: Outbox<ToWorker>,
+    /// What its runs call.
+    caller: Arc<Caller>,
 }
 
 impl WorkerConn {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { outbox: Outbox::new() })
+        Arc::new(Self {
+            outbox: Outbox::new(),
+            caller: Caller::worker(),
+        })
+    }
+
+    pub(crate) fn caller(&self) -> &Arc<Caller> {
+        &self.caller
     }
 
     pub(crate) fn outbox(&self) -> &Outbox<ToWorker> {
@@ -90,17 +101,44 @@ pub(crate) struct WorkerInput {
     /// By which the reports are acknowledged together.
     pub(crate) number: Option<NonZeroU64>,
     pub(crate) draining: bool,
+    /// What runs call.
+    pub(crate) calls: Vec<Ask>,
+    /// What they no longer want of that.
+    pub(crate) withdrawn: Vec<Call>,
 }
 
 impl WorkerInput {
     /// Bytes of the results and failures it carries.
     pub(super) fn payload_bytes(&self) -> usize {
-        let bytes = |report: &Report| match report {
-            Report::Completed(_, result) => result.data.len(),
-            Report::Failed(_, failure) | Report::Crashed(_, failure) => failure.message.len() + failure.trace.len(),
-            Report::Released(_) | Report::Ended(_) => 0,
-        };
-        self.reports.iter().map(bytes).sum()
+        let calls = self.calls.iter().map(Ask::payload_bytes).sum::<usize>();
+        calls + self.reports.iter().map(Report::payload_bytes).sum::<usize>()
+    }
+}
+
+impl Report {
+    /// Bytes of the values it carries.
+    pub(super) fn payload_bytes(&self) -> usize {
+        match self {
+            Self::Completed(_, result) => result.data.len(),
+            Self::CompletedWith(_, result, children) => {
+                let children = children.iter().map(|spec| spec.payload.data.len());
+                result.data.len() + children.sum::<usize>()
+            }
+            Self::Failed(_, failure) | Self::Crashed(_, failure) => failure.message.len() + failure.trace.len(),
+            Self::Released(_) | Self::Ended(_) => 0,
+        }
+    }
+
+    /// Which run.
+    pub(super) fn token(&self) -> LeaseToken {
+        match self {
+            Self::Completed(token, _)
+            | Self::CompletedWith(token, ..)
+            | Self::Failed(token, _)
+            | Self::Crashed(token, _)
+            | Self::Released(token)
+            | Self::Ended(token) => *token,
+        }
     }
 }
 
@@ -108,6 +146,8 @@ impl WorkerInput {
 #[derive(Debug)]
 pub(crate) enum Report {
     Completed(LeaseToken, Payload),
+    /// These tasks begin with its end.
+    CompletedWith(LeaseToken, Payload, Vec<TaskSpec>),
     Failed(LeaseToken, Failure),
     /// Its process died.
     Crashed(LeaseToken, Failure),

@@ -374,6 +374,7 @@ impl Worker {
         let done = v1::Completion {
             token,
             result: Some(result),
+            spawned: Vec::new(),
         };
         self.send(v1::WorkRequest {
             completions: vec![done],

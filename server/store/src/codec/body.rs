@@ -90,6 +90,23 @@ pub(super) struct Task {
     failure: Option<FailureBody>,
     #[prost(message, repeated, tag = "38")]
     notes: Vec<NoteBody>,
+    #[prost(message, optional, tag = "45")]
+    called_by: Option<CallerBody>,
+}
+
+/// The run that called a task.
+#[derive(Clone, PartialEq, prost::Message)]
+struct CallerBody {
+    #[prost(bytes = "vec", tag = "1")]
+    task: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    epoch: u64,
+    #[prost(uint32, tag = "3")]
+    attempt: u32,
+    #[prost(uint32, tag = "4")]
+    n: u32,
+    #[prost(uint32, tag = "5")]
+    depth: u32,
 }
 
 /// What is known of a result.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use asynq_core::{
-    Cause, Counters, DeadReason, Failure, Finish, Note, Options, Outcome, Placement, ResultInfo, Run, State, Step,
+    CalledBy, Cause, Counters, DeadReason, Failure, Finish, Note, Options, Outcome, Placement, ResultInfo, Run, State, Step,
     StopIntent, TaskRecord, Timestamp,
 };
 
@@ -30,6 +30,7 @@ pub(in crate::codec) fn write_task(task: &TaskRecord, to: &mut Vec<u8>) -> usize
         counters,
         failure,
         notes,
+        called_by,
     } = task;
     let mut fields = Fields(to);
     fields.text(1, name.as_str());
@@ -73,7 +74,20 @@ pub(in crate::codec) fn write_task(task: &TaskRecord, to: &mut Vec<u8>) -> usize
     if let Some(notes) = notes {
         notes.as_slice().iter().for_each(|note| write_note(note, &mut fields));
     }
+    if let Some(called_by) = called_by {
+        write_caller(called_by, &mut fields);
+    }
     asked
+}
+
+fn write_caller(CalledBy { run, n, depth }: &CalledBy, fields: &mut Fields<'_>) {
+    fields.message(45, |fields| {
+        fields.bytes(1, &run.task.0);
+        fields.number(2, run.grant.epoch.0);
+        fields.number(3, run.grant.attempt.into());
+        fields.number(4, (*n).into());
+        fields.number(5, (*depth).into());
+    });
 }
 
 fn write_note(note: &Note, fields: &mut Fields<'_>) {
