@@ -35,7 +35,9 @@ mod session;
 mod spec;
 mod state;
 
-pub use asynq_proto::{Credentials, CredentialsError, DeadReason, Iter, JSON, OCTET_STREAM, Payload, Task, Token, connect};
+pub use asynq_proto::{
+    Credentials, CredentialsError, DeadReason, Iter, JSON, OCTET_STREAM, Payload, Task, Token, connect,
+};
 pub use builder::ClientBuilder;
 pub use call::{BoxFuture, Call};
 pub use client::Client;

@@ -1,6 +1,7 @@
 //! Tests of asynq as a whole: one binary, so that they link once.
 
 mod bad_input;
+mod calls;
 mod demo;
 mod disk;
 mod drain;

@@ -59,7 +59,8 @@ mod session;
 mod threads;
 
 pub use asynq_proto::{
-    Connector, Credentials, CredentialsError, DeadReason, Endpoint, Iter, NameError, Payload, Task, TaskError, Token, TokenError,
+    Connector, Credentials, CredentialsError, DeadReason, Endpoint, Iter, NameError, Payload, Task, TaskError, Token,
+    TokenError,
 };
 pub use builder::{Ready, Worker, WorkerBuilder};
 pub use calls::{Call, CallError, Spawn};

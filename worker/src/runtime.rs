@@ -68,7 +68,14 @@ pub(crate) async fn run(worker: Worker, shutdown: impl Future<Output = ()>) -> R
         drain_timeout: worker.drain_timeout,
         exit_when_idle: worker.exit_when_idle,
     };
-    let session = Session::new(config, starts_in, reports_out, mode_out, ready_in, (shared.clone(), asks));
+    let session = Session::new(
+        config,
+        starts_in,
+        reports_out,
+        mode_out,
+        ready_in,
+        (shared.clone(), asks),
+    );
     thread::Builder::new()
         .name("asynq-wire".into())
         // Whoever waits for `done` may be gone by then.

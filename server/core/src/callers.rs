@@ -158,8 +158,7 @@ impl Core {
             let route = self.names.acquire(&name.called());
             Box::new(Called { by, route })
         });
-        let plain =
-            options == ordinary && start_at.is_none() && payload.content_type.is_empty() && called.is_none();
+        let plain = options == ordinary && start_at.is_none() && payload.content_type.is_empty() && called.is_none();
         let extra = (!plain).then(|| {
             Box::new(Extra {
                 called,

@@ -158,7 +158,10 @@ impl Core {
     /// After a restart: which runs wait for which tasks.
     pub(crate) fn restore_calls(&mut self) {
         for id in std::mem::take(&mut self.restored_calls) {
-            let Some(by) = self.find(id).and_then(|key| self.live(key).called().map(|called| called.by)) else {
+            let Some(by) = self
+                .find(id)
+                .and_then(|key| self.live(key).called().map(|called| called.by))
+            else {
                 continue;
             };
             let goes_on = |&key: &TaskKey| {

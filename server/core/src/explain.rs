@@ -174,7 +174,9 @@ impl Core {
                 details.insert("waits_for", ids.clone());
                 details.insert("waits_for_tasks", all.to_string());
                 match all {
-                    1 => format!("Worker {worker} waits for task {ids}, which it has called. Its slot is lent meanwhile."),
+                    1 => format!(
+                        "Worker {worker} waits for task {ids}, which it has called. Its slot is lent meanwhile."
+                    ),
                     _ => format!(
                         "Worker {worker} waits for {all} tasks it has called: {ids}{}. Its slot is lent meanwhile.",
                         if shown < all { " and others" } else { "" }

@@ -62,8 +62,8 @@ pub use ids::{ConsumerId, Epoch, Grant, LeaseToken, Name, NameError, Niceness, S
 pub use recovery::Recovered;
 pub use streams::{Credit, ItemBatch, Reader};
 pub use task::{
-    CalledBy, Counters, DeadReason, Failure, Finish, Options, Outcome, Payload, Placement, ResultInfo, Run, State, StateName,
-    StopIntent, Tally, TaskRecord, TaskSpec,
+    CalledBy, Counters, DeadReason, Failure, Finish, Options, Outcome, Payload, Placement, ResultInfo, Run, State,
+    StateName, StopIntent, Tally, TaskRecord, TaskSpec,
 };
 pub use time::Timestamp;
 pub use view::{Explanation, QueueView, Reason, TaskView, WorkerState, WorkerView};

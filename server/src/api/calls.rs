@@ -73,11 +73,7 @@ fn spec(call: v1::RunCall, run: Call, now: Timestamp) -> Result<TaskSpec, Error>
 }
 
 /// What a run has spawned.
-pub(super) fn children(
-    token: LeaseToken,
-    spawned: Vec<v1::RunCall>,
-    now: Timestamp,
-) -> Result<Vec<TaskSpec>, Error> {
+pub(super) fn children(token: LeaseToken, spawned: Vec<v1::RunCall>, now: Timestamp) -> Result<Vec<TaskSpec>, Error> {
     if spawned.len() > MAX_SPAWNED {
         let problem = format!("are {}, at most {MAX_SPAWNED} are allowed", spawned.len());
         return Err(invalid("spawned", problem));

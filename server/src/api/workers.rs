@@ -81,10 +81,7 @@ impl Workers for WorkersApi {
         }
     }
 
-    async fn fetch_result(
-        &self,
-        request: Request<v1::FetchResultRequest>,
-    ) -> Result<Response<v1::Finished>, Status> {
+    async fn fetch_result(&self, request: Request<v1::FetchResultRequest>) -> Result<Response<v1::Finished>, Status> {
         let v1::FetchResultRequest { token, n } = request.into_inner();
         let call = calls::named(token, n)?;
         match self.broker.call(Op::Wait(call.token.child(call.n))).await? {

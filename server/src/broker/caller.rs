@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use asynq_core::{
-    Call, CancelOutcome, ConsumerId, Credit, Explanation, Finished, SessionId, StateName, StateSet, TaskId, TaskSpec, TaskView,
-    Transition,
-};
 use asynq_core::limits::MAX_SESSION_CALLS;
+use asynq_core::{
+    Call, CancelOutcome, ConsumerId, Credit, Explanation, Finished, SessionId, StateName, StateSet, TaskId, TaskSpec,
+    TaskView, Transition,
+};
 use asynq_proto::limits::{INLINE_BYTES, MAX_BATCH_BYTES, MAX_BATCH_OPS};
 
 use super::consumer::Iterate;

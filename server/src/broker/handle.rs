@@ -291,8 +291,7 @@ impl Broker {
     }
 
     pub(crate) async fn complete_large(&self, report: Report) -> Result<Verdict, Error> {
-        self.request(|reply| Command::CompleteLarge { report, reply })
-            .await
+        self.request(|reply| Command::CompleteLarge { report, reply }).await
     }
 
     pub(crate) async fn fetch_payload(&self, token: LeaseToken) -> Result<Payload, Error> {

@@ -232,7 +232,11 @@ impl Loop {
         let refused = (children.iter())
             .find_map(|spec| self.refuse_promise(spec))
             .map(|refusal| ("error", refusal.to_string(), false));
-        let full = || self.admission.refuse(bytes).map(|full| ("limit", full.to_string(), true));
+        let full = || {
+            self.admission
+                .refuse(bytes)
+                .map(|full| ("limit", full.to_string(), true))
+        };
         match refused.or_else(full) {
             Some((kind, why, retryable)) => Event::Failed {
                 session,

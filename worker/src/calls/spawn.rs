@@ -80,7 +80,9 @@ impl Spawn {
         } else if spawned.tasks.len() >= MAX_SPAWNED {
             Some(format!("a run spawns at most {MAX_SPAWNED} tasks"))
         } else if bytes > MAX_SPAWNED_BYTES {
-            Some(format!("a run spawns tasks with at most {MAX_SPAWNED_BYTES} bytes of arguments"))
+            Some(format!(
+                "a run spawns tasks with at most {MAX_SPAWNED_BYTES} bytes of arguments"
+            ))
         } else {
             None
         };

@@ -1,7 +1,7 @@
 //! Bulk data: arguments fetched and results delivered on the data connection.
 
-use asynq_proto::v1::workers_client::WorkersClient;
 use asynq_proto::v1::call_answer::Of;
+use asynq_proto::v1::workers_client::WorkersClient;
 use asynq_proto::v1::{Completion, FetchPayloadRequest, FetchResultRequest, OperationError, RunAck, RunCall};
 use asynq_proto::{Backoff, Payload, Wire};
 use tonic::{Code, Status};
@@ -53,11 +53,7 @@ pub(crate) async fn call(mut client: WorkersClient<Wire>, call: RunCall) -> Tran
     }
 }
 
-pub(crate) async fn fetch_result(
-    mut client: WorkersClient<Wire>,
-    call: u64,
-    request: FetchResultRequest,
-) -> Transfer {
+pub(crate) async fn fetch_result(mut client: WorkersClient<Wire>, call: u64, request: FetchResultRequest) -> Transfer {
     let mut backoff = Backoff::reconnect();
     loop {
         match client.fetch_result(request.clone()).await {
@@ -79,11 +75,7 @@ fn refusal(status: &Status) -> OperationError {
     }
 }
 
-pub(crate) async fn deliver(
-    mut client: WorkersClient<Wire>,
-    token: LeaseToken,
-    completion: Completion,
-) -> Transfer {
+pub(crate) async fn deliver(mut client: WorkersClient<Wire>, token: LeaseToken, completion: Completion) -> Transfer {
     let mut backoff = Backoff::reconnect();
     loop {
         match client.complete_large(completion.clone()).await {

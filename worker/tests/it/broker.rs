@@ -11,8 +11,8 @@ use asynq_proto::limits::MAX_MESSAGE_BYTES;
 use asynq_proto::v1::emit_frame::Frame;
 use asynq_proto::v1::workers_server::{Workers, WorkersServer};
 use asynq_proto::v1::{
-    Assignment, Completion, Credit, EmitControl, EmitFrame, Enqueued, FetchPayloadRequest, FetchResultRequest, Finished,
-    LeaseToken, Payload, RunAck, RunCall, StopCause, StopRun, WorkHello, WorkReply, WorkRequest, WorkWelcome,
+    Assignment, Completion, Credit, EmitControl, EmitFrame, Enqueued, FetchPayloadRequest, FetchResultRequest,
+    Finished, LeaseToken, Payload, RunAck, RunCall, StopCause, StopRun, WorkHello, WorkReply, WorkRequest, WorkWelcome,
 };
 use asynq_worker::{RunError, WorkerBuilder};
 use bytes::Bytes;
@@ -417,7 +417,8 @@ impl Workers for Service {
     async fn fetch_result(&self, request: Request<FetchResultRequest>) -> Result<Response<Finished>, Status> {
         self.bulk.fail()?;
         let end = self.bulk.ends.lock().unwrap().remove(&request.get_ref().n);
-        end.map(Response::new).ok_or_else(|| Status::not_found("no such result"))
+        end.map(Response::new)
+            .ok_or_else(|| Status::not_found("no such result"))
     }
 
     async fn complete_large(&self, request: Request<Completion>) -> Result<Response<RunAck>, Status> {

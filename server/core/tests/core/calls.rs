@@ -64,7 +64,10 @@ fn a_recursion_with_one_slot_comes_to_its_end() {
     while let Some(run) = runs.pop() {
         assert_eq!(shard.complete(1, run), Verdict::Accepted(StateName::Succeeded));
         assert_eq!(shard.finished().task, run.task);
-        assert!(runs.is_empty() || shard.core.workers()[0].busy == 1, "one runs at a time");
+        assert!(
+            runs.is_empty() || shard.core.workers()[0].busy == 1,
+            "one runs at a time"
+        );
     }
     assert_eq!(shard.assigned().token.task, other, "the slot is free again");
 }

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use asynq_core::{
-    Assignment, Call, Change, Closed, Core, Credit, Declaration, Effect, Epoch, Event, Failure, Finished, Hello, ItemBatch,
-    LeaseToken, Name, Niceness, Options, Output, Payload, Reader, Recovered, Reply, RequestId, Seq, SessionId,
-    SessionRecord, StateName, StateSet, StopCause, TaskId, TaskRecord, TaskSpec, Timestamp, Verdict,
+    Assignment, Call, Change, Closed, Core, Credit, Declaration, Effect, Epoch, Event, Failure, Finished, Hello,
+    ItemBatch, LeaseToken, Name, Niceness, Options, Output, Payload, Reader, Recovered, Reply, RequestId, Seq,
+    SessionId, SessionRecord, StateName, StateSet, StopCause, TaskId, TaskRecord, TaskSpec, Timestamp, Verdict,
 };
 
 pub(crate) struct Shard {

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use asynq_core::{
-    CalledBy, Cause, Change, Counters, DeadReason, Epoch, Failure, Finish, Grant, LeaseToken, Name, Niceness, Note, Notes, Options, Outcome,
-    Payload, Placement, ResultInfo, Run, Seq, SessionId, SessionRecord, State, StateName, Step, StopIntent, TaskId,
-    TaskRecord, Timestamp,
+    CalledBy, Cause, Change, Counters, DeadReason, Epoch, Failure, Finish, Grant, LeaseToken, Name, Niceness, Note,
+    Notes, Options, Outcome, Payload, Placement, ResultInfo, Run, Seq, SessionId, SessionRecord, State, StateName,
+    Step, StopIntent, TaskId, TaskRecord, Timestamp,
 };
 use bytes::Bytes;
 use proptest::collection::vec;

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use asynq_core::{
-    CalledBy, Cause, Counters, DeadReason, Epoch, Failure, Finish, Grant, LeaseToken, Name, Niceness, Note, Notes, Options, Outcome,
-    Placement, ResultInfo, Run, SessionId, State, StateName, Step, StopIntent, TaskId, TaskRecord, Timestamp,
+    CalledBy, Cause, Counters, DeadReason, Epoch, Failure, Finish, Grant, LeaseToken, Name, Niceness, Note, Notes,
+    Options, Outcome, Placement, ResultInfo, Run, SessionId, State, StateName, Step, StopIntent, TaskId, TaskRecord,
+    Timestamp,
 };
 
 use super::{CallerBody, FailureBody, NoteBody, ResultBody, Task};

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use asynq_core::{
-    CalledBy, Cause, Counters, DeadReason, Failure, Finish, Note, Options, Outcome, Placement, ResultInfo, Run, State, Step,
-    StopIntent, TaskRecord, Timestamp,
+    CalledBy, Cause, Counters, DeadReason, Failure, Finish, Note, Options, Outcome, Placement, ResultInfo, Run, State,
+    Step, StopIntent, TaskRecord, Timestamp,
 };
 
 use super::fields::Fields;
