@@ -119,7 +119,7 @@ impl Connection {
             };
             match end {
                 None => {
-                    if answers.is_empty() {
+                    if answers.is_empty() && self.calls.caller().outbox().bytes() > 0 {
                         // What ends them ends the next turn.
                         self.calls.take(&mut answers).now_or_never();
                     }

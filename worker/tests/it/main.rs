@@ -1,6 +1,7 @@
 //! The worker against a broker played by the test, message by message.
 
 mod broker;
+mod calls;
 mod daemon;
 mod drain;
 mod exec;
