@@ -89,7 +89,7 @@ async fn an_answer_that_was_missed_is_given_again() {
             held: vec![parent.clone()],
             ..hello(1, NAMES)
         };
-        drop(worker);
+
         other.complete(child.token, json("2")).await;
         other.ack().await;
         let mut worker = Worker::say_hello(&broker, again).await.unwrap();
@@ -288,17 +288,17 @@ async fn spawned_tasks_that_cannot_be_fail_their_run_only() {
         let show = v1::ShowRequest { id: parent.task_id };
         let shown = broker.tasks().await.show(show).await.unwrap().into_inner();
         assert!(shown.error.unwrap().message.contains(said));
-        drop(worker);
+
+        // Nothing else came of it.
+        let list = v1::ListQueuesRequest {};
+        let queues = broker
+            .admin()
+            .await
+            .list_queues(list)
+            .await
+            .unwrap()
+            .into_inner()
+            .queues;
+        assert_eq!((queues[0].dead, queues[0].ready, queues[0].running), (1, 0, 0));
     }
-    // Nothing else came of it.
-    let list = v1::ListQueuesRequest {};
-    let queues = broker
-        .admin()
-        .await
-        .list_queues(list)
-        .await
-        .unwrap()
-        .into_inner()
-        .queues;
-    assert_eq!((queues[0].dead, queues[0].ready, queues[0].running), (2, 0, 0));
 }

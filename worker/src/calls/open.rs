@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use asynq_proto::limits::{INLINE_BYTES, MAX_BATCH_BYTES, MAX_BATCH_OPS};
+use asynq_proto::limits::{INLINE_BYTES, MAX_BATCH_BYTES, MAX_BATCH_OPS, MAX_CALLS};
 use asynq_proto::{Payload, reasons, v1};
 use foldhash::HashMap;
 use tokio::sync::oneshot;
 
 use super::{Asked, CallError, Lent, Shared};
 use crate::context::LeaseToken;
+use crate::limits::MAX_OPEN_CALLS;
 
 /// What a call is answered.
 pub(crate) type Answered = Result<Payload, CallError>;
@@ -79,6 +80,26 @@ impl Queue {
         let Asked { token, request, reply } = asked;
         if reply.is_closed() {
             return; // withdrawn before it was read
+        }
+        // The broker says the same; but it need not hear of a million calls to say so.
+        let of_run = slot.as_ref().map_or(0, |calls| calls.open.len());
+        for (whose, is_full, limit) in [
+            ("a run waits", of_run >= MAX_CALLS, MAX_CALLS),
+            (
+                "the runs of a worker wait",
+                self.runs.len() >= MAX_OPEN_CALLS,
+                MAX_OPEN_CALLS,
+            ),
+        ] {
+            if is_full {
+                let refused = CallError::Refused {
+                    name: request.name,
+                    reason: reasons::LIMIT_REACHED.into(),
+                    message: format!("{whose} for at most {limit} calls at a time"),
+                };
+                let _ = reply.send(Err(refused)); // nobody may be waiting any more
+                return;
+            }
         }
         let (call, is_large) = (request.call, bytes(&request) > INLINE_BYTES);
         let calls = slot.get_or_insert_with(|| Box::new(OpenCalls::new(shared.clone())));

@@ -1,14 +1,17 @@
 //! Runs that call and spawn: what is said on the wire, and said again.
 
-use std::future::pending;
+use std::future::{IntoFuture, pending};
 use std::time::Duration;
 
-use asynq_proto::limits::INLINE_BYTES;
+use asynq_proto::limits::{INLINE_BYTES, MAX_CALLS};
 use asynq_proto::v1::call_answer::Of;
 use asynq_proto::v1::{
     CallAnswer, DeadReason, Finished, OperationError, Payload, RunCall, StopCause, TaskFailure, TaskState, WorkReply,
 };
 use asynq_worker::{CallError, Context, Task, TaskError, Worker, WorkerBuilder};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 
 use crate::broker::{Broker, Link, assignment, run, token, until};
 
@@ -229,6 +232,34 @@ async fn large_values_travel_apart() {
     };
     answer(&link, waits.call, Of::Finished(deferred)).await;
     returns(&mut link, 1, "\"large\"").await;
+}
+
+#[tokio::test]
+async fn a_run_that_calls_too_much_at_a_time_is_told() {
+    let mut broker = Broker::start().await;
+    let many: Task<(), String> = Task::new("many");
+    let _running = run(worker(&broker).task(many, async |context: Context, ()| {
+        let text = "a".to_owned();
+        let call = |_| context.call(OTHER, &text).into_future();
+        let mut calls: FuturesUnordered<_> = (0..=MAX_CALLS).map(call).collect();
+        let Some(Err(error)) = calls.next().await else {
+            return Err(TaskError::terminal("nothing was refused"));
+        };
+        Ok(error.to_string())
+    }));
+    let mut link = broker.accept().await;
+    link.assign(assignment(1, "many", "null")).await;
+    let mut calls = 0;
+    let result = loop {
+        let said = link.next().await;
+        calls += said.calls.len();
+        if let Some(completion) = said.completions.into_iter().next() {
+            break completion.result.unwrap().data;
+        }
+    };
+    let said = format!("calling other was refused: a run waits for at most {MAX_CALLS} calls at a time");
+    assert_eq!(result, format!("\"{said}\""));
+    assert!(calls <= MAX_CALLS, "{calls} were said");
 }
 
 #[tokio::test]
