@@ -194,11 +194,21 @@ fn only_a_current_run_calls() {
 fn a_called_task_ends_with_the_attempt_that_called_it() {
     type End = fn(&mut Shard, LeaseToken);
     let ends: [(&str, End); 9] = [
-        ("completed", |shard, run| drop(shard.complete(1, run))),
-        ("failed", |shard, run| drop(shard.fail(1, run, failure("no", true)))),
-        ("crashed", |shard, run| drop(shard.crash(1, run, failure("no", true)))),
-        ("released", |shard, run| drop(shard.release(1, run))),
-        ("ended", |shard, run| drop(shard.ended(1, run))),
+        ("completed", |shard, run| {
+            shard.complete(1, run);
+        }),
+        ("failed", |shard, run| {
+            shard.fail(1, run, failure("no", true));
+        }),
+        ("crashed", |shard, run| {
+            shard.crash(1, run, failure("no", true));
+        }),
+        ("released", |shard, run| {
+            shard.release(1, run);
+        }),
+        ("ended", |shard, run| {
+            shard.ended(1, run);
+        }),
         ("cancelled", |shard, run| drop(shard.cancel(run.task))),
         ("timed out", |shard, _| shard.advance(5 * SECOND)),
         ("lost", |shard, _| {

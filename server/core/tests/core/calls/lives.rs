@@ -44,8 +44,6 @@ struct Here {
     shard: Shard,
     runs: Vec<LeaseToken>,
     connected: bool,
-    /// Connected since the session began: it has one to resume.
-    known: bool,
 }
 
 impl Here {
@@ -59,7 +57,7 @@ impl Here {
                         self.shard.ended(1, token);
                     }
                 }
-                Effect::SessionEnded(_) => (self.connected, self.known) = (false, false),
+                Effect::SessionEnded(_) => self.connected = false,
                 _ => {}
             }
         }
@@ -149,7 +147,7 @@ proptest! {
         for _ in 0..4 {
             shard.enqueue(&spec("down").with(|options| options.max_attempts = Some(3)));
         }
-        let mut here = Here { shard, runs: Vec::new(), connected: true, known: true };
+        let mut here = Here { shard, runs: Vec::new(), connected: true };
         here.settle();
         for step in &steps {
             here.step(step);
@@ -162,7 +160,9 @@ proptest! {
         for _ in 0..10_000 {
             here.settle();
             match here.runs.pop() {
-                Some(run) => drop(here.shard.complete(1, run)),
+                Some(run) => {
+                    here.shard.complete(1, run);
+                }
                 None if here.shard.core.queues(here.shard.now).iter().all(|queue| {
                     queue.counts.iter().all(|(state, count)| state.is_terminal() || *count == 0)
                 }) => break,
