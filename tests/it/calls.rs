@@ -59,11 +59,9 @@ fn down_blocking(context: Context, left: u32) -> Result<u32, TaskError> {
 async fn catch(context: Context, how: String) -> Result<String, TaskError> {
     let called = match how.as_str() {
         "too late" => {
-            context
-                .call(FAIL, &how)
-                .delay(PATIENCE)
-                .deadline(Duration::from_millis(10))
-                .await
+            // Nobody has registered it.
+            let nobody: Task<String, ()> = Task::new("nobody");
+            context.call(nobody, &how).deadline(Duration::from_millis(50)).await
         }
         "nonsense" => context.call(FAIL, &how).niceness(99).await,
         _ => context.call(FAIL, &how).await,

@@ -39,7 +39,7 @@ fn report(context: Context, n: u32) -> Result<u64, TaskError> {
 }
 
 async fn note(_: Context, text: String) -> Result<(), TaskError> {
-    println!("{text}");
+    eprintln!("{text}");
     Ok(())
 }
 

@@ -75,7 +75,10 @@ async fn an_answer_that_was_missed_is_given_again() {
         } else {
             Broker::start().await
         };
-        let (worker, parent) = running(&broker).await;
+        let names = &["parent"];
+        broker.tasks().await.enqueue(task("parent")).await.unwrap();
+        let mut worker = Worker::connect(&broker, 1, names).await;
+        let parent = worker.assignment().await.token.unwrap();
         let mut other = Worker::connect(&broker, 1, &["child"]).await;
         let mut first = call(&parent, 1);
         first.options = Some(v1::TaskOptions {
@@ -87,7 +90,7 @@ async fn an_answer_that_was_missed_is_given_again() {
         let again = v1::WorkHello {
             resume: worker.welcome.session.clone(),
             held: vec![parent.clone()],
-            ..hello(1, NAMES)
+            ..hello(1, names)
         };
 
         other.complete(child.token, json("2")).await;

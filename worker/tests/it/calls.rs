@@ -271,10 +271,13 @@ async fn a_stop_ends_the_wait_and_counts_no_failure() {
         link.assign(assignment(n, name, "\"a\"")).await;
         called(&mut link).await;
         link.stop(n, StopCause::Cancelled).await;
-        let said = link.next().await;
-        // The broker cancels what was called.
+        let mut said = link.next().await;
+        // The handler gives its call up; that may be said before.
+        if said.ended.is_empty() {
+            assert_eq!((said.withdrawn.len(), said.failures.len()), (1, 0));
+            said = link.next().await;
+        }
         assert_eq!((&said.ended[..], said.failures.len()), (&[token(n)][..], 0));
-        assert!(said.withdrawn.is_empty());
         link.ack(n).await;
     }
 }
