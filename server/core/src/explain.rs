@@ -116,7 +116,8 @@ impl Core {
     /// only what runs wait for.
     fn is_passed_over(&self, task: &Task) -> bool {
         let called = self.names.find(&self.names.get(task.name).called());
-        task.called().is_none() && called.is_some_and(|route| self.sched.is_served(route))
+        let is_served = |route| self.sched.is_served(route);
+        task.called().is_none() && !is_served(task.name) && called.is_some_and(is_served)
     }
 
     fn explain_run(
