@@ -489,7 +489,10 @@ fn however_many_wait_what_they_wait_for_finds_a_slot() {
 
 #[test]
 fn explain_says_what_a_run_waits_for() {
-    let (shard, parent, child) = parent_and_child();
+    let (mut shard, parent, child) = parent_and_child();
+    let next = shard.enqueue(&spec("child"));
+    let why = shard.core.explain(shard.now, next).unwrap();
+    assert!(why.message.contains("all 1 slots"), "{why:?}");
     let why = shard.core.explain(shard.now, parent.task).unwrap();
     assert_eq!(why.reason, Reason::Running);
     assert_eq!(why.details["waits_for"], child.task.to_string());
