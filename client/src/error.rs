@@ -185,7 +185,8 @@ impl Error {
                 DeadReason::Timeout => "TIMEOUT",
                 DeadReason::Poison => "POISON",
                 DeadReason::WorkerLost => "WORKER_LOST",
-                DeadReason::Unknown => "DEAD",
+                // What is not known to this version, too.
+                _ => "DEAD",
             },
             Self::Cancelled { .. } => "CANCELLED",
             Self::Expired { .. } => "EXPIRED",

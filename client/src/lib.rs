@@ -35,7 +35,9 @@ mod session;
 mod spec;
 mod state;
 
-pub use asynq_proto::{Credentials, CredentialsError, Iter, JSON, OCTET_STREAM, Payload, Task, Token, connect};
+pub use asynq_proto::{
+    Credentials, CredentialsError, DeadReason, Iter, JSON, OCTET_STREAM, Payload, Task, Token, connect,
+};
 pub use builder::ClientBuilder;
 pub use call::{BoxFuture, Call};
 pub use client::Client;
@@ -49,4 +51,4 @@ pub use listing::{ListTasks, TaskPage};
 pub use many::{Retry, Tally};
 pub use map::Map;
 pub use spec::OnKey;
-pub use state::{DeadReason, Failure, ParseStateError, State};
+pub use state::{Failure, ParseStateError, State};

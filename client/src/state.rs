@@ -102,37 +102,6 @@ impl FromStr for State {
     }
 }
 
-/// Why a dead task is dead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum DeadReason {
-    /// Its handler failed, as often as it was allowed to.
-    Error,
-    /// Its handler refused the arguments.
-    Rejected,
-    /// It ran too long, as often as it was allowed to.
-    Timeout,
-    /// It killed the process it ran in, again and again.
-    Poison,
-    /// Its worker was lost, again and again.
-    WorkerLost,
-    /// A reason this version of the client does not know.
-    Unknown,
-}
-
-impl DeadReason {
-    pub(crate) fn from_wire(reason: i32) -> Self {
-        match v1::DeadReason::try_from(reason) {
-            Ok(v1::DeadReason::Error) => Self::Error,
-            Ok(v1::DeadReason::Rejected) => Self::Rejected,
-            Ok(v1::DeadReason::Timeout) => Self::Timeout,
-            Ok(v1::DeadReason::Poison) => Self::Poison,
-            Ok(v1::DeadReason::WorkerLost) => Self::WorkerLost,
-            Ok(v1::DeadReason::Unspecified) | Err(_) => Self::Unknown,
-        }
-    }
-}
-
 /// What a failed run left behind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failure {

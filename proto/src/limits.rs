@@ -40,6 +40,13 @@ pub const MAX_FAILURE_BYTES: usize = 8 * 1024;
 /// Longest delay, timeout or time to live: ten years.
 pub const MAX_DURATION: Duration = Duration::from_hours(10 * 366 * 24);
 
+/// Tasks one run may have called and wait for at a time.
+pub const MAX_CALLS: usize = 1_000;
+/// Tasks one run may spawn with its completion.
+pub const MAX_SPAWNED: usize = 1_000;
+/// Bytes of the arguments of all of them. They travel with the result.
+pub const MAX_SPAWNED_BYTES: usize = 2 * 1024 * 1024;
+
 /// Bytes an HTTP/2 stream may have in flight, unread.
 pub const STREAM_WINDOW: u32 = 1024 * 1024;
 /// Bytes an HTTP/2 connection may have in flight, unread. Small ones let a few

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use asynq_core::limits::{MAX_SESSION_CALLS, MAX_SLOTS};
 use asynq_proto::limits::{BACKOFF_CAP, MAX_BATCH_OPS, MAX_PAYLOAD_BYTES};
 
 /// Connections open at a time. Further ones wait in the listen backlog.
@@ -90,6 +91,9 @@ pub const AUTO_ACK_ITEMS: u64 = 256;
 pub const MAX_ITEMS_PER_BATCH: usize = MAX_BATCH_OPS;
 /// Bytes of a batch of more than one item: twice what a worker gathers.
 pub const MAX_ITEM_BATCH_BYTES: usize = 128 * 1024;
+/// Runs a worker may name when it resumes its session: those in its slots, and those
+/// that have lent theirs.
+pub const MAX_HELD_RUNS: usize = 2 * MAX_SLOTS as usize + MAX_SESSION_CALLS as usize;
 /// How far ahead of the broker's clock the time in a task's id may lie.
 pub const MAX_ID_LEAD: Duration = Duration::from_mins(5);
 /// An id older than this that is not known is refused where it may have been sent
@@ -162,6 +166,8 @@ mod tests {
         assert_eq!(core::MAX_BUDGET, wire::MAX_BUDGET);
         assert_eq!(core::MAX_FAILURE_BYTES, wire::MAX_FAILURE_BYTES);
         assert_eq!(core::MAX_DURATION, wire::MAX_DURATION);
+        assert_eq!(core::MAX_CALLS, wire::MAX_CALLS);
+        assert_eq!(core::MAX_SPAWNED, wire::MAX_SPAWNED);
     }
 
     /// So an id that is forgotten is refused.

@@ -55,6 +55,7 @@ impl Floor {
                 let request = v1::Completion {
                     token: None,
                     result: Some(payload),
+                    spawned: Vec::new(),
                 };
                 client.complete_large(request).await.expect("the floor answers");
             }
@@ -108,6 +109,14 @@ impl Workers for Echo {
     }
 
     async fn fetch_payload(&self, _: Request<FetchPayloadRequest>) -> Result<Response<v1::Payload>, Status> {
+        Err(Status::unimplemented("only a floor"))
+    }
+
+    async fn call_large(&self, _: Request<v1::RunCall>) -> Result<Response<v1::Enqueued>, Status> {
+        Err(Status::unimplemented("only a floor"))
+    }
+
+    async fn fetch_result(&self, _: Request<v1::FetchResultRequest>) -> Result<Response<v1::Finished>, Status> {
         Err(Status::unimplemented("only a floor"))
     }
 

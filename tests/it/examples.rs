@@ -107,3 +107,24 @@ async fn two_tasks_in_a_row() {
         .collect();
     assert_eq!(done, [3, 3]);
 }
+
+#[tokio::test]
+async fn a_task_calls_itself_on_one_slot_and_leaves_one_behind() {
+    let cluster = Cluster::start().await;
+    let log = cluster.broker.folder().join("fibonacci.log");
+    let broker = format!("ASYNQ_BROKER={}", cluster.broker.url());
+    let args = [broker.into(), example("fibonacci").into_os_string()];
+    let worker = Process::start_at("/usr/bin/env".as_ref(), args, log).await;
+    let worker = worker.unwrap_or_else(|said| panic!("fibonacci: {said}"));
+    assert_eq!(worker.ready(), "ready with 3 tasks");
+    assert_eq!(cluster.ok(&["call", "fibonacci.report", "10"]).await, "55");
+    let note = cluster.json(&["task", "ls", "--name", "fibonacci.note"]).await;
+    let note = note["tasks"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(cluster.ok(&["task", "wait", &note]).await, "null");
+    let queues = cluster.json(&["queue", "ls"]).await;
+    // 177 calls, the report and the note.
+    assert_eq!(
+        (&queues[0]["succeeded"], &queues[0]["cancelled"]),
+        (&179.into(), &0.into())
+    );
+}

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
+use crate::calls::OfRun;
 use crate::extend::RunTime;
 
 /// Names one attempt at one task.
@@ -141,6 +142,7 @@ pub(crate) struct Run {
     /// The task must not begin twice.
     pub(crate) at_most_once: bool,
     pub(crate) control: Control,
+    pub(crate) calls: OfRun,
 }
 
 tokio::task_local! {
@@ -158,6 +160,11 @@ impl Context {
     #[must_use]
     pub fn current() -> Option<Self> {
         CURRENT.try_with(Self::clone).ok()
+    }
+
+    /// What it calls and spawns.
+    pub(crate) fn calls(&self) -> &OfRun {
+        &self.0.calls
     }
 
     /// A future that is part of the run.

@@ -3,6 +3,7 @@
 //! read only for runs that are told to stop or that ask for more time.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use asynq_proto::limits::{INLINE_BYTES, MAX_BATCH_BYTES, MAX_BATCH_OPS};
@@ -10,6 +11,7 @@ use asynq_proto::{Payload, TaskError, v1};
 use foldhash::HashMap;
 use tokio::time::Instant;
 
+use crate::calls;
 use crate::context::{Control, LeaseToken, StopCause};
 use crate::limits::{MAX_UNACKED, MAX_UNACKED_BYTES};
 use crate::stopping::Stopping;
@@ -19,6 +21,8 @@ use crate::stopping::Stopping;
 pub(crate) enum Outcome {
     /// It returned a value.
     Completed(Payload),
+    /// It returned a value, and left tasks behind to begin with it.
+    CompletedWith(Box<(Payload, Vec<v1::RunCall>)>),
     /// It failed.
     Failed(TaskError),
     /// It is given back, to be run by someone else.
@@ -33,6 +37,7 @@ impl Outcome {
     fn bytes(&self) -> usize {
         match self {
             Self::Completed(result) => result.len(),
+            Self::CompletedWith(with) => with.0.len() + with.1.iter().map(calls::weight).sum::<usize>(),
             Self::Failed(error) => error.message.len() + error.trace.len(),
             Self::Released | Self::Ended | Self::Abandoned => 0,
         }
@@ -56,6 +61,14 @@ struct Run {
     /// Nobody else can take the run up: its items go out as they come, or its task
     /// must not begin twice.
     is_bound: bool,
+    /// What it has called and waits for.
+    calls: calls::Slot,
+}
+
+impl calls::Runs for HashMap<LeaseToken, Run> {
+    fn slot(&mut self, run: LeaseToken) -> Option<&mut calls::Slot> {
+        Some(&mut self.get_mut(&run)?.calls)
+    }
 }
 
 impl Run {
@@ -64,6 +77,7 @@ impl Run {
             control,
             phase,
             is_bound: false,
+            calls: None,
         }
     }
 }
@@ -81,6 +95,7 @@ pub(crate) struct Ledger {
     told: VecDeque<(u64, Vec<LeaseToken>)>,
     unacked: usize,
     unacked_bytes: usize,
+    calls: calls::Queue,
     stopping: Stopping,
     /// Runs whose handlers have asked for more time, and until when they have it now.
     extended: HashMap<LeaseToken, Instant>,
@@ -136,7 +151,8 @@ impl Ledger {
 
     /// Unfinished runs that go on without a slot, which others may have.
     pub(crate) fn slotless(&self) -> usize {
-        let slotless = |run: &&Run| run.control.is_slotless() && !matches!(run.phase, Phase::Over(_));
+        let lent = |run: &Run| run.control.is_slotless() || run.calls.is_some();
+        let slotless = |run: &&Run| lent(run) && !matches!(run.phase, Phase::Over(_));
         self.runs.values().filter(slotless).count()
     }
 
@@ -210,7 +226,55 @@ impl Ledger {
         self.unacked_bytes += outcome.bytes();
         self.extended.remove(&token);
         run.phase = Phase::Over(outcome);
+        // The broker cancels what it has called.
+        run.calls = None;
         self.unsent.push_back(token);
+    }
+
+    /// A run calls. One that is over, or is to stop, is not answered.
+    pub(crate) fn call(&mut self, shared: &Arc<calls::Shared>, asked: calls::Asked) {
+        let run = self.runs.get_mut(&asked.token);
+        let goes_on = |run: &&mut Run| matches!(run.phase, Phase::Going) && run.control.cause().is_none();
+        if let Some(run) = run.filter(goes_on) {
+            self.calls.ask(shared, &mut run.calls, asked);
+        }
+    }
+
+    /// Nobody waits for a call any more.
+    pub(crate) fn withdraw(&mut self, call: u64) {
+        self.of_call(call, |calls, slot| calls.withdraw(call, slot));
+    }
+
+    /// A called task is over.
+    pub(crate) fn answered(&mut self, answer: v1::CallAnswer) {
+        self.of_call(answer.call, |calls, slot| calls.answered(answer, slot));
+    }
+
+    /// The same, where the answer came on the data connection.
+    pub(crate) fn answered_apart(&mut self, call: u64, of: v1::call_answer::Of) {
+        self.of_call(call, |calls, slot| calls.tell(call, of, slot));
+    }
+
+    /// The broker has a large call.
+    pub(crate) fn call_uploaded(&mut self, call: u64) {
+        self.of_call(call, |calls, slot| calls.uploaded(call, slot));
+    }
+
+    /// The next call that is too large for the session.
+    pub(crate) fn next_large_call(&mut self) -> Option<v1::RunCall> {
+        self.calls.next_large(&mut self.runs)
+    }
+
+    /// The next result of a called task that is too large for the session.
+    pub(crate) fn next_result(&mut self) -> Option<(u64, v1::FetchResultRequest)> {
+        self.calls.next_fetch(&mut self.runs)
+    }
+
+    fn of_call(&mut self, call: u64, with: impl FnOnce(&mut calls::Queue, &mut calls::Slot)) {
+        let run = self.calls.run_of(call);
+        if let Some(run) = run.and_then(|token| self.runs.get_mut(&token)) {
+            with(&mut self.calls, &mut run.calls);
+        }
     }
 
     /// A run ended, and the broker has acknowledged that elsewhere.
@@ -366,11 +430,13 @@ impl Ledger {
         self.told.clear();
         self.messages = 0;
         self.unfetched = self.tokens(|run| matches!(run.phase, Phase::Fetching(_))).into();
+        self.calls
+            .reconnected(self.runs.iter_mut().map(|(token, run)| (*token, &mut run.calls)));
     }
 
     /// Whether [`Ledger::gather`] would have something to say.
     pub(crate) fn has_unsent(&self) -> bool {
-        !self.unsent.is_empty() || !self.unsent_extended.is_empty()
+        !self.unsent.is_empty() || !self.unsent_extended.is_empty() || self.calls.has_unsaid()
     }
 
     /// Adds unsent outcomes to a message, as many as fit.
@@ -385,6 +451,9 @@ impl Ledger {
                 token: Some(token.to_wire()),
                 left_ms: left.as_millis() as u64, // ten years at most
             }));
+        }
+        if self.calls.has_unsaid() {
+            self.calls.gather(&mut self.runs, request);
         }
         let mut bytes = 0;
         let mut told = Vec::with_capacity(self.unsent.len().min(MAX_BATCH_OPS));
@@ -403,16 +472,12 @@ impl Ledger {
             };
             let wire = Some(token.to_wire());
             match outcome {
-                Outcome::Completed(result) if result.len() > INLINE_BYTES => {
+                Outcome::Completed(_) | Outcome::CompletedWith(_) if outcome.bytes() > INLINE_BYTES => {
                     self.unsent_large.push_back(token);
                     continue;
                 }
-                Outcome::Completed(result) => {
-                    request.completions.push(v1::Completion {
-                        token: wire,
-                        result: Some(result.clone().into()),
-                    });
-                }
+                Outcome::Completed(result) => request.completions.push(completion(token, result, &[])),
+                Outcome::CompletedWith(with) => request.completions.push(completion(token, &with.0, &with.1)),
                 Outcome::Failed(error) => {
                     request.failures.push(v1::Failure {
                         token: wire,
@@ -440,15 +505,15 @@ impl Ledger {
     }
 
     /// The next result that is too large for the session.
-    pub(crate) fn next_upload(&mut self) -> Option<(LeaseToken, Payload)> {
+    pub(crate) fn next_upload(&mut self) -> Option<(LeaseToken, v1::Completion)> {
         loop {
             let token = self.unsent_large.pop_front()?;
-            if let Some(Run {
-                phase: Phase::Over(Outcome::Completed(result)),
-                ..
-            }) = self.runs.get(&token)
-            {
-                return Some((token, result.clone()));
+            match self.runs.get(&token).map(|run| &run.phase) {
+                Some(Phase::Over(Outcome::Completed(result))) => return Some((token, completion(token, result, &[]))),
+                Some(Phase::Over(Outcome::CompletedWith(with))) => {
+                    return Some((token, completion(token, &with.0, &with.1)));
+                }
+                _ => {}
             }
         }
     }
@@ -469,6 +534,14 @@ impl Ledger {
             self.unacked_bytes -= outcome.bytes();
         }
         Some(run.control)
+    }
+}
+
+fn completion(token: LeaseToken, result: &Payload, spawned: &[v1::RunCall]) -> v1::Completion {
+    v1::Completion {
+        token: Some(token.to_wire()),
+        result: Some(result.clone().into()),
+        spawned: spawned.to_vec(),
     }
 }
 

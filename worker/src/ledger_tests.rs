@@ -119,7 +119,10 @@ fn large_results_take_the_other_way() {
     ledger.going(token(1));
     ledger.over(token(1), Outcome::Completed(payload(INLINE_BYTES + 1)));
     assert_eq!(gathered(&mut ledger), v1::WorkRequest::default());
-    assert_eq!(ledger.next_upload(), Some((token(1), payload(INLINE_BYTES + 1))));
+    assert_eq!(
+        ledger.next_upload(),
+        Some((token(1), completion(token(1), &payload(INLINE_BYTES + 1), &[])))
+    );
     assert_eq!(ledger.next_upload(), None);
 
     ledger.refused(token(1), TaskError::terminal("no"));

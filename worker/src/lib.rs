@@ -42,6 +42,7 @@
 
 mod builder;
 mod builtins;
+mod calls;
 mod context;
 mod data;
 mod emit;
@@ -60,9 +61,11 @@ mod stopping;
 mod threads;
 
 pub use asynq_proto::{
-    Connector, Credentials, CredentialsError, Endpoint, Iter, NameError, Payload, Task, TaskError, Token, TokenError,
+    Connector, Credentials, CredentialsError, DeadReason, Endpoint, Iter, NameError, Payload, Task, TaskError, Token,
+    TokenError,
 };
 pub use builder::{Ready, Worker, WorkerBuilder};
+pub use calls::{Call, CallError, Spawn};
 pub use context::{Context, LeaseToken, Linger, StopCause};
 pub use error::{BuildError, RunError};
 pub use registry::Declaration;

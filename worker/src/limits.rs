@@ -10,6 +10,9 @@ pub(crate) const MAX_TRANSFERS: usize = 8;
 pub(crate) const MAX_UNACKED: usize = 65_536;
 /// Bytes of results the broker has not acknowledged; the same holds.
 pub(crate) const MAX_UNACKED_BYTES: usize = 64 * 1024 * 1024;
+/// Calls all runs of the worker may wait for at a time: as many as the broker takes of
+/// one session.
+pub(crate) const MAX_OPEN_CALLS: usize = 65_536;
 /// Runs the runtime takes over from the wire in one go.
 pub(crate) const STARTS: usize = 64;
 /// Outcomes on their way from the runs to the wire.

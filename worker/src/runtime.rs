@@ -16,6 +16,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::builder::{Ready, Worker};
+use crate::calls::Shared;
 use crate::context::{Context, LeaseToken, StopCause};
 use crate::data::Data;
 use crate::emit::{self, Reader, Slot, collect, collect_blocking};
@@ -50,6 +51,9 @@ pub(crate) async fn run(worker: Worker, shutdown: impl Future<Output = ()>) -> R
     let (reports, reports_out) = mpsc::channel(REPORTS);
     // Dropping it, with this future, ends the wire at once.
     let (mode, mode_out) = watch::channel(Mode::Serving);
+    let (asks_in, asks) = mpsc::channel(REPORTS);
+    let slots = Arc::new(Semaphore::new(worker.slots as usize));
+    let shared = Shared::new(slots.clone(), asks_in);
     let (ready_in, mut ready) = oneshot::channel();
     let (done_in, mut done) = oneshot::channel();
 
@@ -67,7 +71,14 @@ pub(crate) async fn run(worker: Worker, shutdown: impl Future<Output = ()>) -> R
         kill_grace: worker.kill_grace,
         exit_when_idle: worker.exit_when_idle,
     };
-    let session = Session::new(config, starts_in, reports_out, mode_out, ready_in);
+    let session = Session::new(
+        config,
+        starts_in,
+        reports_out,
+        mode_out,
+        ready_in,
+        (shared.clone(), asks),
+    );
     thread::Builder::new()
         .name("asynq-wire".into())
         // Whoever waits for `done` may be gone by then.
@@ -76,7 +87,8 @@ pub(crate) async fn run(worker: Worker, shutdown: impl Future<Output = ()>) -> R
 
     let runner = Arc::new(Runner {
         registry: worker.registry,
-        slots: Arc::new(Semaphore::new(worker.slots as usize)),
+        slots,
+        shared,
         threads: Threads::default(),
         data,
         draining: CancellationToken::new(),
@@ -114,6 +126,7 @@ pub(crate) async fn run(worker: Worker, shutdown: impl Future<Output = ()>) -> R
 struct Runner {
     registry: Registry,
     slots: Arc<Semaphore>,
+    shared: Arc<Shared>,
     threads: Threads,
     data: Data,
     draining: CancellationToken,
@@ -139,6 +152,7 @@ impl Runner {
             payload,
             reader,
         } = start;
+        self.shared.settle();
         let wanted = !context.is_stopped() && !self.draining.is_cancelled();
         // The broker keeps to the slots; but a run it has given up may still hold one.
         let slot = if wanted && let Ok(slot) = self.slots.clone().try_acquire_owned() {
@@ -172,9 +186,10 @@ impl Runner {
             }
             None => {
                 let at_most_once = context.is_at_most_once();
-                match self.call(handler, context, payload, slot).await {
+                match self.call(handler, context.clone(), payload, slot).await {
                     // It has begun, and must not do so elsewhere.
                     Outcome::Released if at_most_once => Some(Outcome::Ended),
+                    Outcome::Completed(result) => Some(with_spawned(&context, result)),
                     outcome => Some(outcome),
                 }
             }
@@ -234,7 +249,11 @@ async fn run_async(context: &Context, handler: impl Future<Output = RunResult> +
     let mut run = AssertUnwindSafe(handler).catch_unwind();
     let outcome = tokio::select! {
         biased;
-        result = &mut run => result.unwrap_or_else(|panic| Err(panicked(&*panic))).into(),
+        result = &mut run => match (result.unwrap_or_else(|panic| Err(panicked(&*panic))), context.stop_cause()) {
+            // A call that was broken off for the stop, most likely.
+            (Err(_), Some(cause)) => stopped(cause),
+            (result, _) => result.into(),
+        },
         cause = context.stopped() => stopped(cause),
     };
     // Its destructors are the handler's code too.
@@ -243,6 +262,14 @@ async fn run_async(context: &Context, handler: impl Future<Output = RunResult> +
     }
     context.settled().await;
     outcome
+}
+
+fn with_spawned(context: &Context, result: Payload) -> Outcome {
+    let spawned = context.take_spawned();
+    if spawned.is_empty() {
+        return Outcome::Completed(result);
+    }
+    Outcome::CompletedWith(Box::new((result, spawned)))
 }
 
 impl From<RunResult> for Outcome {

@@ -10,10 +10,10 @@ use crate::ids::{Grant, Seq, TaskId};
 use crate::keys::Admitted;
 use crate::lifecycle::Trigger;
 use crate::limits;
-use crate::live::{Extra, Live, Task};
+use crate::live::{Called, Extra, Live, Task};
 use crate::sched::TaskKey;
 use crate::streams::{Reader, Stream};
-use crate::task::{Options, Outcome, StateName, StopIntent, TaskSpec};
+use crate::task::{CalledBy, Options, Outcome, StateName, StopIntent, TaskSpec};
 use crate::time::Timestamp;
 
 /// Fingerprint of what is asked for: two enqueues with one id are the same
@@ -62,10 +62,10 @@ impl Core {
         out: &mut Output,
     ) {
         let reply = match self.admit(now, &spec) {
-            Ok(Admitted::New) => self.accept(now, spec, reader, out),
+            Ok(Admitted::New) => self.accept(now, spec, reader, None, out),
             Ok(Admitted::Instead(before)) => {
                 self.replace(now, before, spec.id, out);
-                self.accept(now, spec, reader, out)
+                self.accept(now, spec, reader, None, out)
             }
             Ok(Admitted::Known(_)) if reader.is_some() => Reply::Refused(Refusal::BeingRead(spec.id)),
             Ok(Admitted::Known(known)) => known,
@@ -76,7 +76,7 @@ impl Core {
 
     /// Whether there is room and sense; the answer, if the task is known. A known id
     /// is answered for whatever key comes with it: it may have been replaced since.
-    fn admit(&self, now: Timestamp, spec: &TaskSpec) -> Result<Admitted, Refusal> {
+    pub(crate) fn admit(&self, now: Timestamp, spec: &TaskSpec) -> Result<Admitted, Refusal> {
         if let Some(key) = self.find(spec.id) {
             let task = self.live(key);
             if task.digest != digest(spec) {
@@ -108,7 +108,13 @@ impl Core {
                 });
             }
         }
-        if self.tasks.len() >= limits::MAX_LIVE_TASKS {
+        self.has_room(spec, 1)?;
+        Ok(admitted)
+    }
+
+    /// Whether there is room for so many tasks, and for the queue of this one.
+    pub(crate) fn has_room(&self, spec: &TaskSpec, tasks: usize) -> Result<(), Refusal> {
+        if self.tasks.len() + tasks > limits::MAX_LIVE_TASKS {
             return Err(Refusal::Exhausted {
                 what: "tasks in the broker",
                 limit: limits::MAX_LIVE_TASKS as u64,
@@ -124,16 +130,23 @@ impl Core {
             let queue = self.names.find(&spec.queue);
             queue.is_some_and(|queue| self.queues.contains_key(&queue))
         };
-        if self.queues.len() >= limits::MAX_QUEUES && !is_known() {
+        if self.queues.len() + tasks > limits::MAX_QUEUES && !is_known() {
             return Err(Refusal::Exhausted {
                 what: "queues",
                 limit: limits::MAX_QUEUES as u64,
             });
         }
-        Ok(admitted)
+        Ok(())
     }
 
-    fn accept(&mut self, now: Timestamp, spec: Box<TaskSpec>, reader: Option<Reader>, out: &mut Output) -> Reply {
+    pub(crate) fn accept(
+        &mut self,
+        now: Timestamp,
+        spec: Box<TaskSpec>,
+        reader: Option<Reader>,
+        called_by: Option<CalledBy>,
+        out: &mut Output,
+    ) -> Reply {
         let seq = self.next_seq;
         self.next_seq = Seq(seq.0 + 1);
         let digest = digest(&spec);
@@ -158,8 +171,14 @@ impl Core {
             placement,
             ..Options::default()
         };
-        let extra = (options != ordinary || start_at.is_some() || !payload.content_type.is_empty()).then(|| {
+        let called = called_by.map(|by| {
+            let route = self.names.acquire(&name.called());
+            Box::new(Called { by, route })
+        });
+        let plain = options == ordinary && start_at.is_none() && payload.content_type.is_empty() && called.is_none();
+        let extra = (!plain).then(|| {
             Box::new(Extra {
+                called,
                 options,
                 start_at,
                 content_type: payload.content_type.clone(),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::core::Core;
 use crate::counts::Counts;
-use crate::live::Live;
+use crate::live::{Live, Task};
 use crate::names::NameId;
 use crate::sched::TaskKey;
 use crate::sessions::Link;
@@ -45,6 +45,7 @@ impl Core {
                 assert!(stream.head <= credit.limit_index, "{id}: more items than credit");
                 assert!(stream.head_bytes <= credit.limit_bytes, "{id}: more bytes than credit");
             }
+            self.check_calls(task);
             match &task.state {
                 Live::Scheduled(_) => {}
                 Live::Ready => {
@@ -71,8 +72,8 @@ impl Core {
                         "{id} is held by a session that does not know"
                     );
                     assert!(
-                        !held.lent || task.stream().is_some(),
-                        "{id} lends a slot without a stream"
+                        !held.lent || task.stream().is_some() || task.calls().is_some(),
+                        "{id} lends a slot without a stream and without a call"
                     );
                     assert!(task.grant.attempt > 0, "{id} runs without a grant");
                 }
@@ -93,6 +94,29 @@ impl Core {
             }
         }
         assert!(alarms.is_empty(), "not armed: {alarms:?}");
+    }
+
+    /// Who was called lives no longer than who waits for it, but to be stopped.
+    fn check_calls(&self, task: &Task) {
+        let id = task.id;
+        if let Some(called) = task.called() {
+            let run = called.by.run;
+            let waits = self.find(run.task).map(|key| self.live(key)).is_some_and(|caller| {
+                let knows = caller.calls().is_some_and(|calls| calls.get(&called.by.n) == Some(&id));
+                knows && caller.grant == run.grant
+            });
+            let stops = task.held().is_some_and(|held| held.stop.is_some());
+            assert!(waits || stops, "{id} was called by a run that does not wait for it");
+        }
+        let Some(calls) = task.calls() else { return };
+        let held = task.held();
+        assert!(
+            held.is_some_and(|held| held.lent && held.claimed && held.stop.is_none()),
+            "{id} waits for what it has called and keeps its slot"
+        );
+        for called in calls.values() {
+            assert!(self.find(*called).is_some(), "{id} waits for {called}, which is over");
+        }
     }
 
     fn check_sessions(&self) {
@@ -131,7 +155,16 @@ impl Core {
                 "{id} is set aside for nobody"
             );
             assert_eq!(lent, session.lent as usize, "{id} has miscounted its lent slots");
-            assert!(session.lent <= session.slots || session.slots == 0,);
+            let (calling, calls) = session
+                .held
+                .iter()
+                .filter_map(|&key| self.live(key).calls())
+                .fold((0, 0), |(runs, calls), of_run| (runs + 1, calls + of_run.len()));
+            assert_eq!(calls, session.calls as usize, "{id} has miscounted its calls");
+            assert!(
+                session.lent <= session.slots + calling || session.slots == 0,
+                "{id} lends more slots than it has"
+            );
             for &key in &session.held {
                 let held = self.live(key).held().map(|held| held.session);
                 assert_eq!(held, Some(id), "{id} thinks it holds a task");
@@ -163,7 +196,8 @@ impl Core {
 
     fn check_names(&self) {
         let declared: usize = self.sessions.values().map(|session| session.tasks.len()).sum();
-        let users = 3 * self.tasks.len() + self.queues.len() + declared;
+        let called = self.tasks.iter().filter(|(_, task)| task.called().is_some()).count();
+        let users = 3 * self.tasks.len() + called + self.queues.len() + 2 * declared;
         assert_eq!(self.names.users(), users, "names leak");
     }
 }

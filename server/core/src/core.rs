@@ -65,6 +65,10 @@ pub struct Core {
     pub(crate) restored_runs: Vec<(TaskKey, Held)>,
     /// Streams found at a restart: their readers went with the broker.
     pub(crate) orphaned: Vec<TaskKey>,
+    /// Tasks found at a restart that were called by runs.
+    pub(crate) restored_calls: Vec<TaskId>,
+    /// Called tasks whose runs are over; empty between events.
+    pub(crate) orphans: Vec<TaskId>,
     /// Sessions of before a restart that have not resumed yet.
     pub(crate) awaited: BTreeSet<SessionId>,
     /// Decides nothing.
@@ -118,6 +122,8 @@ impl Core {
             recovering: Vec::new(),
             restored_runs: Vec::new(),
             orphaned: Vec::new(),
+            restored_calls: Vec::new(),
+            orphans: Vec::new(),
             awaited: BTreeSet::new(),
             tally: Tally::default(),
         }
@@ -127,6 +133,13 @@ impl Core {
     pub fn apply(&mut self, now: Timestamp, event: Event, out: &mut Output) {
         match event {
             Event::Enqueue { request, spec, reader } => self.on_enqueue(now, request, spec, reader, out),
+            Event::Call {
+                request,
+                session,
+                call,
+                spec,
+            } => self.on_call(now, request, session, call, spec, out),
+            Event::Withdraw { session, token, n } => self.on_withdraw(now, session, token, n, out),
             Event::Cancel { request, task } => self.on_cancel(now, request, task, out),
             Event::Retry { request, seq, record } => self.on_retry(now, request, seq, *record, out),
             Event::Purge {
@@ -140,6 +153,12 @@ impl Core {
             Event::Draining(session) => self.on_draining(session),
             Event::SessionClosed { session, how } => self.on_session_closed(now, session, how, out),
             Event::Completed { session, token, result } => self.on_completed(now, session, token, result, out),
+            Event::CompletedWith {
+                session,
+                token,
+                result,
+                children,
+            } => self.on_completed_with(now, session, token, result, children, out),
             Event::Failed {
                 session,
                 token,
@@ -169,6 +188,7 @@ impl Core {
             Event::Gap(gap) => self.on_gap(gap),
             Event::Tick => self.on_tick(now, out),
         }
+        self.cancel_orphans(now, out);
         self.dispatch(now, out);
     }
 
@@ -344,6 +364,11 @@ impl Core {
             // Whoever waits for it is told, and fetches it then.
             ttl = ttl.max(limits::FETCH_GRACE);
         }
+        if let Some(called) = task.called() {
+            // Its run may be without a connection just now, and asks again.
+            ttl = ttl.max(limits::FETCH_GRACE);
+            self.answer_call(task.id, called.by);
+        }
         let started_at = task.held().map(|held| held.started_at);
         let finish = Finish {
             outcome: outcome.clone(),
@@ -378,6 +403,9 @@ impl Core {
         });
         for name in [task.name, task.queue, task.series] {
             self.names.release(name);
+        }
+        if let Some(called) = task.called() {
+            self.names.release(called.route);
         }
     }
 
@@ -483,9 +511,14 @@ impl Core {
                 session.lent -= u32::from(held.lent);
                 session.set_aside &= !held.alone;
                 session.sync_free_slots(id, &mut self.sched);
+                let waits = held.lent;
                 if let Some(last) = session.held.get(place as usize) {
                     let moved = self.tasks[last.index()].held_mut();
                     moved.expect("a session holds runs").place = place;
+                }
+                if waits {
+                    self.drop_calls(key);
+                    self.sync_reach(id);
                 }
             }
         }

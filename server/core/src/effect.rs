@@ -168,6 +168,9 @@ pub enum Refusal {
         /// Its state.
         state: StateName,
     },
+    /// A run that is not current any more calls nothing.
+    #[error("attempt {attempt} of task {task} is not its current grant, or is to stop", attempt = .0.grant.attempt, task = .0.task)]
+    StaleCall(LeaseToken),
     /// The broker is full.
     #[error("{what} is at its limit of {limit}")]
     Exhausted {

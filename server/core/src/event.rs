@@ -24,6 +24,28 @@ pub enum Event {
         /// Who reads its items as they come; such a task ends with its reader.
         reader: Option<Reader>,
     },
+    /// A run wants a task run and waits for its end. The shell has made sure that
+    /// no finished task has the id, which is [`LeaseToken::child`]. Answered by one
+    /// [`crate::Reply`].
+    Call {
+        /// Whom to answer.
+        request: RequestId,
+        /// Who says so.
+        session: SessionId,
+        /// Which run, and which of the tasks it has made.
+        call: Call,
+        /// What to run.
+        spec: Box<TaskSpec>,
+    },
+    /// A run no longer wants what it has called.
+    Withdraw {
+        /// Who says so.
+        session: SessionId,
+        /// Which run.
+        token: LeaseToken,
+        /// Which of the tasks it has made.
+        n: u32,
+    },
     /// A caller no longer wants a task. Answered by one [`crate::Reply`].
     Cancel {
         /// Whom to answer.
@@ -74,6 +96,18 @@ pub enum Event {
         token: LeaseToken,
         /// What it returned.
         result: Payload,
+    },
+    /// A run returned, and these tasks begin with its end. Answered by one
+    /// [`crate::Effect::Ack`].
+    CompletedWith {
+        /// Who says so.
+        session: SessionId,
+        /// Which run.
+        token: LeaseToken,
+        /// What it returned.
+        result: Payload,
+        /// What it has spawned; each id is a [`LeaseToken::child`].
+        children: Vec<TaskSpec>,
     },
     /// A run failed. Answered by one [`crate::Effect::Ack`].
     Failed {
@@ -195,6 +229,15 @@ pub enum Event {
     Gap(Duration),
     /// Nothing but time has passed.
     Tick,
+}
+
+/// A call of a run: the `n`-th task it makes, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call {
+    /// The run.
+    pub token: LeaseToken,
+    /// Which.
+    pub n: u32,
 }
 
 /// How a session's connection ended.

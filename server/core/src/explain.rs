@@ -17,6 +17,9 @@ use crate::task::Placement;
 use crate::time::Timestamp;
 use crate::view::{Explanation, QueueView, Reason, TaskView, WorkerState, WorkerView};
 
+/// Tasks a run waits for that are named one by one.
+const SHOWN_CALLS: usize = 8;
+
 impl Core {
     /// A task that has not ended.
     #[must_use]
@@ -40,6 +43,9 @@ impl Core {
         let task = self.live(key);
         let reason = self.reason(key);
         let mut details = BTreeMap::new();
+        if let Some(called) = task.called() {
+            details.insert("called_by", called.by.run.task.to_string());
+        }
         let message = match (reason, &task.state) {
             (Reason::NotDue, Live::Scheduled(at)) => explain_wait(now, task, *at, &mut details),
             (Reason::Running | Reason::Stopping | Reason::Resuming, Live::Held(held)) => {
@@ -56,6 +62,12 @@ impl Core {
                 }
             }
             (Reason::NoFreeSlot, Live::Aside(aside)) => self.explain_aside(now, task, aside, &mut details),
+            (Reason::NoFreeSlot, _) if self.is_passed_over(task) => {
+                details.insert("waiting_runs", limits::WAITING_RUNS.to_string());
+                "On every worker that could run it, so many runs wait for what they have called that only such tasks are \
+                 begun."
+                    .into()
+            }
             (Reason::NoFreeSlot, _) => {
                 let [busy, leaked, aside, slots] = self.taken_slots(task);
                 details.insert("busy_slots", busy.to_string());
@@ -104,10 +116,21 @@ impl Core {
             Live::Held(held) if held.stop.is_some() => Reason::Stopping,
             Live::Held(held) if !self.sessions[&held.session].link.is_connected() => Reason::Resuming,
             Live::Held(_) => Reason::Running,
-            Live::Ready if !self.sched.is_served(task.name) => Reason::NoWorker,
+            Live::Ready if !self.sched.is_served(task.route()) => match self.is_passed_over(task) {
+                true => Reason::NoFreeSlot,
+                false => Reason::NoWorker,
+            },
             Live::Ready if self.sched.is_head(&task.waiting(key)) => Reason::NoFreeSlot,
             Live::Ready => Reason::Behind,
         }
+    }
+
+    /// Workers could run it, but on all of them so many runs wait that they take
+    /// only what runs wait for.
+    fn is_passed_over(&self, task: &Task) -> bool {
+        let called = self.names.find(&self.names.get(task.name).called());
+        let is_served = |route| self.sched.is_served(route);
+        task.called().is_none() && !is_served(task.name) && called.is_some_and(is_served)
     }
 
     fn explain_run(
@@ -156,6 +179,23 @@ impl Core {
                 };
                 details.insert("given_up_ms", left.as_millis().to_string());
                 format!("Worker {worker} holds it but {since}; it is given up in {left:.1?}.")
+            }
+            _ if task.calls().is_some() => {
+                let calls = task.calls().into_iter().flatten();
+                let called: Vec<_> = calls.map(|(_, id)| id.to_string()).collect();
+                let (shown, all) = (called.len().min(SHOWN_CALLS), called.len());
+                let ids = called[..shown].join(", ");
+                details.insert("waits_for", ids.clone());
+                details.insert("waits_for_tasks", all.to_string());
+                match all {
+                    1 => format!(
+                        "Worker {worker} waits for task {ids}, which it has called. Its slot is lent meanwhile."
+                    ),
+                    _ => format!(
+                        "Worker {worker} waits for {all} tasks it has called: {ids}{}. Its slot is lent meanwhile.",
+                        if shown < all { " and others" } else { "" }
+                    ),
+                }
             }
             _ if held.lent => format!(
                 "Worker {worker} waits for its caller to take items: {} sent, {} taken. Its slot is lent meanwhile.",

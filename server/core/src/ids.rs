@@ -105,6 +105,25 @@ pub struct LeaseToken {
     pub grant: Grant,
 }
 
+impl LeaseToken {
+    /// The id of the `n`-th task that the run makes, called or spawned: the same
+    /// however often it is asked for. Its time is that of the run's own task.
+    #[must_use]
+    pub fn child(&self, n: u32) -> TaskId {
+        let mut from = [0; 32];
+        from[..16].copy_from_slice(&self.task.0);
+        from[16..24].copy_from_slice(&self.grant.epoch.0.to_be_bytes());
+        from[24..28].copy_from_slice(&self.grant.attempt.to_be_bytes());
+        from[28..].copy_from_slice(&n.to_be_bytes());
+        let mut id = xxhash_rust::xxh3::xxh3_128(&from).to_be_bytes();
+        id[..6].copy_from_slice(&self.task.0[..6]);
+        // A UUID of version 7, by RFC 9562.
+        id[6] = id[6] & 0x0f | 0x70;
+        id[8] = id[8] & 0x3f | 0x80;
+        TaskId(id)
+    }
+}
+
 /// A name of a task, queue or series: at most [`MAX_NAME_BYTES`] of
 /// `[A-Za-z0-9._:/-]`. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -149,6 +168,12 @@ impl Name {
             Some(c) => Err(NameError::BadCharacter(c)),
             None => Ok(Self(name.into())),
         }
+    }
+
+    /// What stands for the same name where a run waits for the task. No name
+    /// anybody can choose is like it.
+    pub(crate) fn called(&self) -> Self {
+        Self(format!("{}()", self.0).into())
     }
 
     /// The name as text.

@@ -26,6 +26,7 @@
 mod alone;
 mod by_id;
 mod callers;
+mod calls;
 mod change;
 mod check;
 mod core;
@@ -57,7 +58,7 @@ pub use crate::core::{Core, Output};
 pub use callers::digest;
 pub use change::{Change, SessionRecord};
 pub use effect::{Assignment, CancelOutcome, Effect, Finished, Refusal, Reply, StopCause, Verdict};
-pub use event::{Closed, Declaration, Event, Hello, RequestId};
+pub use event::{Call, Closed, Declaration, Event, Hello, RequestId};
 pub use filter::{StateSet, TaskFilter};
 pub use history::{Cause, Note, Notes, Step, Transition};
 pub use ids::{ConsumerId, Epoch, Grant, LeaseToken, Name, NameError, Niceness, Seq, SessionId, TaskId};
@@ -65,8 +66,8 @@ pub use keys::{Key, KeyError, KeyTaken, OnKey, answer_ended};
 pub use recovery::Recovered;
 pub use streams::{Credit, ItemBatch, Reader};
 pub use task::{
-    Counters, DeadReason, Failure, Finish, Options, Outcome, Payload, Placement, ResultInfo, Run, State, StateName,
-    StopIntent, Tally, TaskRecord, TaskSpec,
+    CalledBy, Counters, DeadReason, Failure, Finish, Options, Outcome, Payload, Placement, ResultInfo, Run, State,
+    StateName, StopIntent, Tally, TaskRecord, TaskSpec,
 };
 pub use time::Timestamp;
 pub use view::{Explanation, QueueView, Reason, TaskView, WorkerState, WorkerView};

@@ -33,6 +33,19 @@ pub const MAX_BUDGET: u32 = 1_000;
 /// Longest delay, timeout or time to live.
 pub const MAX_DURATION: Duration = Duration::from_hours(10 * 366 * 24);
 
+/// Runs that may wait for each other in a row: one calls, what it has called calls
+/// again, and so on.
+pub const MAX_CALL_DEPTH: u32 = 100;
+/// Tasks one run may have called and wait for at a time.
+pub const MAX_CALLS: usize = 1_000;
+/// Tasks all runs of one session may have called and wait for at a time.
+pub const MAX_SESSION_CALLS: u32 = 65_536;
+/// Where so many runs of a session wait, beyond its slots, their slots go only to
+/// tasks that runs wait for: else every task of a deep queue might begin, and wait.
+pub const WAITING_RUNS: u32 = 1_024;
+/// Tasks one run may spawn with its completion.
+pub const MAX_SPAWNED: usize = 1_000;
+
 /// How long a session lives without a heartbeat.
 pub const LEASE: Duration = Duration::from_secs(30);
 /// How often a worker sends a heartbeat.

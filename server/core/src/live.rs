@@ -1,6 +1,7 @@
 //! A task that has not ended, as the core holds it: small, because there are
 //! millions. What most tasks do not have is boxed away in [`Extra`].
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::alone::Aside;
@@ -11,7 +12,7 @@ use crate::limits;
 use crate::names::{NameId, Names};
 use crate::sched::{TaskKey, Waiting};
 use crate::streams::Stream;
-use crate::task::{Counters, Failure, Options, Placement, Run, State, StateName, StopIntent, TaskRecord};
+use crate::task::{CalledBy, Counters, Failure, Options, Placement, Run, State, StateName, StopIntent, TaskRecord};
 use crate::time::Timestamp;
 
 #[derive(Debug)]
@@ -60,7 +61,7 @@ pub(crate) struct Held {
     pub(crate) claimed: bool,
     /// Nothing else runs in its session.
     pub(crate) alone: bool,
-    /// Its slot is lent while it waits for credit.
+    /// Its slot is lent while it waits for credit, or for what it has called.
     pub(crate) lent: bool,
     /// It goes on, but for nobody any more.
     pub(crate) abandoned: bool,
@@ -78,6 +79,18 @@ pub(crate) struct Extra {
     pub(crate) notes: Option<Box<Notes>>,
     pub(crate) replaced_by: Option<Box<TaskId>>,
     pub(crate) stream: Option<Stream>,
+    /// Set if a run has called it.
+    pub(crate) called: Option<Box<Called>>,
+    /// What its run has called and waits for.
+    pub(crate) calls: BTreeMap<u32, TaskId>,
+}
+
+/// A task that a run waits for.
+#[derive(Debug)]
+pub(crate) struct Called {
+    pub(crate) by: CalledBy,
+    /// Its route: workers on which many runs wait take such tasks only.
+    pub(crate) route: NameId,
 }
 
 impl Task {
@@ -125,6 +138,21 @@ impl Task {
 
     pub(crate) fn stream(&self) -> Option<&Stream> {
         self.extra.as_ref()?.stream.as_ref()
+    }
+
+    pub(crate) fn called(&self) -> Option<&Called> {
+        self.extra.as_ref()?.called.as_deref()
+    }
+
+    /// What its run waits for, by the number of the call.
+    pub(crate) fn calls(&self) -> Option<&BTreeMap<u32, TaskId>> {
+        let extra = self.extra.as_ref()?;
+        Some(&extra.calls).filter(|calls| !calls.is_empty())
+    }
+
+    /// Which workers may run it.
+    pub(crate) fn route(&self) -> NameId {
+        self.called().map_or(self.name, |called| called.route)
     }
 
     pub(crate) fn at_most_once(&self) -> bool {
@@ -191,7 +219,7 @@ impl Task {
             seq: self.seq,
             queue: self.queue,
             series: self.series,
-            route: self.name,
+            route: self.route(),
             niceness: self.niceness,
             placement: self.placement,
         }
@@ -234,6 +262,7 @@ impl Task {
             counters: self.counters(),
             failure: extra.and_then(|extra| extra.failure.clone()),
             notes: extra.and_then(|extra| extra.notes.clone()),
+            called_by: self.called().map(|called| Box::new(called.by)),
         }
     }
 }

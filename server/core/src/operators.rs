@@ -76,6 +76,8 @@ impl Core {
         // While it tells how it died.
         record.note_retry(now);
         record.counters = Counters::default();
+        // The run that called it has been told of its end.
+        record.called_by = None;
         let key = self.take_back(seq, record, Live::Ready);
         // Not before it is counted as ready: an empty queue is forgotten.
         self.forgot(&BTreeMap::from([((queue, from), 1)]));

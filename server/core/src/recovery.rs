@@ -8,7 +8,7 @@ use crate::counts::Counts;
 use crate::ids::{Epoch, Name, Seq};
 use crate::lifecycle::Trigger;
 use crate::limits;
-use crate::live::{Extra, Held, Live, Task};
+use crate::live::{Called, Extra, Held, Live, Task};
 use crate::names::NameId;
 use crate::sched::TaskKey;
 use crate::task::{Options, Outcome, Run, State, StateName, StopIntent, TaskRecord};
@@ -46,6 +46,9 @@ impl Core {
         };
         let streamed = record.options.stream;
         let run = run.map(|(run, stop)| restored_run(run, stop, &record.options));
+        if record.called_by.is_some() {
+            self.restored_calls.push(record.id);
+        }
         let key = self.take_back(seq, record, state);
         if streamed {
             self.orphaned.push(key);
@@ -63,6 +66,7 @@ impl Core {
             counters,
             failure,
             notes,
+            called_by,
             grant,
             ..
         } = record;
@@ -77,10 +81,17 @@ impl Core {
             && content_type.is_empty()
             && counters == crate::Counters::default()
             && failure.is_none()
-            && notes.is_none();
+            && notes.is_none()
+            && called_by.is_none();
+        let called = called_by.map(|by| {
+            let route = self.names.acquire(&record.name.called());
+            Box::new(Called { by: *by, route })
+        });
         let extra = (!plain).then(|| {
             Box::new(Extra {
                 stream: None,
+                called,
+                calls: BTreeMap::new(),
                 options,
                 start_at,
                 content_type,
@@ -168,6 +179,8 @@ impl Core {
                 Some(StopIntent::Timeout) | None => {}
             }
         }
+        self.restore_calls();
+        self.cancel_orphans(now, out);
         if self.awaited.is_empty() {
             self.end_recovery();
         } else {

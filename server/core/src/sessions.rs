@@ -26,7 +26,8 @@ pub(crate) struct Session {
     pub(crate) tasks: BTreeMap<NameId, Defaults>,
     /// Its runs, in no order; each knows its place.
     pub(crate) held: Vec<TaskKey>,
-    /// Runs whose slot is lent while they wait for credit; at most `slots`.
+    /// Runs whose slot is lent while they wait for credit, at most `slots`, or for
+    /// what they have called.
     pub(crate) lent: u32,
     /// Slots taken by runs that are none of `held` any more; at most `slots`.
     pub(crate) leaked: u32,
@@ -34,6 +35,10 @@ pub(crate) struct Session {
     pub(crate) set_aside: bool,
     /// Its connection broke, and the process behind it may be gone.
     broke: bool,
+    /// Tasks its runs have called and wait for.
+    pub(crate) calls: u32,
+    /// So many of its runs wait that it takes only tasks that runs wait for.
+    pub(crate) called_only: bool,
     pub(crate) link: Link,
     pub(crate) lease_until: Timestamp,
     /// When the lease timer goes off: heartbeats move the lease, not the timer.
@@ -48,6 +53,8 @@ pub(crate) struct Session {
 pub(crate) struct Defaults {
     pub(crate) timeout: Option<Duration>,
     pub(crate) max_attempts: Option<u32>,
+    /// The route of such tasks where a run waits for them.
+    pub(crate) called: NameId,
 }
 
 /// Whether a session has a connection.
@@ -76,6 +83,13 @@ impl Session {
             return 0;
         }
         self.slots.saturating_sub(self.busy() + self.leaked)
+    }
+
+    /// What it takes.
+    pub(crate) fn routes(&self) -> Routes {
+        let called = self.tasks.values().map(|defaults| defaults.called);
+        let names = self.tasks.keys().copied().filter(|_| !self.called_only);
+        names.chain(called).collect()
     }
 
     /// Its runs, in an order that does not depend on which have ended before.
@@ -169,6 +183,8 @@ impl Core {
             leaked: 0,
             set_aside: false,
             broke: false,
+            calls: 0,
+            called_only: false,
             link: Link::Awaited,
             lease_until: lease,
             lease_timer: lease,
@@ -186,22 +202,25 @@ impl Core {
             let defaults = Defaults {
                 timeout: task.timeout,
                 max_attempts: task.max_attempts,
+                called: self.names.acquire(&task.name.called()),
             };
-            if declared.insert(name, defaults).is_some() {
+            if let Some(before) = declared.insert(name, defaults) {
                 self.names.release(name);
+                self.names.release(before.called);
             }
         }
-        let routes: Routes = declared.keys().copied().collect();
-        let class = self.sched.join(&routes);
         let session = self.sessions.get_mut(&id).expect("it has just been opened");
         session.slots = hello.slots;
         session.leaked = hello.leaked.min(hello.slots);
         session.tasks = declared;
+        session.called_only = false;
+        let class = self.sched.join(&session.routes());
         session.link = Link::Active(class);
         session.broke = false;
         session.connected_at = now;
         session.lease_until = now + limits::LEASE;
         session.sync_free_slots(id, &mut self.sched);
+        self.sync_reach(id);
     }
 
     /// Takes the session out of its class; its runs stay.
@@ -218,8 +237,9 @@ impl Core {
             self.sched.set_free(class, id, free, 0);
             self.sched.leave(class);
         }
-        for name in names.into_keys() {
+        for (name, defaults) in names {
             self.names.release(name);
+            self.names.release(defaults.called);
         }
     }
 

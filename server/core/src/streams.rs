@@ -117,7 +117,8 @@ impl Core {
             return;
         }
         let credit = stream.credit;
-        self.set_lent(key, false);
+        let calls = self.live(key).calls().is_some();
+        self.set_lent(key, calls);
         let task = self.live(key);
         if let Some(held) = task.held().filter(|held| held.stop.is_none()) {
             out.effects.push(Effect::Credit {
@@ -252,19 +253,22 @@ impl Core {
 
     /// Lends a run's slot, or takes it back: then ahead of all that wait, even
     /// if more runs go on for a while than there are slots.
-    fn set_lent(&mut self, key: TaskKey, lent: bool) {
+    pub(crate) fn set_lent(&mut self, key: TaskKey, lent: bool) {
         let task = &mut self.tasks[key.index()];
+        // What it has called may need the slot, so there is no maximum here.
+        let calls = task.calls().is_some();
         let Some(held) = task.held_mut().filter(|held| held.lent != lent) else {
             return;
         };
         let id = held.session;
         let session = self.sessions.get_mut(&id).expect("a run's session is known");
-        if lent && session.lent >= session.slots {
+        if lent && !calls && session.lent >= session.slots {
             return;
         }
         held.lent = lent;
         session.lent = if lent { session.lent + 1 } else { session.lent - 1 };
         session.sync_free_slots(id, &mut self.sched);
+        self.sync_reach(id);
     }
 
     pub(crate) fn stop_intent(&self, key: TaskKey) -> Option<StopIntent> {

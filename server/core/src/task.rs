@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::history::Notes;
-use crate::ids::{Grant, Name, Niceness, SessionId, TaskId};
+use crate::ids::{Grant, LeaseToken, Name, Niceness, SessionId, TaskId};
 use crate::keys::{Key, OnKey};
 use crate::limits;
 use crate::time::Timestamp;
@@ -160,6 +160,18 @@ pub enum StopIntent {
     Deadline,
     /// A caller asked: cancelled.
     Cancel,
+}
+
+/// Which run called a task and waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CalledBy {
+    /// The run.
+    pub run: LeaseToken,
+    /// Which of the tasks the run has made, from 1.
+    pub n: u32,
+    /// How many runs wait for each other from there on: 1 where the run's own task
+    /// was not called.
+    pub depth: u32,
 }
 
 /// How a task ended.
@@ -364,6 +376,8 @@ pub struct TaskRecord {
     pub failure: Option<Box<Failure>>,
     /// What was out of the ordinary, if anything was.
     pub notes: Option<Box<Notes>>,
+    /// The run that called it, if one did: it ends with that run.
+    pub called_by: Option<Box<CalledBy>>,
 }
 
 impl TaskRecord {

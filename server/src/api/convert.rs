@@ -13,9 +13,9 @@ use asynq_proto::limits::MAX_PAYLOAD_BYTES;
 use asynq_proto::v1;
 use uuid::{Builder, Uuid};
 
-use super::items;
+use super::{calls, items};
 use crate::broker::{Ask, Enqueue, Error, Op, Report, WorkerHello, WorkerInput};
-use crate::limits::{MAX_CONTENT_TYPE_BYTES, MAX_ID_LEAD};
+use crate::limits::{MAX_CONTENT_TYPE_BYTES, MAX_HELD_RUNS, MAX_ID_LEAD};
 
 pub(super) fn invalid(field: &'static str, problem: impl Into<String>) -> Error {
     Refusal::Invalid {
@@ -96,6 +96,7 @@ pub(super) fn enqueue(request: v1::EnqueueRequest, now: Timestamp) -> Result<Enq
         spec: Box::new(spec),
         first_send: request.first_send || made_here,
         wait: request.wait,
+        by: None,
     })
 }
 
@@ -256,8 +257,21 @@ pub(super) fn token(token: Option<v1::LeaseToken>) -> Result<LeaseToken, Error> 
     })
 }
 
-pub(super) fn completion(completion: v1::Completion) -> Result<(LeaseToken, Payload), Error> {
-    Ok((token(completion.token)?, payload("result", completion.result)?))
+pub(super) fn completion(completion: v1::Completion, now: Timestamp) -> Result<Report, Error> {
+    let (token, result) = (token(completion.token)?, payload("result", completion.result)?);
+    if completion.spawned.is_empty() {
+        return Ok(Report::Completed(token, result));
+    }
+    // What is wrong with them is the handler's fault, not its worker's.
+    let children = calls::children(token, completion.spawned, now);
+    Ok(children.map_or_else(
+        |error| Report::Failed {
+            token,
+            failure: calls::no_children(&error),
+            min_attempts: 0,
+        },
+        |children| Report::CompletedWith(token, result, children),
+    ))
 }
 
 fn failed(failed: v1::Failure) -> Result<Report, Error> {
@@ -319,10 +333,10 @@ pub(super) fn hello(hello: v1::WorkHello) -> Result<WorkerHello, Error> {
         let problem = format!("are {}, at most {MAX_DECLARATIONS} are allowed", hello.tasks.len());
         return Err(invalid("hello.tasks", problem));
     }
-    if hello.held.len() > MAX_SLOTS as usize {
+    if hello.held.len() > MAX_HELD_RUNS {
         return Err(invalid(
             "hello.held",
-            format!("are {}, at most {MAX_SLOTS} are allowed", hello.held.len()),
+            format!("are {}, at most {MAX_HELD_RUNS} are allowed", hello.held.len()),
         ));
     }
     let resume = match &hello.resume[..] {
@@ -360,11 +374,10 @@ pub(super) fn hello(hello: v1::WorkHello) -> Result<WorkerHello, Error> {
 
 /// A worker's message after its hello. A malformed one is refused whole: the
 /// worker is broken.
-pub(super) fn work(request: v1::WorkRequest) -> Result<WorkerInput, Error> {
+pub(super) fn work(request: v1::WorkRequest, session: SessionId, now: Timestamp) -> Result<WorkerInput, Error> {
     let mut reports = Vec::with_capacity(request.completions.len() + request.failures.len());
     for done in request.completions {
-        let (token, result) = completion(done)?;
-        reports.push(Report::Completed(token, result));
+        reports.push(completion(done, now)?);
     }
     for failure in request.failures {
         reports.push(failed(failure)?);
@@ -392,6 +405,12 @@ pub(super) fn work(request: v1::WorkRequest) -> Result<WorkerInput, Error> {
         draining: request.draining,
         leaked: request.leaked,
         extensions,
+        calls: (request.calls.into_iter())
+            .map(|call| calls::ask(call, session, now))
+            .collect::<Result<_, _>>()?,
+        withdrawn: (request.withdrawn.into_iter())
+            .map(|call| calls::named(call.token, call.n))
+            .collect::<Result<_, _>>()?,
     })
 }
 

@@ -2,6 +2,7 @@
 //! broker's words and back.
 
 mod admin;
+mod calls;
 mod complete;
 mod conventions;
 mod convert;

@@ -37,7 +37,9 @@ fn classify(error: &Error) -> (Code, &'static str) {
         Error::Refused(Refusal::NotDead { .. }) => (Code::FailedPrecondition, reasons::NOT_DEAD),
         Error::Refused(Refusal::NotRetryable { .. }) => (Code::FailedPrecondition, reasons::NOT_RETRYABLE),
         Error::Refused(Refusal::OtherState { .. }) => (Code::FailedPrecondition, reasons::OTHER_STATE),
-        Error::StaleLease(_) => (Code::FailedPrecondition, reasons::STALE_LEASE),
+        Error::StaleLease(_) | Error::Refused(Refusal::StaleCall(_)) => {
+            (Code::FailedPrecondition, reasons::STALE_LEASE)
+        }
         Error::DeadlineExceeded | Error::StreamDeadline => (Code::DeadlineExceeded, reasons::DEADLINE_EXCEEDED),
         // Nobody listens to the first two.
         Error::Ended(End::Done | End::Gone | End::ShuttingDown) => (Code::Unavailable, reasons::SHUTTING_DOWN),

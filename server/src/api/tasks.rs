@@ -27,7 +27,7 @@ impl TasksApi {
 }
 
 /// An answer to another question than the one asked: a bug of the broker.
-fn mismatch(answer: &Answer) -> Status {
+pub(super) fn mismatch(answer: &Answer) -> Status {
     error!(?answer, "the broker answered another question");
     End::StoreFailed.into()
 }

@@ -8,13 +8,16 @@ use asynq_core::limits::{HEARTBEAT, LEASE, LEASE_MARGIN};
 use asynq_proto::v1;
 use asynq_proto::v1::workers_server::Workers;
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{FutureExt, stream};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument, debug};
 
-use super::{Replies, convert, emit, render};
-use crate::broker::{Broker, Command, End, Error, Hangup, ToWorker, WorkerConn, WorkerHello};
+use super::tasks::mismatch;
+use super::{Replies, calls, convert, emit, render};
+use crate::broker::{
+    Answer, Answered, Broker, CallerGuard, Command, End, Error, Hangup, Op, ToWorker, WorkerConn, WorkerHello,
+};
 use crate::limits::{HELLO_TIMEOUT, WORKER_BACKLOG};
 use crate::line::Line;
 
@@ -40,7 +43,7 @@ impl Workers for WorkersApi {
         let line = request.extensions().get::<Line>().cloned();
         tokio::spawn(read(self.broker.clone(), conn.clone(), line, request.into_inner()).in_current_span());
         let state = Connection {
-            broker: self.broker.clone(),
+            calls: self.broker.calls_of(&conn),
             conn,
             ended: false,
         };
@@ -59,15 +62,39 @@ impl Workers for WorkersApi {
     }
 
     async fn complete_large(&self, request: Request<v1::Completion>) -> Result<Response<v1::RunAck>, Status> {
-        let (token, result) = convert::completion(request.into_inner())?;
-        let verdict = self.broker.complete_large(token, result).await?;
+        let completion = request.into_inner();
+        let token = convert::token(completion.token.clone())?;
+        let report = convert::completion(completion, self.broker.clock().now())?;
+        let verdict = self.broker.complete_large(report).await?;
         Ok(Response::new(render::run_ack(token, verdict)))
+    }
+
+    async fn call_large(&self, request: Request<v1::RunCall>) -> Result<Response<v1::Enqueued>, Status> {
+        let enqueue = calls::large(request.into_inner(), self.broker.clock().now())?;
+        match self.broker.call(Op::Enqueue(enqueue)).await? {
+            Answer::Enqueued {
+                task,
+                existed,
+                worker_known,
+            } => Ok(Response::new(render::enqueued(task, existed, worker_known))),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    async fn fetch_result(&self, request: Request<v1::FetchResultRequest>) -> Result<Response<v1::Finished>, Status> {
+        let v1::FetchResultRequest { token, n } = request.into_inner();
+        let call = calls::named(token, n)?;
+        match self.broker.call(Op::Wait(call.token.child(call.n))).await? {
+            Answer::Finished { end, deferred } => Ok(Response::new(render::finished(&end, deferred))),
+            other => Err(mismatch(&other)),
+        }
     }
 }
 
 /// The sending half of a connection; dropped with the stream.
 struct Connection {
-    broker: Broker,
+    /// What its runs call: given up with it.
+    calls: CallerGuard,
     conn: Arc<WorkerConn>,
     ended: bool,
 }
@@ -83,26 +110,40 @@ impl Connection {
         if self.ended {
             return None;
         }
-        let mut batch = Vec::new();
-        let end = tokio::select! {
-            biased;
-            end = self.conn.take(&mut batch) => end,
-            end = self.broker.ended() => Some(end.into()),
-        };
-        match end {
-            None => Some(Ok(reply(batch))),
-            Some(Error::Ended(End::Done)) => None,
-            Some(error) => {
-                self.ended = true;
-                Some(Err(error.into()))
+        loop {
+            let (mut batch, mut answers) = (Vec::new(), Vec::new());
+            let end = tokio::select! {
+                biased;
+                end = self.conn.take(&mut batch) => end,
+                end = self.calls.take(&mut answers) => end,
+            };
+            match end {
+                None => {
+                    if answers.is_empty() && self.calls.caller().outbox().bytes() > 0 {
+                        // What ends them ends the next turn.
+                        self.calls.take(&mut answers).now_or_never();
+                    }
+                    let reply = reply(batch, answers);
+                    if reply != v1::WorkReply::default() {
+                        return Some(Ok(reply));
+                    }
+                }
+                Some(Error::Ended(End::Done)) => return None,
+                Some(error) => {
+                    self.ended = true;
+                    return Some(Err(error.into()));
+                }
             }
         }
     }
 }
 
 /// All that is ready, as one message.
-fn reply(batch: Vec<ToWorker>) -> v1::WorkReply {
-    let mut reply = v1::WorkReply::default();
+fn reply(batch: Vec<ToWorker>, answers: Vec<Answered>) -> v1::WorkReply {
+    let mut reply = v1::WorkReply {
+        answers: answers.into_iter().filter_map(calls::answer).collect(),
+        ..v1::WorkReply::default()
+    };
     let of = |kind: fn(&ToWorker) -> bool| batch.iter().filter(|message| kind(message)).count();
     reply
         .assignments
@@ -204,7 +245,7 @@ async fn converse(
     let mut next = Some(first);
     let mut draining = false;
     while let Some(request) = next {
-        let input = convert::work(request)?;
+        let input = convert::work(request, session, broker.clock().now())?;
         draining |= input.draining;
         broker
             .send(Command::WorkerInput {

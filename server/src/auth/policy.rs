@@ -46,6 +46,8 @@ const POLICY: &[(&str, Allowed)] = &[
     ("/asynq.v1.Workers/Work", WORKERS),
     ("/asynq.v1.Workers/FetchPayload", WORKERS),
     ("/asynq.v1.Workers/CompleteLarge", WORKERS),
+    ("/asynq.v1.Workers/CallLarge", WORKERS),
+    ("/asynq.v1.Workers/FetchResult", WORKERS),
     ("/asynq.v1.Workers/Emit", WORKERS),
     // These only look.
     ("/asynq.v1.Admin/ListQueues", CALLERS),

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use asynq_core::limits::MAX_SESSION_CALLS;
 use asynq_core::{
-    CancelOutcome, ConsumerId, Credit, Explanation, Finished, StateName, StateSet, TaskId, TaskSpec, TaskView,
-    Transition,
+    Call, CancelOutcome, ConsumerId, Credit, Explanation, Finished, SessionId, StateName, StateSet, TaskId, TaskSpec,
+    TaskView, Transition,
 };
 use asynq_proto::limits::{INLINE_BYTES, MAX_BATCH_BYTES, MAX_BATCH_OPS};
 
@@ -54,6 +55,16 @@ pub(crate) struct Enqueue {
     pub(crate) first_send: bool,
     /// Tell the end too.
     pub(crate) wait: bool,
+    /// A run asks for it, and lends its slot meanwhile.
+    pub(crate) by: Option<CallingRun>,
+}
+
+/// A run that calls.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CallingRun {
+    /// `None`: it was said on the data connection.
+    pub(crate) session: Option<SessionId>,
+    pub(crate) call: Call,
 }
 
 /// An operation with the number its answer will carry.
@@ -159,20 +170,28 @@ pub(crate) struct Caller {
     finishing: AtomicBool,
     /// Larger results do not ride along.
     inline_bytes: usize,
+    /// More operations at a time are too many.
+    max_outstanding: u32,
 }
 
 impl Caller {
     /// A session: large results are fetched apart.
     pub(crate) fn session() -> Arc<Self> {
-        Self::new(INLINE_BYTES)
+        Self::new(INLINE_BYTES, MAX_OUTSTANDING)
+    }
+
+    /// The runs of a worker on one of its connections. The core bounds their calls;
+    /// the rest is for answers on their way.
+    pub(crate) fn worker() -> Arc<Self> {
+        Self::new(INLINE_BYTES, MAX_SESSION_CALLS + MAX_OUTSTANDING)
     }
 
     /// One call: its result comes whole.
     pub(crate) fn unary() -> Arc<Self> {
-        Self::new(usize::MAX)
+        Self::new(usize::MAX, MAX_OUTSTANDING)
     }
 
-    fn new(inline_bytes: usize) -> Arc<Self> {
+    fn new(inline_bytes: usize, max_outstanding: u32) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Arc::new(Self {
             id: CallerId(NEXT.fetch_add(1, Ordering::Relaxed)),
@@ -180,6 +199,7 @@ impl Caller {
             outstanding: AtomicU32::new(0),
             finishing: AtomicBool::new(false),
             inline_bytes,
+            max_outstanding,
         })
     }
 
@@ -193,7 +213,7 @@ impl Caller {
 
     /// An operation begins. `false` if there are too many: the caller is ended.
     pub(super) fn begin(&self) -> bool {
-        let room = self.outstanding.fetch_add(1, Ordering::Relaxed) < MAX_OUTSTANDING;
+        let room = self.outstanding.fetch_add(1, Ordering::Relaxed) < self.max_outstanding;
         if !room {
             self.outbox.end(End::TooManyOutstanding);
         }

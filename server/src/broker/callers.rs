@@ -86,7 +86,12 @@ impl Loop {
             Op::Forget(_) | Op::Flow(..) => return,
             Op::Invalid(error) => return asked.caller.answer(asked.call, Answer::Failed(error.clone()), true),
         };
-        if let Some(refusal) = self.refuse_promise(&asked.op) {
+        let spec = match &asked.op {
+            Op::Enqueue(enqueue) => Some(&enqueue.spec),
+            Op::Iterate(iterate) => Some(&iterate.spec),
+            _ => None,
+        };
+        if let Some(refusal) = spec.and_then(|spec| self.refuse_promise(spec)) {
             return asked.caller.answer(asked.call, Answer::Failed(refusal.into()), true);
         }
         if let Some(behind) = self.resolving.get_mut(&id) {
@@ -114,12 +119,7 @@ impl Loop {
     }
 
     /// What a store that forgets cannot keep.
-    fn refuse_promise(&self, op: &Op) -> Option<Refusal> {
-        let spec = match op {
-            Op::Enqueue(enqueue) => &enqueue.spec,
-            Op::Iterate(iterate) => &iterate.spec,
-            _ => return None,
-        };
+    pub(super) fn refuse_promise(&self, spec: &TaskSpec) -> Option<Refusal> {
         let forgets = self.broker.durability() == Durability::Memory;
         (spec.options.at_most_once && forgets).then(|| Refusal::Invalid {
             field: "options.at_most_once",
@@ -144,16 +144,20 @@ impl Loop {
             Op::Enqueue(Enqueue { spec, wait, .. }) if spec.options.key.is_some() => {
                 self.enqueue_keyed(caller, call, spec, wait);
             }
-            Op::Enqueue(Enqueue { spec, wait, .. }) => {
+            Op::Enqueue(Enqueue { spec, wait, by, .. }) => {
                 if wait {
                     self.wait(id, caller.clone(), call);
                 }
                 let request = self.request(caller, call, wait);
-                self.apply(Event::Enqueue {
-                    request,
-                    spec,
-                    reader: None,
-                });
+                let event = match by {
+                    Some(by) => self.call_of(request, by, spec),
+                    None => Event::Enqueue {
+                        request,
+                        spec,
+                        reader: None,
+                    },
+                };
+                self.apply(event);
             }
             Op::Iterate(iterate) => self.iterate(caller, call, iterate),
             Op::Stop(task, consumer) => match self.refuse_stop(task, consumer) {

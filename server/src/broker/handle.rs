@@ -16,7 +16,7 @@ use super::consumer::{Consumer, ConsumerGuard, Iterate};
 use super::emitter::{Emission, EmitRun, Emitter};
 use super::error::{End, Error};
 use super::listing::{ListTasks, Listing, Page};
-use super::worker::{Hangup, WorkerConn, WorkerHello, WorkerInput};
+use super::worker::{Hangup, Report, WorkerConn, WorkerHello, WorkerInput};
 use crate::clock::Clock;
 use crate::limits::{COMMAND_QUEUE_KIB, MAX_LISTINGS, MAX_NAP, MAX_SILENCE};
 use crate::metrics::Figures;
@@ -50,8 +50,7 @@ pub(crate) enum Command {
         how: Hangup,
     },
     CompleteLarge {
-        token: LeaseToken,
-        result: Payload,
+        report: Report,
         reply: oneshot::Sender<Verdict>,
     },
     FetchPayload {
@@ -89,7 +88,7 @@ impl Command {
         match self {
             Self::Ask { asks, .. } => asks.iter().map(Ask::payload_bytes).sum(),
             Self::WorkerInput { input, .. } => input.payload_bytes(),
-            Self::CompleteLarge { result, .. } => result.data.len(),
+            Self::CompleteLarge { report, .. } => report.payload_bytes(),
             Self::Emit { said, .. } => said.payload_bytes(),
             _ => 0,
         }
@@ -226,6 +225,15 @@ impl Broker {
         }
     }
 
+    /// What the runs of a worker call on one of its connections.
+    pub(crate) fn calls_of(&self, conn: &WorkerConn) -> CallerGuard {
+        CallerGuard {
+            caller: conn.caller().clone(),
+            broker: self.clone(),
+            is_session: false,
+        }
+    }
+
     /// One operation; nothing of it stays when the future is dropped.
     pub(crate) async fn call(&self, op: Op) -> Result<Answer, Error> {
         let guard = CallerGuard {
@@ -282,9 +290,8 @@ impl Broker {
             .await?
     }
 
-    pub(crate) async fn complete_large(&self, token: LeaseToken, result: Payload) -> Result<Verdict, Error> {
-        self.request(|reply| Command::CompleteLarge { token, result, reply })
-            .await
+    pub(crate) async fn complete_large(&self, report: Report) -> Result<Verdict, Error> {
+        self.request(|reply| Command::CompleteLarge { report, reply }).await
     }
 
     pub(crate) async fn fetch_payload(&self, token: LeaseToken) -> Result<Payload, Error> {

@@ -93,7 +93,12 @@ impl Loop {
 
     /// Whether an id that nobody knows may be one that was known once.
     pub(super) fn is_too_old(&self, id: TaskId, op: &Op) -> bool {
-        let is_fresh = matches!(op, Op::Iterate(iterate) if iterate.is_fresh);
+        let is_fresh = match op {
+            Op::Iterate(iterate) => iterate.is_fresh,
+            // Its id is as old as the task that calls, and only a run that goes on calls.
+            Op::Enqueue(enqueue) => enqueue.by.is_some(),
+            _ => false,
+        };
         !is_fresh && id.made_at() + ID_REACH < self.now
     }
 }

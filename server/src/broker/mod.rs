@@ -31,7 +31,7 @@ use slab::Slab;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-pub(crate) use caller::{Answer, Answered, Ask, Caller, Enqueue, Op};
+pub(crate) use caller::{Answer, Answered, Ask, Caller, CallingRun, Enqueue, Op};
 pub(crate) use consumer::{Consumer, ConsumerGuard, Frame, Iterate};
 pub(crate) use emitter::{Control, Emission, EmitRun, Emitter};
 pub(crate) use error::{End, Error};

@@ -267,7 +267,7 @@ impl Loop {
             }
             Command::WorkerInput { session, conn, input } => self.worker_input(session, &conn, input),
             Command::WorkerHangup { session, conn, how } => self.worker_hangup(session, &conn, how),
-            Command::CompleteLarge { token, result, reply } => self.complete_large(token, result, reply),
+            Command::CompleteLarge { report, reply } => self.complete_large(report, reply),
             Command::FetchPayload { token, reply } => self.fetch(token, reply),
             Command::Emit { run, emitter, said } => self.emit(run, &emitter, said),
             Command::Flow { task, consumer, credit } => self.flow(task, consumer, credit),

@@ -36,6 +36,7 @@ fn first_send(id: u8) -> Ask {
     let enqueue = Enqueue {
         spec: Box::new(spec),
         first_send: true,
+        by: None,
         wait: false,
     };
     Ask {

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use asynq_core::{
-    Assignment, Declaration, Failure, LeaseToken, Name, Payload, SessionId, StopCause, Timestamp, Verdict,
+    Assignment, Call, Declaration, Failure, LeaseToken, Name, Payload, SessionId, StopCause, TaskSpec, Timestamp,
+    Verdict,
 };
 use asynq_proto::limits::{MAX_BATCH_BYTES, MAX_BATCH_OPS};
 
+use super::caller::{Ask, Caller};
 use super::error::Error;
 use super::outbox::{Outbox, Weigh};
 
@@ -45,11 +47,20 @@ impl Weigh for ToWorker {
 #[derive(Debug)]
 pub(crate) struct WorkerConn {
     outbox: Outbox<ToWorker>,
+    /// What its runs call.
+    caller: Arc<Caller>,
 }
 
 impl WorkerConn {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { outbox: Outbox::new() })
+        Arc::new(Self {
+            outbox: Outbox::new(),
+            caller: Caller::worker(),
+        })
+    }
+
+    pub(crate) fn caller(&self) -> &Arc<Caller> {
+        &self.caller
     }
 
     pub(crate) fn outbox(&self) -> &Outbox<ToWorker> {
@@ -96,19 +107,56 @@ pub(crate) struct WorkerInput {
     pub(crate) leaked: Option<u32>,
     /// Runs that are to have at least so much time from now on.
     pub(crate) extensions: Vec<(LeaseToken, Duration)>,
+    /// What runs call.
+    pub(crate) calls: Vec<Ask>,
+    /// What they no longer want of that.
+    pub(crate) withdrawn: Vec<Call>,
 }
 
 impl WorkerInput {
     /// Bytes of the results and failures it carries.
     pub(super) fn payload_bytes(&self) -> usize {
-        let bytes = |report: &Report| match report {
-            Report::Completed(_, result) => result.data.len(),
-            Report::Failed { failure, .. } | Report::TimedOut(_, failure) | Report::Crashed(_, failure) => {
+        let calls = self.calls.iter().map(Ask::payload_bytes).sum::<usize>();
+        calls + self.reports.iter().map(Report::payload_bytes).sum::<usize>()
+    }
+}
+
+impl Report {
+    /// Bytes of the values it carries.
+    pub(super) fn payload_bytes(&self) -> usize {
+        match self {
+            Self::Completed(_, result) => result.data.len(),
+            Self::CompletedWith(_, result, children) => {
+                let children = children.iter().map(|spec| spec.payload.data.len());
+                result.data.len() + children.sum::<usize>()
+            }
+            Self::Failed { failure, .. } | Self::TimedOut(_, failure) | Self::Crashed(_, failure) => {
                 failure.message.len() + failure.trace.len()
             }
-            Report::Released(_) | Report::Ended(_) | Report::Abandoned(_) => 0,
-        };
-        self.reports.iter().map(bytes).sum()
+            Self::Released(_) | Self::Ended(_) | Self::Abandoned(_) => 0,
+        }
+    }
+
+    /// What the run returned.
+    pub(super) fn result(&self) -> Option<&Payload> {
+        match self {
+            Self::Completed(_, result) | Self::CompletedWith(_, result, _) => Some(result),
+            _ => None,
+        }
+    }
+
+    /// Which run.
+    pub(super) fn token(&self) -> LeaseToken {
+        match self {
+            Self::Completed(token, _)
+            | Self::CompletedWith(token, ..)
+            | Self::Failed { token, .. }
+            | Self::TimedOut(token, _)
+            | Self::Crashed(token, _)
+            | Self::Released(token)
+            | Self::Ended(token)
+            | Self::Abandoned(token) => *token,
+        }
     }
 }
 
@@ -116,6 +164,8 @@ impl WorkerInput {
 #[derive(Debug)]
 pub(crate) enum Report {
     Completed(LeaseToken, Payload),
+    /// These tasks begin with its end.
+    CompletedWith(LeaseToken, Payload, Vec<TaskSpec>),
     Failed {
         token: LeaseToken,
         failure: Failure,

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use asynq_core::limits::MAX_SESSIONS;
 use asynq_core::{
-    Assignment, Closed, Effect, Event, Hello, LeaseToken, Payload, Refusal, SessionId, StopCause, Verdict,
+    Assignment, Call, Closed, Effect, Event, Failure, Hello, LeaseToken, Payload, Refusal, RequestId, SessionId,
+    StopCause, TaskSpec, Verdict,
 };
 use asynq_proto::limits::INLINE_BYTES;
 use asynq_store::StoreError;
@@ -13,6 +14,7 @@ use foldhash::HashMap;
 use tokio::sync::oneshot;
 use tracing::{debug, info};
 
+use super::caller::CallingRun;
 use super::emitter::Emitter;
 use super::error::{End, Error};
 use super::payloads::Cached;
@@ -175,32 +177,7 @@ impl Loop {
         }
         let together = input.number;
         for report in input.reports {
-            let event = match report {
-                Report::Completed(token, result) => Event::Completed { session, token, result },
-                Report::Failed {
-                    token,
-                    failure,
-                    min_attempts,
-                } => Event::Failed {
-                    session,
-                    token,
-                    failure,
-                    min_attempts,
-                },
-                Report::TimedOut(token, failure) => Event::TimedOut {
-                    session,
-                    token,
-                    failure,
-                },
-                Report::Crashed(token, failure) => Event::Crashed {
-                    session,
-                    token,
-                    failure,
-                },
-                Report::Released(token) => Event::Released { session, token },
-                Report::Ended(token) => Event::Ended { session, token },
-                Report::Abandoned(token) => Event::Abandoned { session, token },
-            };
+            let event = self.report(session, report);
             self.core.apply(self.now, event, &mut self.out);
             self.absorb(if together.is_some() { Acks::Refusals } else { Acks::All });
         }
@@ -209,6 +186,12 @@ impl Loop {
         }
         if begins_to_drain {
             self.apply(Event::Draining(session));
+        }
+        for Call { token, n } in input.withdrawn {
+            self.apply(Event::Withdraw { session, token, n });
+        }
+        if !input.calls.is_empty() {
+            self.ask(conn.caller(), input.calls);
         }
     }
 
@@ -229,12 +212,15 @@ impl Loop {
     }
 
     /// A result that came on the data connection, which names no session.
-    pub(super) fn complete_large(&mut self, token: LeaseToken, result: Payload, reply: oneshot::Sender<Verdict>) {
-        if !self.core.is_live(token.task) {
+    pub(super) fn complete_large(&mut self, report: Report, reply: oneshot::Sender<Verdict>) {
+        let token = report.token();
+        if !self.core.is_live(token.task)
+            && let Some(result) = report.result()
+        {
             // Taken before, perhaps, by a call whose answer was lost.
             let result = Sent {
                 bytes: result.data.len() as u64,
-                content_type: result.content_type,
+                content_type: result.content_type.clone(),
             };
             return self.hold(Held::Read(Job::SentAgain { token, result, reply }));
         }
@@ -242,7 +228,83 @@ impl Loop {
         self.sessions.expect_verdict(token, reply);
         // Nobody holds a stale token: the core refuses it whoever says it.
         let session = holder.unwrap_or(SessionId([0; 16]));
-        self.apply(Event::Completed { session, token, result });
+        let event = self.report(session, report);
+        self.apply(event);
+    }
+
+    /// What a run calls.
+    pub(super) fn call_of(&self, request: RequestId, by: CallingRun, spec: Box<TaskSpec>) -> Event {
+        let call = by.call;
+        let session = by.session.or_else(|| self.core.holder(call.token));
+        Event::Call {
+            request,
+            session: session.unwrap_or(SessionId([0; 16])),
+            call,
+            spec,
+        }
+    }
+
+    /// The end of a run that has spawned tasks: they need a place, and a store that
+    /// keeps what they ask for; without, the run has failed.
+    fn completed_with(&self, session: SessionId, token: LeaseToken, result: Payload, children: Vec<TaskSpec>) -> Event {
+        let bytes = children.iter().map(|spec| spec.payload.data.len()).sum();
+        let refused = (children.iter())
+            .find_map(|spec| self.refuse_promise(spec))
+            .map(|refusal| ("error", refusal.to_string(), false));
+        let full = || {
+            self.admission
+                .refuse(bytes)
+                .map(|full| ("limit", full.to_string(), true))
+        };
+        match refused.or_else(full) {
+            Some((kind, why, retryable)) => Event::Failed {
+                session,
+                token,
+                failure: Failure {
+                    kind: kind.into(),
+                    message: format!("a task it spawns is refused: {why}"),
+                    trace: String::new(),
+                    retryable,
+                },
+                min_attempts: 0,
+            },
+            None => Event::CompletedWith {
+                session,
+                token,
+                result,
+                children,
+            },
+        }
+    }
+
+    fn report(&self, session: SessionId, report: Report) -> Event {
+        match report {
+            Report::Completed(token, result) => Event::Completed { session, token, result },
+            Report::CompletedWith(token, result, children) => self.completed_with(session, token, result, children),
+            Report::Failed {
+                token,
+                failure,
+                min_attempts,
+            } => Event::Failed {
+                session,
+                token,
+                failure,
+                min_attempts,
+            },
+            Report::TimedOut(token, failure) => Event::TimedOut {
+                session,
+                token,
+                failure,
+            },
+            Report::Crashed(token, failure) => Event::Crashed {
+                session,
+                token,
+                failure,
+            },
+            Report::Released(token) => Event::Released { session, token },
+            Report::Ended(token) => Event::Ended { session, token },
+            Report::Abandoned(token) => Event::Abandoned { session, token },
+        }
     }
 
     /// Arguments too large to ride with their run.

@@ -139,6 +139,7 @@ fn record(enqueued_at: Timestamp) -> Result<TaskRecord, Box<dyn Error>> {
         counters: Counters::default(),
         failure: None,
         notes: None,
+        called_by: None,
     })
 }
 

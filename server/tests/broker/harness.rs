@@ -266,6 +266,7 @@ pub(crate) struct Worker {
     assignments: VecDeque<v1::Assignment>,
     stops: VecDeque<v1::StopRun>,
     acks: VecDeque<v1::RunAck>,
+    answers: VecDeque<v1::CallAnswer>,
     acked: u64,
     heartbeat: u64,
 }
@@ -307,6 +308,7 @@ impl Worker {
             assignments: VecDeque::new(),
             stops: VecDeque::new(),
             acks: VecDeque::new(),
+            answers: VecDeque::new(),
             acked: 0,
             heartbeat: 0,
         };
@@ -322,6 +324,7 @@ impl Worker {
         self.assignments.extend(reply.assignments);
         self.stops.extend(reply.stops);
         self.acks.extend(reply.acks);
+        self.answers.extend(reply.answers);
         self.acked = self.acked.max(reply.acked);
         self.heartbeat = self.heartbeat.max(reply.heartbeat_ack);
         Ok(reply.welcome)
@@ -346,6 +349,22 @@ impl Worker {
             self.read().await.unwrap();
         }
         self.acks.pop_front().unwrap()
+    }
+
+    /// The next answer to a call.
+    pub(crate) async fn call_answer(&mut self) -> v1::CallAnswer {
+        while self.answers.is_empty() {
+            self.read().await.unwrap();
+        }
+        self.answers.pop_front().unwrap()
+    }
+
+    pub(crate) async fn call(&self, call: v1::RunCall) {
+        self.send(v1::WorkRequest {
+            calls: vec![call],
+            ..Default::default()
+        })
+        .await;
     }
 
     /// Until messages up to this number have been acknowledged.
@@ -374,6 +393,7 @@ impl Worker {
         let done = v1::Completion {
             token,
             result: Some(result),
+            spawned: Vec::new(),
         };
         self.send(v1::WorkRequest {
             completions: vec![done],

@@ -1,6 +1,7 @@
 //! A whole broker in this process, driven by plain gRPC clients over TCP.
 
 mod callers;
+mod calls;
 mod certs;
 mod clocks;
 mod conventions;

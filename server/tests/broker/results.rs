@@ -34,6 +34,7 @@ async fn large_results_are_deferred_in_a_session_and_whole_in_a_call() {
     let done = v1::Completion {
         token: run.token.clone(),
         result: Some(fetched),
+        spawned: Vec::new(),
     };
     let ack = bulk.complete_large(done.clone()).await.unwrap().into_inner();
     assert_eq!((ack.stale, ack.state()), (false, TaskState::Succeeded));
@@ -130,6 +131,7 @@ async fn a_deferred_result_that_is_not_to_be_kept_can_still_be_fetched() {
     let done = v1::Completion {
         token,
         result: Some(large.clone()),
+        spawned: Vec::new(),
     };
     broker.workers().await.complete_large(done).await.unwrap();
     session.answer().await;

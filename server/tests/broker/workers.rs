@@ -306,6 +306,7 @@ async fn a_message_with_a_number_is_acknowledged_by_it_and_refusals_by_name() {
     let completed = |token: &Option<v1::LeaseToken>| v1::Completion {
         token: token.clone(),
         result: Some(json("1")),
+        spawned: Vec::new(),
     };
     worker
         .send(v1::WorkRequest {

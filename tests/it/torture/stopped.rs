@@ -58,6 +58,7 @@ fn completion(token: LeaseToken) -> v1::Completion {
             content_type: String::new(),
             data: "0".into(),
         }),
+        spawned: Vec::new(),
     }
 }
 

@@ -63,6 +63,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::calls::OfRun;
     use crate::context::{Control, LeaseToken, Run, StopCause};
 
     fn context(control: &Control) -> Context {
@@ -78,6 +79,7 @@ mod tests {
             time: crate::extend::RunTime::default(),
             at_most_once: false,
             control: control.clone(),
+            calls: OfRun::default(),
         })
     }
 

@@ -15,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::*;
+use crate::calls::OfRun;
 use crate::context::{Control, LeaseToken, Run, StopCause};
 use crate::items::{Raw, Typed, TypedIterator};
 use crate::limits::MAX_ITEM_BATCH_BYTES;
@@ -56,6 +57,7 @@ fn context(control: &Control) -> Context {
         time: crate::extend::RunTime::default(),
         at_most_once: false,
         control: control.clone(),
+        calls: OfRun::default(),
     })
 }
 

@@ -151,6 +151,7 @@ impl Session {
         tracing::info!(%broker, worker = self.config.name, resumed = welcome.resumed, "connected");
         self.id = Some(welcome.session.clone());
         self.lease = Some(Lease::new(welcome, hello_sent));
+        self.shared.set_clock(Duration::from_micros(welcome.now_us));
         self.ledger.reconnected();
         if let Some(ready) = self.ready.take() {
             let _ = ready.send(()); // the worker may be on its way out

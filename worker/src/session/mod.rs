@@ -7,6 +7,7 @@ mod serve;
 mod transfer;
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use asynq_proto::limits::MAX_BATCH_OPS;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::calls::{Asked, Shared};
 use crate::error::RunError;
 use crate::extend::Extensions;
 use crate::lease::{Lease, since_boot};
@@ -80,6 +82,10 @@ pub(crate) struct Session {
     drain: Option<Drain>,
     idle_since: Option<Instant>,
     taken: Vec<Report>,
+    /// What runs call.
+    asks: mpsc::Receiver<Asked>,
+    asked: Vec<Asked>,
+    shared: Arc<Shared>,
 }
 
 impl Session {
@@ -89,6 +95,7 @@ impl Session {
         reports: mpsc::Receiver<Report>,
         mode: watch::Receiver<Mode>,
         ready: oneshot::Sender<()>,
+        (shared, asks): (Arc<Shared>, mpsc::Receiver<Asked>),
     ) -> Self {
         Self {
             ledger: Ledger::new(config.kill_grace),
@@ -105,6 +112,9 @@ impl Session {
             drain: None,
             idle_since: None,
             taken: Vec::new(),
+            asks,
+            asked: Vec::new(),
+            shared,
         }
     }
 
@@ -182,6 +192,16 @@ impl Session {
                 }
                 for Report { token, outcome } in self.taken.drain(..) {
                     self.ledger.returned(token, outcome);
+                }
+            }
+            1.. = self.asks.recv_many(&mut self.asked, MAX_BATCH_OPS) => {
+                for asked in self.asked.drain(..) {
+                    self.ledger.call(&self.shared, asked);
+                }
+            }
+            () = self.shared.leaving() => {
+                for call in self.shared.take_withdrawn() {
+                    self.ledger.withdraw(call);
                 }
             }
             // An error is the worker's future dropped.

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use super::connect::{BrokerClock, Link, Pace};
 use super::transfer::{self, Transfer};
 use super::{Ended, Session};
+use crate::calls::OfRun;
 use crate::context::{Context, Control, LeaseToken, Run, StopCause};
 use crate::emit::Reader;
 use crate::extend::{Extensions, RunTime};
@@ -114,6 +115,9 @@ impl Session {
         }
         // After the refusals, which it leaves out.
         self.ledger.all_acknowledged(reply.acked);
+        for answer in reply.answers {
+            self.ledger.answered(answer);
+        }
         // Before the stops: one message may carry a run and its stop.
         for assignment in reply.assignments {
             self.assign(assignment, broker);
@@ -180,6 +184,8 @@ impl Session {
             session: self.id.clone().unwrap_or_default(),
             credit,
         });
+        let is_bound = reader.is_some() || at_most_once;
+        let calls = OfRun::new(self.shared.clone(), reader.is_some());
         let context = Context::new(Run {
             token,
             name,
@@ -188,8 +194,8 @@ impl Session {
             time,
             at_most_once,
             control,
+            calls,
         });
-        let is_bound = reader.is_some() || at_most_once;
         let start = Start {
             context,
             payload,
@@ -207,8 +213,12 @@ impl Session {
         while link.transfers.len() < MAX_TRANSFERS {
             let transfer = if let Some(token) = self.ledger.next_fetch() {
                 transfer::fetch(self.config.data.clone(), token).boxed()
-            } else if let Some((token, result)) = self.ledger.next_upload() {
-                transfer::deliver(self.config.data.clone(), token, result).boxed()
+            } else if let Some((token, completion)) = self.ledger.next_upload() {
+                transfer::deliver(self.config.data.clone(), token, completion).boxed()
+            } else if let Some(call) = self.ledger.next_large_call() {
+                transfer::call(self.config.data.clone(), call).boxed()
+            } else if let Some((call, request)) = self.ledger.next_result() {
+                transfer::fetch_result(self.config.data.clone(), call, request).boxed()
             } else {
                 break;
             };
@@ -228,6 +238,8 @@ impl Session {
                 let error = TaskError::retryable(format!("failed to fetch the arguments: {}", status.message()));
                 self.ledger.over(token, Outcome::Failed(error));
             }
+            Transfer::Called(call) => self.ledger.call_uploaded(call),
+            Transfer::Answered(call, of) => self.ledger.answered_apart(call, of),
             Transfer::Delivered(token, ack) => self.ledger.acknowledged(token, ack.stale),
             Transfer::Refused(token, status) => {
                 let error = TaskError::terminal(format!("the broker refused the result: {}", status.message()));

@@ -1,9 +1,11 @@
 //! Bulk data: arguments fetched and results delivered on the data connection.
 
+use asynq_proto::v1::call_answer::Of;
 use asynq_proto::v1::workers_client::WorkersClient;
-use asynq_proto::v1::{Completion, FetchPayloadRequest, RunAck};
+use asynq_proto::v1::{Completion, FetchPayloadRequest, FetchResultRequest, OperationError, RunAck, RunCall};
 use asynq_proto::{Backoff, Payload, Wire};
 use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
 use crate::context::LeaseToken;
 
@@ -14,6 +16,10 @@ pub(crate) enum Transfer {
     Fetched(LeaseToken, Payload),
     /// The broker has no arguments for this run.
     NoArguments(LeaseToken, Status),
+    /// The broker has a call.
+    Called(u64),
+    /// A called task's end, with its result; or why the call is refused.
+    Answered(u64, Of),
     /// The broker answered a result.
     Delivered(LeaseToken, RunAck),
     /// The broker refuses a result for good.
@@ -34,14 +40,45 @@ pub(crate) async fn fetch(mut client: WorkersClient<Wire>, token: LeaseToken) ->
     }
 }
 
-pub(crate) async fn deliver(mut client: WorkersClient<Wire>, token: LeaseToken, result: Payload) -> Transfer {
+pub(crate) async fn call(mut client: WorkersClient<Wire>, call: RunCall) -> Transfer {
     let mut backoff = Backoff::reconnect();
     loop {
-        let completion = Completion {
-            token: Some(token.to_wire()),
-            result: Some(result.clone().into()),
-        };
-        match client.complete_large(completion).await {
+        match client.call_large(call.clone()).await {
+            Ok(_) => return Transfer::Called(call.call),
+            Err(status) if is_final(&status) || status.code() == Code::ResourceExhausted => {
+                return Transfer::Answered(call.call, Of::Error(refusal(&status)));
+            }
+            Err(status) => again("send a call", &status, &mut backoff).await,
+        }
+    }
+}
+
+pub(crate) async fn fetch_result(mut client: WorkersClient<Wire>, call: u64, request: FetchResultRequest) -> Transfer {
+    let mut backoff = Backoff::reconnect();
+    loop {
+        match client.fetch_result(request.clone()).await {
+            Ok(finished) => return Transfer::Answered(call, Of::Finished(finished.into_inner())),
+            Err(status) if is_final(&status) => return Transfer::Answered(call, Of::Error(refusal(&status))),
+            Err(status) => again("fetch a result", &status, &mut backoff).await,
+        }
+    }
+}
+
+/// What a status says, as a session would.
+fn refusal(status: &Status) -> OperationError {
+    let info = status.get_details_error_info();
+    OperationError {
+        code: status.code().into(),
+        reason: info.map_or_else(String::new, |info| info.reason),
+        message: status.message().to_owned(),
+        retry_after_ms: 0,
+    }
+}
+
+pub(crate) async fn deliver(mut client: WorkersClient<Wire>, token: LeaseToken, completion: Completion) -> Transfer {
+    let mut backoff = Backoff::reconnect();
+    loop {
+        match client.complete_large(completion.clone()).await {
             Ok(ack) => return Transfer::Delivered(token, ack.into_inner()),
             Err(status) if status.code() == Code::FailedPrecondition => {
                 return Transfer::Delivered(

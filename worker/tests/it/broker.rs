@@ -11,8 +11,8 @@ use asynq_proto::limits::MAX_MESSAGE_BYTES;
 use asynq_proto::v1::emit_frame::Frame;
 use asynq_proto::v1::workers_server::{Workers, WorkersServer};
 use asynq_proto::v1::{
-    Assignment, Completion, Credit, EmitControl, EmitFrame, FetchPayloadRequest, LeaseToken, Payload, RunAck,
-    StopCause, StopRun, WorkHello, WorkReply, WorkRequest, WorkWelcome,
+    Assignment, Completion, Credit, EmitControl, EmitFrame, Enqueued, FetchPayloadRequest, FetchResultRequest,
+    Finished, LeaseToken, Payload, RunAck, RunCall, StopCause, StopRun, WorkHello, WorkReply, WorkRequest, WorkWelcome,
 };
 use asynq_worker::{RunError, WorkerBuilder};
 use bytes::Bytes;
@@ -47,6 +47,10 @@ pub(crate) struct Broker {
 pub(crate) struct Bulk {
     pub(crate) arguments: Mutex<HashMap<Bytes, Payload>>,
     pub(crate) results: Mutex<Vec<Completion>>,
+    /// Calls too large for the session.
+    pub(crate) calls: Mutex<Vec<RunCall>>,
+    /// How called tasks end, by the number of the call.
+    pub(crate) ends: Mutex<HashMap<u32, Finished>>,
     /// The next calls fail with this.
     pub(crate) failures: Mutex<Vec<Status>>,
 }
@@ -402,6 +406,19 @@ impl Workers for Service {
         arguments
             .map(Response::new)
             .ok_or_else(|| Status::not_found("no such arguments"))
+    }
+
+    async fn call_large(&self, request: Request<RunCall>) -> Result<Response<Enqueued>, Status> {
+        self.bulk.fail()?;
+        self.bulk.calls.lock().unwrap().push(request.into_inner());
+        Ok(Response::new(Enqueued::default()))
+    }
+
+    async fn fetch_result(&self, request: Request<FetchResultRequest>) -> Result<Response<Finished>, Status> {
+        self.bulk.fail()?;
+        let end = self.bulk.ends.lock().unwrap().remove(&request.get_ref().n);
+        end.map(Response::new)
+            .ok_or_else(|| Status::not_found("no such result"))
     }
 
     async fn complete_large(&self, request: Request<Completion>) -> Result<Response<RunAck>, Status> {

@@ -2,6 +2,7 @@
 
 mod abandoned;
 mod broker;
+mod calls;
 mod daemon;
 mod drain;
 mod exec;

@@ -9,7 +9,7 @@ use asynq_core::{
 };
 use proptest::prelude::*;
 
-use crate::shard::{Shard, Spec, failure, name, spec};
+use crate::shard::{Shard, Spec, failure, name, spec, task_spec};
 
 fn key(text: &str) -> Key {
     Key::new(text).unwrap()
@@ -88,7 +88,7 @@ fn what_becomes_of_a_second_one() {
             let ends = usize::from(found == "second");
             assert_eq!(shard.drain().len(), ends, "only what is replaced ends");
             // Of one that is over the shell decides by the same table.
-            let task = shard.task_spec(TaskId([9; 16]), &keyed("k", arguments, on_key));
+            let task = task_spec(TaskId([9; 16]), &keyed("k", arguments, on_key));
             if started {
                 let digest = shard.durable.record(first).digest;
                 let answered = answer_ended(&task, first, digest).is_ok();

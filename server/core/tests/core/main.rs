@@ -2,6 +2,7 @@
 
 mod abandoned;
 mod alone;
+mod calls;
 mod explain;
 mod extended;
 mod fairness;

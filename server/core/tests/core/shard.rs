@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use asynq_core::{
-    Assignment, Change, Closed, Core, Credit, Declaration, Effect, Epoch, Event, Failure, Finished, Hello, ItemBatch,
-    LeaseToken, Name, Niceness, OnKey, Options, Output, Payload, Reader, Recovered, Reply, RequestId, Seq, SessionId,
-    SessionRecord, StateName, StateSet, StopCause, TaskId, TaskRecord, TaskSpec, Timestamp, Verdict,
+    Assignment, Call, Change, Closed, Core, Credit, Declaration, Effect, Epoch, Event, Failure, Finished, Hello,
+    ItemBatch, LeaseToken, Name, Niceness, OnKey, Options, Output, Payload, Reader, Recovered, Reply, RequestId, Seq,
+    SessionId, SessionRecord, StateName, StateSet, StopCause, TaskId, TaskRecord, TaskSpec, Timestamp, Verdict,
 };
 
 pub(crate) struct Shard {
@@ -145,6 +145,19 @@ pub(crate) fn payload(text: &'static str) -> Payload {
     }
 }
 
+pub(crate) fn task_spec(id: TaskId, spec: &Spec) -> TaskSpec {
+    TaskSpec {
+        id,
+        name: name(spec.name),
+        queue: name(spec.queue),
+        series: name(&spec.series),
+        options: spec.options.clone(),
+        start_at: spec.start_at,
+        on_key: spec.on_key,
+        payload: payload(spec.arguments),
+    }
+}
+
 pub(crate) fn failure(message: &str, retryable: bool) -> Failure {
     Failure {
         kind: "error".into(),
@@ -261,27 +274,26 @@ impl Shard {
         self.try_iterate(id, spec, None)
     }
 
-    pub(crate) fn task_spec(&self, id: TaskId, spec: &Spec) -> TaskSpec {
-        TaskSpec {
-            id,
-            name: name(spec.name),
-            queue: name(spec.queue),
-            series: name(&spec.series),
-            options: spec.options.clone(),
-            start_at: spec.start_at,
-            on_key: spec.on_key,
-            payload: payload(spec.arguments),
-        }
-    }
-
     pub(crate) fn try_iterate(&mut self, id: TaskId, spec: &Spec, reader: Option<Reader>) -> Reply {
         self.next_request += 1;
         let request = RequestId(self.next_request);
-        let task = self.task_spec(id, spec);
         self.apply(Event::Enqueue {
             request,
-            spec: Box::new(task),
+            spec: Box::new(task_spec(id, spec)),
             reader,
+        });
+        self.reply(request)
+    }
+
+    /// A run of session `n` calls its `k`-th task.
+    pub(crate) fn call(&mut self, n: u8, token: LeaseToken, k: u32, spec: &Spec) -> Reply {
+        self.next_request += 1;
+        let request = RequestId(self.next_request);
+        self.apply(Event::Call {
+            request,
+            session: session(n),
+            call: Call { token, n: k },
+            spec: Box::new(task_spec(token.child(k), spec)),
         });
         self.reply(request)
     }

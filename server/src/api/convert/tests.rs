@@ -33,7 +33,9 @@ fn id_at(ms: u64) -> Vec<u8> {
 
 #[test]
 fn defaults_are_filled_in() {
-    let Enqueue { spec, first_send, wait } = enqueue(request(), NOW).unwrap();
+    let Enqueue {
+        spec, first_send, wait, ..
+    } = enqueue(request(), NOW).unwrap();
     assert!(first_send && !wait, "an id made here is new");
     assert_eq!((spec.queue.as_str(), spec.series.as_str()), ("default", ""));
     assert_eq!((spec.options, spec.start_at), (Options::default(), None));

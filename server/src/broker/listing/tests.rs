@@ -53,6 +53,7 @@ fn ready(n: u8) -> (Seq, TaskRecord) {
         counters: Counters::default(),
         failure: None,
         notes: None,
+        called_by: None,
     };
     (Seq(n.into()), record)
 }

@@ -99,10 +99,26 @@ pub(super) struct Task {
     /// Ended: this is what a purge has left.
     #[prost(bool, tag = "41")]
     purged: bool,
-
+    #[prost(message, optional, tag = "45")]
+    called_by: Option<CallerBody>,
     /// Running, stopping: longest time of this attempt, if its handler asked for more.
     #[prost(uint64, optional, tag = "50")]
     extended: Option<u64>,
+}
+
+/// The run that called a task.
+#[derive(Clone, PartialEq, prost::Message)]
+struct CallerBody {
+    #[prost(bytes = "vec", tag = "1")]
+    task: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    epoch: u64,
+    #[prost(uint32, tag = "3")]
+    attempt: u32,
+    #[prost(uint32, tag = "4")]
+    n: u32,
+    #[prost(uint32, tag = "5")]
+    depth: u32,
 }
 
 /// What is known of a result.

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use asynq_core::{
-    Cause, Change, Counters, DeadReason, Epoch, Failure, Finish, Grant, Key, Name, Niceness, Note, Notes, Options,
-    Outcome, Payload, Placement, ResultInfo, Run, Seq, SessionId, SessionRecord, State, StateName, Step, StopIntent,
-    TaskId, TaskRecord, Timestamp,
+    CalledBy, Cause, Change, Counters, DeadReason, Epoch, Failure, Finish, Grant, Key, LeaseToken, Name, Niceness,
+    Note, Notes, Options, Outcome, Payload, Placement, ResultInfo, Run, Seq, SessionId, SessionRecord, State,
+    StateName, Step, StopIntent, TaskId, TaskRecord, Timestamp,
 };
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -59,6 +59,7 @@ pub fn task(id: TaskId, enqueued_at: Timestamp, payload: &Payload) -> TaskRecord
         counters: Counters::default(),
         failure: None,
         notes: None,
+        called_by: None,
     }
 }
 
@@ -261,6 +262,20 @@ fn any_failure() -> impl Strategy<Value = Failure> {
     })
 }
 
+fn any_caller() -> impl Strategy<Value = CalledBy> {
+    (any::<[u8; 16]>(), any::<u64>(), any::<[u32; 3]>()).prop_map(|(task, epoch, [attempt, n, depth])| CalledBy {
+        run: LeaseToken {
+            task: TaskId(task),
+            grant: Grant {
+                epoch: Epoch(epoch),
+                attempt,
+            },
+        },
+        n,
+        depth,
+    })
+}
+
 fn any_notes() -> impl Strategy<Value = Notes> {
     let state = || proptest::sample::select(&StateName::ALL[..]);
     let cause = proptest::sample::select(&Cause::ALL[..]);
@@ -318,6 +333,7 @@ pub fn any_task() -> impl Strategy<Value = (TaskRecord, Payload)> {
         any_counters(),
         option::of(any_failure().prop_map(Box::new)),
         option::of(any_notes().prop_map(Box::new)),
+        option::of(any_caller().prop_map(Box::new)),
     );
     (
         any::<[u8; 16]>(),
@@ -331,7 +347,7 @@ pub fn any_task() -> impl Strategy<Value = (TaskRecord, Payload)> {
     )
         .prop_map(
             |(id, (name, queue, series), options, (enqueued_at, start_at), digest, state, past, payload)| {
-                let (grant, counters, failure, notes) = past;
+                let (grant, counters, failure, notes, called_by) = past;
                 let record = TaskRecord {
                     id: TaskId(id),
                     name,
@@ -348,6 +364,7 @@ pub fn any_task() -> impl Strategy<Value = (TaskRecord, Payload)> {
                     counters,
                     failure,
                     notes,
+                    called_by,
                 };
                 (record, payload)
             },

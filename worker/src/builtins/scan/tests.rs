@@ -11,6 +11,7 @@ use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
 use super::*;
+use crate::calls::OfRun;
 use crate::context::{Control, LeaseToken, Run, StopCause};
 use crate::limits::MAX_LOG_LINE_BYTES;
 
@@ -28,6 +29,7 @@ fn context() -> (Context, Control) {
         time: crate::extend::RunTime::default(),
         at_most_once: false,
         control: control.clone(),
+        calls: OfRun::default(),
     };
     (Context::new(run), control)
 }

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use asynq_core::{
-    Cause, Counters, DeadReason, Epoch, Failure, Finish, Grant, Key, Name, Niceness, Note, Notes, Options, Outcome,
-    Placement, ResultInfo, Run, SessionId, State, StateName, Step, StopIntent, TaskId, TaskRecord, Timestamp,
+    CalledBy, Cause, Counters, DeadReason, Epoch, Failure, Finish, Grant, Key, LeaseToken, Name, Niceness, Note, Notes,
+    Options, Outcome, Placement, ResultInfo, Run, SessionId, State, StateName, Step, StopIntent, TaskId, TaskRecord,
+    Timestamp,
 };
 
-use super::{FailureBody, NoteBody, ResultBody, Task};
+use super::{CallerBody, FailureBody, NoteBody, ResultBody, Task};
 use crate::codec::{CodecError, Names};
 use crate::state;
 
@@ -58,6 +59,7 @@ impl Task {
                 },
             ),
             notes: self.read_notes(names)?,
+            called_by: self.called_by.take().map(CallerBody::read).transpose()?,
         })
     }
 
@@ -170,6 +172,23 @@ impl Task {
                 }
             },
             purged: self.purged,
+        }))
+    }
+}
+
+impl CallerBody {
+    fn read(self) -> Result<Box<CalledBy>, CodecError> {
+        let task = self.task.as_slice().try_into();
+        Ok(Box::new(CalledBy {
+            run: LeaseToken {
+                task: TaskId(task.map_err(|_| CodecError::Field("caller"))?),
+                grant: Grant {
+                    epoch: Epoch(self.epoch),
+                    attempt: self.attempt,
+                },
+            },
+            n: self.n,
+            depth: self.depth,
         }))
     }
 }

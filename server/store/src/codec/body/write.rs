@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use asynq_core::{
-    Cause, Counters, DeadReason, Failure, Finish, Note, Options, Outcome, Placement, ResultInfo, Run, State, Step,
-    StopIntent, TaskRecord, Timestamp,
+    CalledBy, Cause, Counters, DeadReason, Failure, Finish, Note, Options, Outcome, Placement, ResultInfo, Run, State,
+    Step, StopIntent, TaskRecord, Timestamp,
 };
 
 use super::fields::Fields;
@@ -30,6 +30,7 @@ pub(in crate::codec) fn write_task(task: &TaskRecord, to: &mut Vec<u8>) -> usize
         counters,
         failure,
         notes,
+        called_by,
     } = task;
     let begin = to.len();
     let mut fields = Fields(to);
@@ -85,10 +86,23 @@ pub(in crate::codec) fn write_task(task: &TaskRecord, to: &mut Vec<u8>) -> usize
         }
         fields.number(41, u64::from(finish.purged));
     }
+    if let Some(called_by) = called_by {
+        write_caller(called_by, &mut fields);
+    }
     if let State::Running(run) | State::Stopping(run, _) = state {
         fields.optional(50, run.extended.map(nanos));
     }
     asked
+}
+
+fn write_caller(CalledBy { run, n, depth }: &CalledBy, fields: &mut Fields<'_>) {
+    fields.message(45, |fields| {
+        fields.bytes(1, &run.task.0);
+        fields.number(2, run.grant.epoch.0);
+        fields.number(3, run.grant.attempt.into());
+        fields.number(4, (*n).into());
+        fields.number(5, (*depth).into());
+    });
 }
 
 fn write_note(note: &Note, fields: &mut Fields<'_>) {
