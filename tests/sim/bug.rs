@@ -49,6 +49,8 @@ pub(crate) enum Bug {
     BegunReleased,
     /// A dead task that is to run again is granted as if it never had been.
     AttemptsForgotten,
+    /// Of a purged task nothing stays, not even its id.
+    IdsPurged,
     /// Unknown ids are not looked up in the store.
     NoLookup,
 }

@@ -100,6 +100,8 @@ pub(crate) enum Op {
     Cancel(TaskId),
     Show(TaskId),
     Retry(TaskId),
+    /// In whatever state it has ended.
+    Purge(TaskId),
     Forget(u64),
     Flow(TaskId, ConsumerId, Credit),
     Stop(TaskId, ConsumerId),
@@ -110,7 +112,12 @@ impl Op {
     pub(crate) fn task(&self) -> Option<TaskId> {
         match self {
             Self::Enqueue { spec, .. } | Self::Iterate(spec, _) => Some(spec.id),
-            Self::Wait(id) | Self::Cancel(id) | Self::Show(id) | Self::Retry(id) | Self::Stop(id, _) => Some(*id),
+            Self::Wait(id)
+            | Self::Cancel(id)
+            | Self::Show(id)
+            | Self::Retry(id)
+            | Self::Purge(id)
+            | Self::Stop(id, _) => Some(*id),
             Self::Forget(_) | Self::Flow(..) => None,
         }
     }
@@ -154,6 +161,7 @@ pub(crate) enum Answer {
     Shown,
     /// It lives, by this request or by another.
     Retried(TaskId),
+    Purged(TaskId),
     Refused(Refused),
 }
 
@@ -161,6 +169,7 @@ pub(crate) enum Answer {
 #[derive(Debug, Clone)]
 pub(crate) enum Refused {
     ByCore(Refusal),
+    /// Or purged, with its task.
     ResultExpired,
     StreamOver,
 }

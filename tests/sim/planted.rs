@@ -62,7 +62,7 @@ macro_rules! planted {
 planted! {
     answers_before_commit: AnswersBeforeCommit breaks Lost SecondEnd GrantAfterEnd CancelLost BegunTwice;
     a_disk_that_lies: DiskLies breaks Lost SecondEnd GrantAfterEnd CancelLost ClaimLost RunAgain BegunTwice Stale;
-    claims_that_are_not_written: ClaimsNotWritten breaks ClaimLost Differs;
+    claims_that_are_not_written: ClaimsNotWritten breaks ClaimLost Differs BegunTwice;
     sessions_that_are_forgotten: SessionsForgotten breaks ClaimLost RunAgain Leak;
     an_epoch_that_stands: EpochStands breaks TokensFall SecondEnd Stale;
     a_clock_that_is_not_clamped: ClockNotClamped breaks Lost GrantAfterEnd Stuck;
@@ -82,5 +82,6 @@ planted! {
     an_end_told_twice: ToldTwice breaks Answers;
     results_that_are_mixed_up: ResultsMixedUp breaks WrongResult SecondEnd CancelLost GrantAfterEnd;
     a_retry_that_forgets_attempts: AttemptsForgotten breaks TokensFall Stale GrantAfterEnd SecondEnd;
+    ids_that_are_purged: IdsPurged breaks GrantAfterEnd SecondEnd;
     ids_that_are_not_looked_up: NoLookup breaks GrantAfterEnd Lost TwoInOne;
 }

@@ -72,6 +72,9 @@ pub enum Record {
     Ended(TaskId, End),
     /// The broker durably has a dead task run again, as an operator asked.
     Revived(TaskId),
+    /// The broker has durably forgotten a task that had ended, but for its id, as an
+    /// operator asked.
+    Purged(TaskId),
     /// A task that must not begin twice is asked for.
     Once(TaskId),
     /// A worker began a run.

@@ -341,7 +341,7 @@ async fn json_objects_have_all_their_fields() {
         ok(&fake, &["worker", "ls", "-o", "json"]).await,
         concat!(
             r#"[{"name":"node-1","session":"abababababababababababababababab","state":"active","slots":8,"busy":3,"#,
-            r#""tasks":["echo","sleep"],"labels":[],"series":[],"connected_at":"2023-11-14T22:13:20.000Z"}]"#,
+            r#""leaked":0,"tasks":["echo","sleep"],"labels":[],"series":[],"connected_at":"2023-11-14T22:13:20.000Z"}]"#,
             "\n"
         )
     );

@@ -91,7 +91,10 @@ fn show() -> Op {
 }
 
 fn enqueued() -> Of {
-    Of::Enqueued(v1::Enqueued::default())
+    Of::Enqueued(v1::Enqueued {
+        id: ID.to_vec().into(),
+        ..v1::Enqueued::default()
+    })
 }
 
 fn no_broker_error(answered: &mut Answered) -> Option<bool> {

@@ -65,14 +65,8 @@ const KINDS: [Bad; 10] = [
         has_trace: false,
         ..bad("deaf", "trap '' TERM; while :; do sleep 0.05; done", "TIMEOUT", "")
     },
-    Bad {
-        has_trace: false,
-        ..bad("garbled", "echo not JSON", "ERROR", "bad_output")
-    },
-    Bad {
-        has_trace: false,
-        ..bad("mute", "exit 0", "ERROR", "bad_output")
-    },
+    bad("garbled", "echo not JSON", "ERROR", "bad_output"),
+    bad("mute", "exit 0", "ERROR", "bad_output"),
     Bad {
         retries: 5,
         ..bad("terminal", "exit 65", "ERROR", "code 65")

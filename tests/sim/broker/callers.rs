@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use asynq_core::{
-    Event as CoreEvent, Finish, Finished, Grant, Outcome, Payload, Refusal, Reply, RequestId, Seq, State, TaskId,
-    TaskRecord,
+    Event as CoreEvent, Finish, Finished, Grant, Outcome, Payload, Refusal, Reply, RequestId, Seq, State, StateSet,
+    TaskId, TaskRecord,
 };
 use asynq_tests::history::Record;
 
@@ -107,6 +107,11 @@ impl Process {
                 let lives = self.core.live_state(task).map(|_| Answer::Retried(task));
                 self.hold(Held::Answer(id, call, lives.unwrap_or_else(|| not_found(task))));
             }
+            Op::Purge(task) => {
+                let state = self.core.live_state(task);
+                let refused = state.map(|state| Answer::Refused(Refused::ByCore(Refusal::OtherState { task, state })));
+                self.hold(Held::Answer(id, call, refused.unwrap_or_else(|| not_found(task))));
+            }
             Op::Forget(_) | Op::Flow(..) => {}
         }
     }
@@ -136,6 +141,7 @@ impl Process {
     }
 
     pub(super) fn resolved(&mut self, task: TaskId, found: Option<(Seq, Box<TaskRecord>)>, env: &mut Env) {
+        let found = found.filter(|(_, record)| !(record.is_purged() && env.has_bug(Bug::IdsPurged)));
         let mut behind = self.resolving.remove(&task).unwrap_or_default();
         // Once one of them has made a task of the id, what was read is not true
         // any more.
@@ -151,7 +157,10 @@ impl Process {
                 return self.resolve(task, behind);
             }
             match (&found, &asked.op) {
-                (Some((seq, record)), _) => self.operate_ended(*seq, record, asked, env),
+                (Some((seq, record)), op) => {
+                    outdated = matches!(op, Op::Retry(_) | Op::Purge(_));
+                    self.operate_ended(*seq, record, asked, env);
+                }
                 (None, Op::Enqueue { .. } | Op::Iterate(..)) => {
                     outdated = true;
                     self.operate_live(task, asked, env);
@@ -178,11 +187,14 @@ impl Process {
             Op::Iterate(..) => Answer::Refused(Refused::StreamOver),
             Op::Enqueue { wait, .. } => {
                 self.answer(id, call, Answer::Enqueued(task), !wait, env);
-                if wait {
-                    self.tell_end(seq, finished(record, finish), id, call, env);
+                match wait {
+                    true if finish.purged => Answer::Refused(Refused::ResultExpired),
+                    true => return self.tell_end(seq, finished(record, finish), id, call, env),
+                    false => return,
                 }
-                return;
             }
+            Op::Wait(_) if finish.purged => Answer::Refused(Refused::ResultExpired),
+            Op::Cancel(_) | Op::Stop(..) | Op::Show(_) if finish.purged => not_found(task),
             Op::Wait(_) => return self.tell_end(seq, finished(record, finish), id, call, env),
             Op::Cancel(_) | Op::Stop(..) => Answer::Cancelled(task, finish.outcome.state_name()),
             Op::Show(_) => Answer::Shown,
@@ -193,6 +205,16 @@ impl Process {
                     record.grant = Grant::default();
                 }
                 return self.apply(CoreEvent::Retry { request, seq, record }, env);
+            }
+            Op::Purge(_) => {
+                let request = self.request(id, call, false);
+                let event = CoreEvent::Purge {
+                    request,
+                    seq,
+                    record: Box::new(record.clone()),
+                    states: StateSet::ENDED,
+                };
+                return self.apply(event, env);
             }
             Op::Forget(_) | Op::Flow(..) => return,
         };
@@ -235,7 +257,7 @@ impl Process {
             Reply::Enqueued { task, .. } => (Answer::Enqueued(task), !wait),
             Reply::Cancelled { task, state, .. } => (Answer::Cancelled(task, state), true),
             Reply::Retried { task, .. } => (Answer::Retried(task), true),
-            other @ Reply::Purged { .. } => panic!("nobody purges: {other:?}"),
+            Reply::Purged { task, .. } => (Answer::Purged(task), true),
             Reply::Refused(refusal) => {
                 let last = !wait || self.waiters.remove(id, call);
                 (Answer::Refused(Refused::ByCore(refusal)), last)

@@ -174,7 +174,8 @@ impl Process {
             env.close(id, To::Broker);
         }
         self.core.check();
-        if self.is_settled() && env.dice.chance(50) {
+        // After a gap what has become due, claims among it, is yet to be looked at.
+        if self.is_settled() && env.now >= self.settled && env.dice.chance(50) {
             self.check_against(disk, env)?;
         }
         if let Some(due) = self.core.next_wakeup() {

@@ -41,7 +41,11 @@ pub(super) fn record_claims(changes: Vec<Change>, env: &mut Env) {
                 env.record(Record::Forgotten(session));
                 continue;
             }
-            Change::Finish { .. } | Change::Purge { .. } => continue,
+            Change::Purge { record, .. } => {
+                env.record(Record::Purged(record.id));
+                continue;
+            }
+            Change::Finish { .. } => continue,
         };
         if is_revived(&record) {
             env.record(Record::Revived(record.id));

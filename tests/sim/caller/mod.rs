@@ -313,8 +313,9 @@ impl Caller {
             }
             Answer::Finished(end) => {
                 env.record(Record::Told(end.task, end_of(&end)));
-                self.retry_later(&end, env);
+                self.operate_later(&end, env);
             }
+            Answer::Purged(task) => self.enqueue_again(Some(task), env),
             Answer::Retried(task) => self.wait_later(task, env),
             Answer::Refused(Refused::ByCore(Refusal::NotFound(task))) if acknowledged => {
                 env.record(Record::Missing(task));

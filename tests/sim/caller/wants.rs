@@ -15,6 +15,7 @@ pub(crate) enum Later {
     Wait(TaskId),
     Cancel(TaskId),
     Retry(TaskId),
+    Purge(TaskId),
     Withdraw(u64),
     /// Leave a stream before its end.
     Leave(ConnId),
@@ -47,7 +48,7 @@ impl Caller {
                 let spec = self.spec(now, env);
                 self.open_reader(spec, env);
             }
-            80..86 => self.enqueue_again(env),
+            80..86 => self.enqueue_again(None, env),
             86..92 => self
                 .some_task(env)
                 .into_iter()
@@ -89,12 +90,15 @@ impl Caller {
         self.ask(op, env)
     }
 
-    /// The same again, or under the same id something else.
-    fn enqueue_again(&mut self, env: &mut Env) {
-        if self.specs.is_empty() {
+    /// The same again, or under the same id something else: of that task, or of one
+    /// of all it has asked for.
+    pub(super) fn enqueue_again(&mut self, task: Option<TaskId>, env: &mut Env) {
+        let fits = |spec: &&TaskSpec| task.is_none_or(|task| spec.id == task);
+        let specs: Vec<&TaskSpec> = self.specs.iter().filter(fits).collect();
+        if specs.is_empty() {
             return;
         }
-        let mut spec = self.specs[self.dice.index(self.specs.len())].clone();
+        let mut spec = specs[self.dice.index(specs.len())].clone();
         if self.dice.chance(200) {
             spec.payload.content_type = "text/plain".into();
         }
@@ -115,10 +119,13 @@ impl Caller {
         }
     }
 
-    /// A task has died: now and then an operator looks at it.
-    pub(super) fn retry_later(&mut self, end: &Finished, env: &mut Env) {
+    /// A task has ended: now and then an operator looks at it.
+    pub(super) fn operate_later(&mut self, end: &Finished, env: &mut Env) {
+        let task = end.task;
         if matches!(end.outcome, Outcome::Dead(_)) && self.dice.chance(400) {
-            self.do_later(Later::Retry(end.task), 10 * SECOND, env);
+            self.do_later(Later::Retry(task), 10 * SECOND, env);
+        } else if self.dice.chance(100) {
+            self.do_later(Later::Purge(task), 10 * SECOND, env);
         }
     }
 
@@ -134,6 +141,7 @@ impl Caller {
             Later::Wait(task) => _ = self.ask(Op::Wait(task), env),
             Later::Cancel(task) => _ = self.ask(Op::Cancel(task), env),
             Later::Retry(task) => _ = self.ask(Op::Retry(task), env),
+            Later::Purge(task) => _ = self.ask(Op::Purge(task), env),
             Later::Withdraw(call) => self.withdraw(call, env),
             Later::Leave(conn) => self.leave(conn, env),
         }

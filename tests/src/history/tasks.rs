@@ -27,6 +27,7 @@ struct Task {
     end: Option<End>,
     /// How it died before an operator had it run again: news of that may come late.
     died: Option<End>,
+    purged: bool,
     found: bool,
 }
 
@@ -103,6 +104,7 @@ impl Judge for Tasks {
             Record::Cancelling(id) => self.existing(*id)?.cancelling = true,
             Record::Told(id, end) => return self.existing(*id)?.told(*id, *end),
             Record::Ended(id, end) => return self.existing(*id)?.ends(*id, *end),
+            Record::Purged(id) => self.existing(*id)?.purged = true,
             Record::Revived(id) => return self.existing(*id)?.revived(*id),
             Record::Missing(id) => return self.missing(*id),
             Record::Differs(id) => {
@@ -121,7 +123,7 @@ impl Judge for Tasks {
     }
 
     fn close(&mut self) -> Verdict {
-        let lost = |task: &Task| self.found_any && task.acknowledged.is_some() && !task.found;
+        let lost = |task: &Task| self.found_any && task.acknowledged.is_some() && !task.found && !task.purged;
         match self.tasks.iter().find(|(_, task)| lost(task)) {
             Some((id, _)) => broken(
                 Rule::Lost,
@@ -159,7 +161,8 @@ impl Tasks {
     }
 
     fn missing(&mut self, id: TaskId) -> Verdict {
-        if self.task(id).acknowledged.is_some() {
+        let task = self.task(id);
+        if task.acknowledged.is_some() && !task.purged {
             return broken(
                 Rule::Lost,
                 format!("task {id} was acknowledged, and now there is no such task"),

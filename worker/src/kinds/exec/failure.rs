@@ -32,9 +32,11 @@ pub(super) struct Ended {
 }
 
 impl Ended {
+    /// Gives the end of what it said on stderr.
+    ///
     /// # Errors
     /// Unless the program ended well by itself.
-    pub(super) fn verdict(self, program: &str) -> Result<(), TaskError> {
+    pub(super) fn verdict(self, program: &str) -> Result<String, TaskError> {
         let Self {
             status,
             timed_out,
@@ -43,7 +45,7 @@ impl Ended {
         let error = if let Some(limit) = timed_out {
             TaskError::timed_out(format!("{program} ran longer than {limit:?} and was ended"))
         } else if status.success() {
-            return Ok(());
+            return Ok(stderr);
         } else if let Some(signal) = status.signal() {
             let said = last_words(&stderr);
             TaskError::crashed(format!("{program} was killed by signal {signal}{said}"))
@@ -98,7 +100,7 @@ fn not_run(message: String) -> TaskError {
 mod tests {
     use super::*;
 
-    fn ended(wait_status: i32, timed_out: Option<Duration>, stderr: &str) -> Result<(), TaskError> {
+    fn ended(wait_status: i32, timed_out: Option<Duration>, stderr: &str) -> Result<String, TaskError> {
         let ended = Ended {
             status: ExitStatus::from_raw(wait_status),
             timed_out,
@@ -109,7 +111,7 @@ mod tests {
 
     #[test]
     fn exit_codes_and_signals_say_what_follows() {
-        assert_eq!(ended(0, None, "warnings do not matter"), Ok(()));
+        assert_eq!(ended(0, None, "a warning"), Ok("a warning".into()));
         for (wait_status, kind, retryable, message) in [
             (1 << 8, "error", true, "etl exited with code 1: no such row"),
             (65 << 8, "error", false, "etl exited with code 65: no such row"),

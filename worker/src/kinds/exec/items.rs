@@ -123,7 +123,7 @@ impl Generator {
             match self.next().await? {
                 Some(Said::Item(item)) => return Ok(Some((json(item), self))),
                 Some(Said::Result(_)) => {} // for those who call
-                None => return self.program.end().await.map(|()| None),
+                None => return self.program.end().await.map(|_| None),
             }
         }
     }

@@ -69,11 +69,14 @@ impl Exec {
         match exec.definition.stdout {
             Stdout::Json => worker.raw(task, move |context, args| {
                 let exec = exec.clone();
-                async move { json(exec.output(&context, &args).await?) }
+                async move {
+                    let (output, stderr) = exec.output(&context, &args).await?;
+                    json(output).map_err(|error| error.with_trace(stderr))
+                }
             }),
             Stdout::Raw => worker.raw(task, move |context, args| {
                 let exec = exec.clone();
-                async move { Ok(Payload::bytes(OCTET_STREAM, exec.output(&context, &args).await?)) }
+                async move { Ok(Payload::bytes(OCTET_STREAM, exec.output(&context, &args).await?.0)) }
             }),
             Stdout::Lines => exec.register_iterator(task, Format::Lines, worker),
             Stdout::Jsonl => exec.register_iterator(task, Format::Jsonl, worker),
@@ -92,12 +95,13 @@ impl Exec {
         )
     }
 
-    /// Runs the program to its end; gives what it has written.
-    async fn output(&self, context: &Context, payload: &Payload) -> Result<Vec<u8>, TaskError> {
+    /// Runs the program to its end; gives what it has written, and the end of what it
+    /// said on stderr.
+    async fn output(&self, context: &Context, payload: &Payload) -> Result<(Vec<u8>, String), TaskError> {
         let (program, stdout) = Program::start(self, context, payload)?;
         let output = stdout.all().await?;
-        program.end().await?;
-        Ok(output)
+        let stderr = program.end().await?;
+        Ok((output, stderr))
     }
 }
 

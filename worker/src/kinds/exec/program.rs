@@ -95,11 +95,11 @@ impl Program {
         Ok((program, Stdout::new(pipes.stdout, gone)))
     }
 
-    /// Waits for its end.
+    /// Waits for its end; gives the end of what it said on stderr.
     ///
     /// # Errors
     /// Unless it ended well.
-    pub(super) async fn end(self) -> Result<(), TaskError> {
+    pub(super) async fn end(self) -> Result<String, TaskError> {
         match self.ended.await {
             Ok(ended) => ended.verdict(&self.name),
             Err(_) => Err(TaskError::retryable(format!("it is not known how {} ended", self.name))),
