@@ -227,7 +227,7 @@ impl Ledger {
         self.extended.remove(&token);
         run.phase = Phase::Over(outcome);
         // The broker cancels what it has called.
-        run.calls = None;
+        self.calls.over(&mut run.calls);
         self.unsent.push_back(token);
     }
 
@@ -527,8 +527,9 @@ impl Ledger {
     }
 
     fn forget(&mut self, token: LeaseToken) -> Option<Control> {
-        let run = self.runs.remove(&token)?;
+        let mut run = self.runs.remove(&token)?;
         self.extended.remove(&token);
+        self.calls.over(&mut run.calls);
         if let Phase::Over(outcome) = &run.phase {
             self.unacked -= 1;
             self.unacked_bytes -= outcome.bytes();

@@ -1,5 +1,6 @@
 //! The ledger's own tests: every way a run can end and be acknowledged.
 
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use uuid::Uuid;
 
 use super::*;
@@ -296,4 +297,41 @@ fn runs_of_a_lost_lease_leak_if_they_go_on() {
     ledger.abandon(at + Duration::from_secs(1));
     assert_eq!(ledger.leaked(), 1, "the second; the third has no slot");
     assert!(ledger.is_empty() && ledger.stopping.ghosts() == 2);
+}
+
+#[test]
+fn calls_go_with_their_run() {
+    let (asks, _asked) = mpsc::channel(1);
+    let shared = calls::Shared::new(Arc::new(Semaphore::new(1)), asks);
+    let mut ledger = Ledger::default();
+    for (n, ends) in [(1, true), (2, false)] {
+        ledger.going(token(n));
+        let (reply, answer) = oneshot::channel();
+        let request = v1::RunCall {
+            call: n as u64,
+            token: Some(token(n).to_wire()),
+            n: 1,
+            ..v1::RunCall::default()
+        };
+        let asked = calls::Asked {
+            token: token(n),
+            request: Box::new(request),
+            reply,
+        };
+        ledger.call(&shared, asked);
+        gathered(&mut ledger);
+        assert_eq!(ledger.calls.open(), 1);
+        if ends {
+            ledger.over(token(n), Outcome::Ended);
+        } else {
+            ledger.stop(token(n), StopCause::LeaseLost);
+        }
+        assert_eq!(ledger.calls.open(), 0, "nobody waits for the answer");
+        drop(answer);
+        // It may still come.
+        ledger.answered(v1::CallAnswer {
+            call: n as u64,
+            of: None,
+        });
+    }
 }

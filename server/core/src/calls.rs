@@ -98,11 +98,13 @@ impl Core {
     /// A run waits for a task, and lends its slot.
     fn wait_for(&mut self, caller: TaskKey, n: u32, id: TaskId) {
         let task = &mut self.tasks[caller.index()];
-        let Some(session) = task.held().map(|held| held.session) else {
-            return;
-        };
+        let Some(held) = task.held_mut() else { return };
+        let (session, was_alone) = (held.session, std::mem::take(&mut held.alone));
         task.extra_mut().calls.insert(n, id);
-        self.session_mut(session).calls += 1;
+        let holder = self.session_mut(session);
+        holder.calls += 1;
+        // What it waits for may have no other worker than this.
+        holder.set_aside &= !was_alone;
         self.set_lent(caller, true);
     }
 

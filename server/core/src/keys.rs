@@ -191,7 +191,9 @@ impl Core {
         };
         let task = self.live(holder);
         let same = task.digest == digest(spec);
-        match spec.on_key.decide(same, task.has_started()) {
+        // After a restart it may be run by a worker that has yet to come back.
+        let may_run = task.seq < self.recovering_below && task.grant.epoch < self.epoch;
+        match spec.on_key.decide(same, task.has_started() || may_run) {
             Verdict::Known => Ok(Admitted::Known(Reply::Enqueued {
                 task: task.id,
                 existed: true,

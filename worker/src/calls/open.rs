@@ -56,8 +56,7 @@ impl OpenCalls {
 /// Calls of all runs that are to be said.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    /// Whose each call is. Those of runs that are over go with their answers, or
-    /// with the connection.
+    /// Whose each call is, of runs that go on.
     runs: HashMap<u64, LeaseToken>,
     unsaid: VecDeque<u64>,
     unsaid_large: VecDeque<u64>,
@@ -118,6 +117,13 @@ impl Queue {
         }
     }
 
+    /// A run is over, and its calls with it: an answer may still come, to nobody.
+    pub(crate) fn over(&mut self, slot: &mut Slot) {
+        for call in slot.take().iter().flat_map(|calls| calls.open.keys()) {
+            self.runs.remove(call);
+        }
+    }
+
     /// Whose a call is.
     pub(crate) fn run_of(&self, call: u64) -> Option<LeaseToken> {
         self.runs.get(&call).copied()
@@ -145,6 +151,12 @@ impl Queue {
             *slot = None;
         }
         open
+    }
+
+    /// Calls without an answer.
+    #[cfg(test)]
+    pub(crate) fn open(&self) -> usize {
+        self.runs.len()
     }
 
     pub(crate) fn has_unsaid(&self) -> bool {

@@ -50,6 +50,20 @@ fn on_an_empty_worker_it_runs_at_once_and_nobody_joins_it() {
 }
 
 #[test]
+fn what_it_calls_runs_in_its_slot() {
+    let (mut shard, id) = lost_twice();
+    shard.connect(3, 1, &["heavy", "child"]);
+    let run = shard.assigned();
+    is_of(&run, id, 3);
+    shard.call(3, run.token, 1, &spec("child"));
+    let child = shard.assigned().token;
+    assert_eq!(child.task, run.token.child(1));
+    shard.complete(3, child);
+    shard.complete(3, run.token);
+    shard.drain();
+}
+
+#[test]
 fn a_busy_worker_is_emptied_for_it() {
     let (mut shard, id) = lost_twice();
     shard.connect(3, 4, &["echo"]);

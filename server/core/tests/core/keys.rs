@@ -98,6 +98,23 @@ fn what_becomes_of_a_second_one() {
     }
 }
 
+/// The grant of before the restart was not written, and its worker may run it still.
+#[test]
+fn in_the_grace_after_a_restart_a_task_counts_as_started() {
+    let mut shard = Shard::new();
+    shard.connect(1, 1, &["a"]);
+    let (first, _) = try_enqueue(&mut shard, &keyed("k", "1", OnKey::Same)).unwrap();
+    let token = shard.assigned().token;
+    shard.restart();
+    for on_key in [OnKey::Replace, OnKey::Return] {
+        let refused = try_enqueue(&mut shard, &keyed("k", "2", on_key));
+        assert_eq!(refused, Err((first, false)), "{on_key:?}");
+    }
+    shard.resume(1, 1, &["a"], &[token]);
+    shard.complete(1, token);
+    shard.drain();
+}
+
 #[test]
 fn what_is_replaced_is_cancelled_and_says_by_what() {
     let mut shard = Shard::new();
