@@ -298,6 +298,12 @@ impl Client {
         UNIX_EPOCH + self.session.broker_now()
     }
 
+    /// Whether the broker does not believe its own clock: then no task expires and none
+    /// is forgotten, until it is started with `--trust-clock` or with its clock set right.
+    pub fn broker_doubts_clock(&self) -> bool {
+        self.session.clock_doubted()
+    }
+
     /// The broker's version; empty if it is too old to tell.
     pub fn broker_version(&self) -> String {
         self.session.broker_version()

@@ -7,7 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use asynq_core::Timestamp;
+use asynq_store::Belief;
+use rtime_clock::adjtime::{Timex, adjtimex};
 use rustix::time::{ClockId, clock_gettime};
+
+use crate::limits::MAX_STEP;
 
 /// Tells the time. Never steps back.
 pub trait Clock: fmt::Debug + Send + Sync {
@@ -20,24 +24,100 @@ pub trait Clock: fmt::Debug + Send + Sync {
     fn up(&self) -> Duration {
         read(ClockId::Boottime)
     }
+
+    /// Who says that it is right, which matters at the open only. Of a clock that is
+    /// set by hand, who sets it.
+    fn standing(&self) -> Standing {
+        Standing::Synchronised
+    }
+}
+
+/// Who says that a clock is right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// The kernel: somebody keeps it in step with others.
+    Synchronised,
+    /// Nobody.
+    Unsynchronised,
+    /// Who runs the broker: `--trust-clock`.
+    Trusted,
+}
+
+/// What a machine knows of the time.
+pub trait Machine: fmt::Debug + Send + Sync {
+    /// The wall clock, which may be set at any time.
+    fn wall(&self) -> Timestamp;
+
+    /// How long the machine has been up, suspend included.
+    fn up(&self) -> Duration;
+
+    /// Whether somebody keeps the wall clock in step with others.
+    fn is_synchronised(&self) -> bool;
+}
+
+/// The machine the process runs on.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Kernel;
+
+impl Machine for Kernel {
+    fn wall(&self) -> Timestamp {
+        Timestamp::ZERO + read(ClockId::Realtime)
+    }
+
+    fn up(&self) -> Duration {
+        read(ClockId::Boottime)
+    }
+
+    fn is_synchronised(&self) -> bool {
+        // linux/timex.h
+        const STA_UNSYNC: i32 = 0x40;
+        let mut state = Timex::new();
+        // A sandbox that forbids the question keeps the answer from us: no.
+        adjtimex(&mut state).is_ok_and(|_| state.0.status & STA_UNSYNC == 0)
+    }
 }
 
 /// The clock a broker runs on.
 #[derive(Debug)]
-pub struct SystemClock {
+pub struct SystemClock<M = Kernel> {
+    machine: M,
     wall_at_open: Timestamp,
-    boot_at_open: Duration,
+    up_at_open: Duration,
+    standing: Standing,
 }
 
 impl SystemClock {
     /// Reads the wall clock, for the only time.
     #[must_use]
     pub fn new() -> Self {
-        let wall = read(ClockId::Realtime);
+        Self::of(Kernel)
+    }
+}
+
+impl<M: Machine> SystemClock<M> {
+    /// [`SystemClock::new`], of another machine.
+    #[must_use]
+    pub fn of(machine: M) -> Self {
+        let standing = if machine.is_synchronised() {
+            Standing::Synchronised
+        } else {
+            Standing::Unsynchronised
+        };
         Self {
-            wall_at_open: Timestamp::ZERO + wall,
-            boot_at_open: read(ClockId::Boottime),
+            wall_at_open: machine.wall(),
+            up_at_open: machine.up(),
+            standing,
+            machine,
         }
+    }
+
+    /// With the word of who runs the broker, if it is given, that the time is right.
+    #[must_use]
+    pub fn trusted(mut self, trusted: bool) -> Self {
+        if trusted {
+            self.standing = Standing::Trusted;
+        }
+        self
     }
 }
 
@@ -47,9 +127,26 @@ impl Default for SystemClock {
     }
 }
 
-impl Clock for SystemClock {
+impl<M: Machine> Clock for SystemClock<M> {
     fn now(&self) -> Timestamp {
-        self.wall_at_open + read(ClockId::Boottime).saturating_sub(self.boot_at_open)
+        self.wall_at_open + self.machine.up().saturating_sub(self.up_at_open)
+    }
+
+    fn up(&self) -> Duration {
+        self.machine.up()
+    }
+
+    fn standing(&self) -> Standing {
+        self.standing
+    }
+}
+
+/// What a clock is worth that shows `now` where a store knows of times up to `latest`.
+pub(crate) fn judge(latest: Timestamp, now: Timestamp, standing: Standing) -> Belief {
+    match standing {
+        Standing::Trusted => Belief::Trusted,
+        Standing::Unsynchronised if latest > Timestamp::ZERO && now.since(latest) > MAX_STEP => Belief::Doubted,
+        Standing::Synchronised | Standing::Unsynchronised => Belief::Believed,
     }
 }
 
@@ -100,8 +197,8 @@ impl<C: Clock> ClampedClock<C> {
         Self { inner, ahead }
     }
 
-    /// How far it is ahead of the other clock.
-    pub(crate) fn ahead(&self) -> Duration {
+    #[cfg(test)]
+    fn ahead(&self) -> Duration {
         self.ahead
     }
 }
@@ -114,6 +211,10 @@ impl<C: Clock> Clock for ClampedClock<C> {
     fn up(&self) -> Duration {
         self.inner.up()
     }
+
+    fn standing(&self) -> Standing {
+        self.inner.standing()
+    }
 }
 
 impl<C: Clock + ?Sized> Clock for std::sync::Arc<C> {
@@ -123,6 +224,10 @@ impl<C: Clock + ?Sized> Clock for std::sync::Arc<C> {
 
     fn up(&self) -> Duration {
         (**self).up()
+    }
+
+    fn standing(&self) -> Standing {
+        (**self).standing()
     }
 }
 
@@ -141,6 +246,43 @@ mod tests {
         }
         assert!(later > first);
         assert!(later.since(first) < Duration::from_mins(1));
+    }
+
+    /// Whatever the kernel says of the clock here: it is asked, and trust goes before.
+    #[test]
+    fn who_runs_the_broker_has_the_last_word() {
+        let asked = SystemClock::new().standing();
+        let of = |synchronised| {
+            if synchronised {
+                Standing::Synchronised
+            } else {
+                Standing::Unsynchronised
+            }
+        };
+        assert_eq!(asked, of(Kernel.is_synchronised()));
+        assert_eq!(SystemClock::new().trusted(false).standing(), asked);
+        assert_eq!(SystemClock::new().trusted(true).standing(), Standing::Trusted);
+    }
+
+    #[test]
+    fn a_long_step_that_nobody_vouches_for_is_doubted() {
+        let (latest, week) = (Timestamp::from_millis(1_000), Duration::from_hours(7 * 24));
+        let more = week + Duration::from_millis(1);
+        for (latest, step, standing, belief) in [
+            (latest, week, Standing::Unsynchronised, Belief::Believed),
+            (latest, more, Standing::Unsynchronised, Belief::Doubted),
+            (latest, more, Standing::Synchronised, Belief::Believed),
+            (latest, more, Standing::Trusted, Belief::Trusted),
+            (latest, Duration::ZERO, Standing::Trusted, Belief::Trusted),
+            // A new store knows of no time.
+            (Timestamp::ZERO, more, Standing::Unsynchronised, Belief::Believed),
+        ] {
+            assert_eq!(judge(latest, latest + step, standing), belief, "{step:?} {standing:?}");
+        }
+        assert_eq!(
+            judge(latest, Timestamp::ZERO, Standing::Unsynchronised),
+            Belief::Believed
+        );
     }
 
     #[test]

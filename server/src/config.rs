@@ -113,6 +113,9 @@ struct Settings {
     /// How tasks are kept [default: sqlite]
     #[arg(long, env = "ASYNQ_STORE")]
     store: Option<StoreKind>,
+    /// Take the machine's clock for right though it has gone far ahead or back since the broker ran last
+    #[arg(long, env = "ASYNQ_TRUST_CLOCK", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    trust_clock: Option<bool>,
     /// Shape of the log on standard error; RUST_LOG filters it [default: text]
     #[arg(long, env = "ASYNQ_LOG")]
     log: Option<LogFormat>,
@@ -160,6 +163,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// How tasks are kept.
     pub store: StoreKind,
+    /// The wall clock is right, whatever the store says.
+    pub trust_clock: bool,
     /// Shape of the log.
     pub log: LogFormat,
     /// Who gets in.
@@ -262,6 +267,7 @@ impl Settings {
             http: self.http.or(below.http),
             data_dir: self.data_dir.or(below.data_dir),
             store: self.store.or(below.store),
+            trust_clock: self.trust_clock.or(below.trust_clock),
             log: self.log.or(below.log),
             tls_cert: self.tls_cert.or(below.tls_cert),
             tls_key: self.tls_key.or(below.tls_key),
@@ -288,6 +294,7 @@ impl Settings {
             http,
             data_dir,
             store,
+            trust_clock: self.trust_clock.unwrap_or(false),
             log: self.log.unwrap_or(LogFormat::Text),
             security,
             insecure,

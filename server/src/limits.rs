@@ -151,6 +151,10 @@ pub const PRUNE_BUDGET: usize = 4_096;
 /// keeps pace with any rate.
 pub const PRUNE_PER_TASK: usize = 2;
 
+/// The longest step forward at an open that is believed of a clock nobody vouches for:
+/// a broker is seldom down for longer.
+pub const MAX_STEP: Duration = Duration::from_hours(7 * 24);
+
 #[cfg(test)]
 mod tests {
     use asynq_core::limits as core;

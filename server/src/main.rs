@@ -84,7 +84,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
     // Held until the store is closed.
     let _lock = lock.map(|lock| lock.note_address(address)).transpose()?;
-    let server = Server::open(backing, Arc::new(SystemClock::new()))
+    let server = Server::open(backing, Arc::new(SystemClock::new().trusted(config.trust_clock)))
         .await?
         .access(access);
     health.opened(&server);

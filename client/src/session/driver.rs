@@ -63,7 +63,7 @@ impl Driver {
 
     fn begin(&mut self, welcome: &SessionWelcome) {
         self.shared.ids().sync(welcome.now_us);
-        self.shared.met(&welcome.version);
+        self.shared.met(welcome);
         self.pending.connected(welcome.max_outstanding);
         self.shared.flows.resend();
     }

@@ -60,6 +60,8 @@ struct Shared {
     broker: String,
     /// The version of the broker that welcomed last; empty if it is too old to tell.
     version: Mutex<String>,
+    /// That broker does not believe its clock.
+    clock_doubted: AtomicBool,
     data: Data,
 }
 
@@ -84,6 +86,7 @@ impl Session {
             data: Data::new(connector.data(), broker.clone()),
             broker,
             version: Mutex::new(link.welcome.version.clone()),
+            clock_doubted: AtomicBool::new(link.welcome.clock_doubted),
         });
         tokio::spawn(Driver::new(connector, incoming, Arc::clone(&shared)).run(link));
         Ok(Self { requests, shared })
@@ -301,6 +304,10 @@ impl Session {
         version.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    pub(crate) fn clock_doubted(&self) -> bool {
+        self.shared.clock_doubted.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn broker_now(&self) -> Duration {
         self.shared.ids().broker_now()
     }
@@ -339,8 +346,10 @@ impl Shared {
     }
 
     /// A broker has welcomed us, perhaps another than before.
-    fn met(&self, version: &str) {
-        version.clone_into(&mut self.version.lock().unwrap_or_else(PoisonError::into_inner));
+    fn met(&self, welcome: &v1::SessionWelcome) {
+        let version = &mut *self.version.lock().unwrap_or_else(PoisonError::into_inner);
+        welcome.version.clone_into(version);
+        self.clock_doubted.store(welcome.clock_doubted, Ordering::Relaxed);
     }
 }
 

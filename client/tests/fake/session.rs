@@ -65,6 +65,7 @@ impl Session {
                 epoch: 1,
                 max_outstanding: self.fake.inner.max_outstanding,
                 version: "0.0.1".to_owned(),
+                ..v1::SessionWelcome::default()
             });
             greeted = true;
             if welcome.is_some() || !answers.is_empty() {

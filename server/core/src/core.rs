@@ -71,6 +71,9 @@ pub struct Core {
     pub(crate) orphans: Vec<TaskId>,
     /// Sessions of before a restart that have not resumed yet.
     pub(crate) awaited: BTreeSet<SessionId>,
+    /// When the shard was opened, if by a clock that is not believed: see
+    /// [`Core::doubt_clock`].
+    pub(crate) doubts_since: Option<Timestamp>,
     /// Decides nothing.
     pub(crate) tally: Tally,
 }
@@ -125,6 +128,7 @@ impl Core {
             restored_calls: Vec::new(),
             orphans: Vec::new(),
             awaited: BTreeSet::new(),
+            doubts_since: None,
             tally: Tally::default(),
         }
     }
@@ -445,24 +449,27 @@ impl Core {
     /// Timers a task has while it is in its state.
     pub(crate) fn alarms(&self, key: TaskKey) -> impl Iterator<Item = (Timestamp, Timer)> + use<> {
         let task = self.live(key);
+        let expires_at = || task.expires_at().filter(|_| self.believes_clock());
         let mut alarms = [None; 2];
         match &task.state {
             Live::Scheduled(at) => {
                 alarms[0] = Some((*at, Timer::Due(key)));
-                alarms[1] = task.expires_at().map(|at| (at, Timer::Expire(key)));
+                alarms[1] = expires_at().map(|at| (at, Timer::Expire(key)));
             }
             Live::Ready | Live::Recovering | Live::Aside(_) => {
                 if let Live::Aside(aside) = &task.state {
                     alarms[0] = Some((aside.until, Timer::Aside(key)));
                 }
-                alarms[1] = task.expires_at().map(|at| (at, Timer::Expire(key)));
+                alarms[1] = expires_at().map(|at| (at, Timer::Expire(key)));
             }
             Live::Held(held) => {
                 let timeout = held.timeout.filter(|_| held.stop.is_none());
-                alarms[0] = timeout.map(|timeout| (held.started_at + timeout, Timer::Timeout(key)));
+                // Of the time before that, nobody knows how long it was.
+                let since = self.doubts_since.map_or(held.started_at, |at| at.max(held.started_at));
+                alarms[0] = timeout.map(|timeout| (since + timeout, Timer::Timeout(key)));
                 let deadline = task
                     .deadline()
-                    .filter(|_| held.stop < Some(crate::StopIntent::Deadline));
+                    .filter(|_| held.stop < Some(crate::StopIntent::Deadline) && self.believes_clock());
                 alarms[1] = deadline.map(|at| (at, Timer::Expire(key)));
             }
         }

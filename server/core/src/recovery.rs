@@ -31,6 +31,17 @@ pub struct Recovered {
 }
 
 impl Core {
+    /// The shard is opened at `now` by a clock that has gone far ahead since, and that
+    /// nobody vouches for: nothing expires, and runs of before have their time from
+    /// now on. Before any [`Core::restore`]; it holds until the next open.
+    pub fn doubt_clock(&mut self, now: Timestamp) {
+        self.doubts_since = Some(now);
+    }
+
+    pub(crate) fn believes_clock(&self) -> bool {
+        self.doubts_since.is_none()
+    }
+
     /// Takes back a task that had not ended when the shard was last open. Only
     /// before [`Core::start`], in any order.
     ///
@@ -181,6 +192,7 @@ impl Core {
         }
         self.restore_calls();
         self.cancel_orphans(now, out);
+        self.hasten_retries(now);
         if self.awaited.is_empty() {
             self.end_recovery();
         } else {
@@ -188,6 +200,20 @@ impl Core {
             self.timers.arm(self.grace_until, Timer::ResumeGrace);
         }
         self.dispatch(now, out);
+    }
+
+    /// No task waits longer than that to be tried again: one that does was put off by
+    /// a clock that was ahead, and would wait until it is as late as that once more.
+    fn hasten_retries(&mut self, now: Timestamp) {
+        let latest = now + limits::BACKOFF_CAP;
+        let late = |task: &Task| task.has_started() && matches!(task.state, Live::Scheduled(at) if at > latest);
+        let late: Vec<_> = (self.tasks.iter())
+            .filter(|(_, task)| late(task))
+            .map(|(key, _)| TaskKey(key as u32))
+            .collect();
+        for key in late {
+            self.rearm(key, |task| task.state = Live::Scheduled(latest));
+        }
     }
 
     /// A scheduled task's time has come. Before a restart it may have come already
@@ -224,13 +250,20 @@ impl Core {
     }
 
     /// Changes a run without changing its state.
-    pub(crate) fn rearm(&mut self, key: TaskKey, with: impl FnOnce(&mut Held)) {
+    pub(crate) fn rearm_run(&mut self, key: TaskKey, with: impl FnOnce(&mut Held)) {
+        self.rearm(key, |task| {
+            if let Some(held) = task.held_mut() {
+                with(held);
+            }
+        });
+    }
+
+    /// Changes when something happens to a task, and nothing else.
+    fn rearm(&mut self, key: TaskKey, with: impl FnOnce(&mut Task)) {
         for (at, timer) in self.alarms(key) {
             self.timers.disarm(at, timer);
         }
-        if let Some(held) = self.tasks[key.index()].held_mut() {
-            with(held);
-        }
+        with(&mut self.tasks[key.index()]);
         for (at, timer) in self.alarms(key) {
             self.timers.arm(at, timer);
         }

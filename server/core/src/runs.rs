@@ -98,7 +98,7 @@ impl Core {
         if held.timeout.is_none_or(|timeout| wanted <= timeout) {
             return;
         }
-        self.rearm(key, |held| {
+        self.rearm_run(key, |held| {
             (held.timeout, held.extended, held.claimed) = (Some(wanted), true, true);
         });
         self.remember(key, out);

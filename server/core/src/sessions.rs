@@ -264,7 +264,7 @@ impl Core {
         }
         if self.live(key).held().is_some() {
             // The worker's defaults were not kept over the restart.
-            self.rearm(key, |held| {
+            self.rearm_run(key, |held| {
                 held.max_attempts = fresh.max_attempts;
                 if !held.extended {
                     held.timeout = fresh.timeout;

@@ -30,6 +30,7 @@ pub(super) fn open(
         epoch: broker.epoch().0,
         max_outstanding: MAX_OUTSTANDING,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        clock_doubted: broker.doubts_clock(),
     };
     let state = State {
         guard,

@@ -114,6 +114,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     epoch: Epoch,
     durability: Durability,
+    doubts_clock: bool,
     /// Callers that left. The loop drops their waits on its next turn, so this
     /// is never longer than the list of waits.
     gone: Mutex<Vec<CallerId>>,
@@ -141,11 +142,13 @@ impl Broker {
         clock: Arc<dyn Clock>,
         epoch: Epoch,
         durability: Durability,
+        doubts_clock: bool,
     ) -> Self {
         let shared = Shared {
             clock,
             epoch,
             durability,
+            doubts_clock,
             gone: Mutex::default(),
             left: Mutex::default(),
             leaving: Notify::new(),
@@ -173,6 +176,11 @@ impl Broker {
 
     pub(crate) fn durability(&self) -> Durability {
         self.shared.durability
+    }
+
+    /// Nothing expires and nothing is forgotten: see `--trust-clock`.
+    pub(crate) fn doubts_clock(&self) -> bool {
+        self.shared.doubts_clock
     }
 
     /// The loop has ended: streams end once they have sent what they hold.

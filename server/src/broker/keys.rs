@@ -99,6 +99,8 @@ impl Loop {
             Op::Enqueue(enqueue) => enqueue.by.is_some(),
             _ => false,
         };
-        !is_fresh && id.made_at() + ID_REACH < self.now
+        // By a clock that is not believed nothing has been forgotten since.
+        let now = self.believed_until.unwrap_or(self.now);
+        !is_fresh && id.made_at() + ID_REACH < now
     }
 }

@@ -25,8 +25,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use asynq_core::{Core, Output, Recovered};
-use asynq_store::StoreError;
+use asynq_core::{Core, Output, Recovered, Timestamp};
+use asynq_store::{Belief, StoreError};
 use slab::Slab;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -40,7 +40,7 @@ pub(crate) use listing::{ListTasks, Page};
 pub(crate) use run::Loop;
 pub(crate) use worker::{Hangup, Report, ToWorker, WorkerConn, WorkerHello, WorkerInput};
 
-use crate::clock::{ClampedClock, Clock};
+use crate::clock::{ClampedClock, Clock, judge};
 use crate::limits::{COMMAND_QUEUE, PAYLOAD_CACHE_BYTES};
 use crate::server::Backing;
 
@@ -51,16 +51,18 @@ use crate::server::Backing;
 pub(crate) fn open(backing: Backing, clock: Arc<dyn Clock>) -> Result<(Broker, Loop), StoreError> {
     let Backing { mut store, durability } = backing;
     let mut core = Core::with_seed(RandomState::new().hash_one("ids"));
+    let latest = store.latest()?;
+    let (clock, belief) = settle_clock(clock, latest);
+    store.believe(belief);
+    let doubted = (belief == Belief::Doubted).then_some(latest);
+    if doubted.is_some() {
+        core.doubt_clock(clock.now());
+    }
     let mut tasks = 0;
     let opened = store.open(clock.now(), &mut |seq, record| {
         tasks += 1;
         core.restore(seq, record);
     })?;
-    let clamped = ClampedClock::new(clock, opened.latest);
-    if clamped.ahead() > Duration::ZERO {
-        warn!(by = ?clamped.ahead(), "the clock was set back; going on from the latest time in the store");
-    }
-    let clock: Arc<dyn Clock> = Arc::new(clamped);
     info!(
         epoch = opened.epoch.0,
         tasks,
@@ -85,9 +87,10 @@ pub(crate) fn open(backing: Backing, clock: Arc<dyn Clock>) -> Result<(Broker, L
     let lister = reader::Reader::start("asynq-lister", store.reader()?).map_err(thread_failed)?;
     let mut admission = admission::Admission::default();
     admission.observe(store.room(), 0);
-    let writer = writer::Writer::start(store, opened.epoch, now).map_err(thread_failed)?;
+    let horizon = doubted.map_or(now, |_| Timestamp::ZERO);
+    let writer = writer::Writer::start(store, opened.epoch, horizon).map_err(thread_failed)?;
     let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
-    let broker = Broker::new(sender, clock, opened.epoch, durability);
+    let broker = Broker::new(sender, clock, opened.epoch, durability, doubted.is_some());
     let last_stored = asynq_core::Seq(opened.next_seq.0.saturating_sub(1));
     let mut this = Loop {
         broker: broker.clone(),
@@ -95,7 +98,8 @@ pub(crate) fn open(backing: Backing, clock: Arc<dyn Clock>) -> Result<(Broker, L
         core,
         out,
         now,
-        horizon: now,
+        horizon,
+        believed_until: doubted,
         requests: Slab::new(),
         waiters: waiters::Waiters::default(),
         resolving: foldhash::HashMap::default(),
@@ -114,6 +118,33 @@ pub(crate) fn open(backing: Backing, clock: Arc<dyn Clock>) -> Result<(Broker, L
     };
     this.absorb(run::Acks::All);
     Ok((broker, this))
+}
+
+/// The clock to go by where the store knows of times up to `latest`, and what it is
+/// worth.
+fn settle_clock(clock: Arc<dyn Clock>, latest: Timestamp) -> (Arc<dyn Clock>, Belief) {
+    let now = clock.now();
+    let belief = judge(latest, now, clock.standing());
+    let (ahead, behind) = (now.since(latest), latest.since(now));
+    match belief {
+        Belief::Doubted => warn!(
+            ?ahead,
+            "the clock is far ahead of all that is in the store, and the kernel does not call it synchronised: \
+             nothing expires and nothing is forgotten until the broker is started with --trust-clock, \
+             or with the clock set right"
+        ),
+        Belief::Trusted if behind > Duration::ZERO => {
+            warn!(?behind, "the store has later times than the clock, which is trusted");
+            return (clock, belief);
+        }
+        Belief::Believed if behind > Duration::ZERO => warn!(
+            by = ?behind,
+            "the clock was set back; going on from the latest time in the store. If the clock is right, \
+             start the broker with --trust-clock"
+        ),
+        Belief::Trusted | Belief::Believed => {}
+    }
+    (Arc::new(ClampedClock::new(clock, latest)), belief)
 }
 
 #[cfg(test)]

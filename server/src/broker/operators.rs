@@ -49,10 +49,11 @@ impl Loop {
     }
 
     /// What is past its time now may be pruned, unless the store has yet to be
-    /// told of something that was past its end and is not, or goes.
+    /// told of something that was past its end and is not, or goes. By a clock that is
+    /// not believed nothing is.
     pub(super) fn move_horizon(&mut self) {
         let in_flight = self.in_flight.as_ref().is_some_and(InFlight::keeps_horizon);
-        if !in_flight && !self.gathering.keeps_horizon() {
+        if !in_flight && !self.gathering.keeps_horizon() && self.believed_until.is_none() {
             self.horizon = self.now;
             self.writer.prune_until(self.now);
         }

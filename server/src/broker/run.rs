@@ -44,6 +44,8 @@ pub(crate) struct Loop {
     pub(super) now: Timestamp,
     /// What is past its time by then may be pruned.
     pub(super) horizon: Timestamp,
+    /// The last time that was believed, if the clock is not; see `--trust-clock`.
+    pub(super) believed_until: Option<Timestamp>,
     pub(super) requests: Slab<Request>,
     pub(super) waiters: Waiters,
     pub(super) resolving: HashMap<TaskId, Behind>,
@@ -298,6 +300,7 @@ impl Loop {
             callers: self.broker.sessions(),
             room: self.admission.room(),
             disk_full: self.admission.is_closed(),
+            clock_doubted: self.believed_until.is_some(),
         })
     }
 

@@ -154,4 +154,6 @@ pub(crate) struct Figures {
     pub(crate) room: Option<Room>,
     /// New tasks are refused for want of it.
     pub(crate) disk_full: bool,
+    /// Nothing expires and nothing is forgotten: see `--trust-clock`.
+    pub(crate) clock_doubted: bool,
 }

@@ -144,6 +144,13 @@ fn store(text: &mut Text, figures: &Figures, bytes: Option<u64>) {
     }
     let help = "1 while new tasks are refused because the disk is full.";
     text.single("asynq_store_full", Kind::Gauge, help, u8::from(figures.disk_full));
+    let help = "1 while nothing expires and nothing is forgotten, because the clock is not believed (--trust-clock).";
+    text.single(
+        "asynq_clock_doubted",
+        Kind::Gauge,
+        help,
+        u8::from(figures.clock_doubted),
+    );
 }
 
 fn queues(text: &mut Text, mut queues: Vec<QueueView>) {

@@ -2,17 +2,19 @@
 
 use asynq_core::{Change, Seq, State, TaskRecord, Timestamp};
 
+use crate::Belief;
+
 /// What is noted of a batch.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Summary {
     /// One more than the largest place in the order; 0 if nothing is inserted.
     pub(crate) next_seq: Seq,
-    /// The latest time at which something in it happened.
+    /// The latest time at which something in it happened; zero if times are doubted.
     pub(crate) latest: Timestamp,
 }
 
 impl Summary {
-    pub(crate) fn of(changes: &[Change]) -> Self {
+    pub(crate) fn of(changes: &[Change], clock: Belief) -> Self {
         let mut summary = Self::default();
         for change in changes {
             let at = match change {
@@ -27,6 +29,9 @@ impl Summary {
                 Change::SessionClosed(_) => Timestamp::ZERO,
             };
             summary.latest = summary.latest.max(at);
+        }
+        if clock == Belief::Doubted {
+            summary.latest = Timestamp::ZERO;
         }
         summary
     }

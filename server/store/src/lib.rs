@@ -60,9 +60,20 @@ pub struct Opened {
     pub sessions: Vec<SessionRecord>,
     /// Terminal tasks still kept, by queue and state, without those that were purged.
     pub finished: BTreeMap<(Name, StateName), u64>,
-    /// The latest time in any record or at which the shard was opened before, so
-    /// that a clock set back is noticed.
+    /// As [`Store::latest`] has it before this open.
     pub latest: Timestamp,
+}
+
+/// What the times are worth that an owner writes.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Belief {
+    /// They go on from those before.
+    #[default]
+    Believed,
+    /// They may be far ahead: none of them counts for [`Store::latest`].
+    Doubted,
+    /// Somebody vouches for the present one: those before count no more.
+    Trusted,
 }
 
 /// What [`Store::prune`] did.
@@ -95,6 +106,20 @@ pub struct Room {
 /// **A crash** at any point leaves a prefix of the committed batches: every
 /// batch whose `commit` returned, and of the one under way all or nothing.
 pub trait Store: Send {
+    /// The latest time that is durable: in a record, of an open, or of a sweep; of times
+    /// that were believed. Zero for an empty shard. By it a clock that was set while
+    /// the shard was closed is noticed. Asked before [`Store::open`].
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    fn latest(&mut self) -> Result<Timestamp, StoreError> {
+        Ok(Timestamp::ZERO)
+    }
+
+    /// What this owner's times are worth, said before [`Store::open`]; they are
+    /// believed unless it is.
+    fn believe(&mut self, _clock: Belief) {}
+
     /// Takes the shard over: from here on older owners' commits fail. Calls
     /// `live` once for each task that has not ended, in the order of `Seq`.
     ///
@@ -113,7 +138,9 @@ pub trait Store: Send {
     fn commit(&mut self, epoch: Epoch, batch: u64, changes: &[Change]) -> Result<(), StoreError>;
 
     /// Goes through at most `budget` records from where the last call ended,
-    /// drops what is past its time, and begins again at the end.
+    /// drops what is past its time, and begins again at the end. Notes `now` for
+    /// [`Store::latest`] where that is an hour ago: a shard in which nothing happens
+    /// must not look like one that was closed.
     ///
     /// # Errors
     /// As [`Store::commit`].

@@ -46,3 +46,5 @@ pub const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a transaction that writes is tried to be begun, before the store
 /// has failed. Nobody is answered meanwhile; heartbeats are.
 pub const BUSY_PATIENCE: Duration = Duration::from_secs(30);
+/// A shard in which nothing happens notes the time that often.
+pub const NOTE_INTERVAL: Duration = Duration::from_hours(1);

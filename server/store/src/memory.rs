@@ -10,14 +10,16 @@ use asynq_core::{
 };
 
 use crate::batch::Summary;
+use crate::limits::NOTE_INTERVAL;
 use crate::listing::Gather;
-use crate::{Listed, Opened, Pruned, Query, Reader, Store, StoreError};
+use crate::{Belief, Listed, Opened, Pruned, Query, Reader, Store, StoreError};
 
 /// A shard in memory. A clone is another handle on the same shard, as another
 /// connection is on a database.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryStore {
     shard: Arc<Mutex<Shard>>,
+    belief: Belief,
 }
 
 #[derive(Debug, Default)]
@@ -57,9 +59,22 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
+    fn latest(&mut self) -> Result<Timestamp, StoreError> {
+        Ok(self.lock().latest)
+    }
+
+    fn believe(&mut self, clock: Belief) {
+        self.belief = clock;
+    }
+
     fn open(&mut self, now: Timestamp, live: &mut dyn FnMut(Seq, TaskRecord)) -> Result<Opened, StoreError> {
         let mut shard = self.lock();
-        let previous = shard.epoch;
+        let (previous, latest) = (shard.epoch, shard.latest);
+        shard.latest = match self.belief {
+            Belief::Believed => latest.max(now),
+            Belief::Doubted => latest,
+            Belief::Trusted => now,
+        };
         shard.epoch = Epoch(now.as_micros().max(previous.0 + 1));
         let mut finished = BTreeMap::new();
         for (&seq, task) in &shard.tasks {
@@ -80,7 +95,7 @@ impl Store for MemoryStore {
             next_seq: shard.next_seq.max(Seq(1)),
             sessions: shard.sessions.values().cloned().collect(),
             finished,
-            latest: shard.latest.max(Timestamp::from_micros(previous.0)),
+            latest,
         })
     }
 
@@ -97,7 +112,7 @@ impl Store for MemoryStore {
         for change in changes {
             shard.apply(change);
         }
-        let summary = Summary::of(changes);
+        let summary = Summary::of(changes, self.belief);
         shard.last_batch = batch;
         shard.next_seq = shard.next_seq.max(summary.next_seq);
         shard.latest = shard.latest.max(summary.latest);
@@ -107,6 +122,9 @@ impl Store for MemoryStore {
     fn prune(&mut self, epoch: Epoch, now: Timestamp, budget: usize) -> Result<Pruned, StoreError> {
         let mut shard = self.lock();
         shard.owned_by(epoch)?;
+        if self.belief != Belief::Doubted && now > shard.latest + NOTE_INTERVAL {
+            shard.latest = now;
+        }
         Ok(shard.sweep(now, budget))
     }
 

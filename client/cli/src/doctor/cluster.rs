@@ -71,7 +71,13 @@ pub(super) fn version(theirs: &str) -> Verdict {
 }
 
 /// The broker's clock beside our own.
-pub(super) fn clock(theirs: SystemTime, own: SystemTime) -> Verdict {
+pub(super) fn clock(theirs: SystemTime, own: SystemTime, doubted: bool) -> Verdict {
+    if doubted {
+        return Verdict::warn(
+            "the broker's had gone far ahead when it started, and nobody vouches for it: no task expires, none is forgotten",
+            "start the broker again: with --trust-clock if its clock is right, else with its clock set right",
+        );
+    }
     let (apart, side) = match theirs.duration_since(own) {
         Ok(ahead) => (ahead, "ahead of"),
         Err(error) => (error.duration(), "behind"),
@@ -80,7 +86,8 @@ pub(super) fn clock(theirs: SystemTime, own: SystemTime) -> Verdict {
         true => Verdict::ok("the broker's and this machine's agree"),
         false => Verdict::warn(
             format!("the broker's is {} {side} this machine's", brief(apart)),
-            "set the wrong one right (timedatectl): --at and --start-before are taken by the broker's clock",
+            "set the wrong one right (timedatectl): --at and --start-before are taken by the broker's clock, \
+             which is read when it starts and never goes back; --trust-clock has it go back",
         ),
     }
 }

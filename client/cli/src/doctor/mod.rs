@@ -90,7 +90,10 @@ async fn cluster(client: &Client, report: &mut Report) -> Result<(), Failure> {
     let took = cluster::measure(client).await;
     report.add(CLUSTER[0], cluster::round_trip(took))?;
     report.add(CLUSTER[1], cluster::version(&client.broker_version()))?;
-    report.add(CLUSTER[2], cluster::clock(client.broker_clock(), own::now()))?;
+    report.add(
+        CLUSTER[2],
+        cluster::clock(client.broker_clock(), own::now(), client.broker_doubts_clock()),
+    )?;
     let workers = cluster::answer(client.workers()).await;
     report.add(CLUSTER[3], cluster::workers(workers.as_deref()))?;
     let ready = cluster::answer(cluster::ready(client)).await;

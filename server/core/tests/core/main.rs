@@ -3,6 +3,7 @@
 mod abandoned;
 mod alone;
 mod calls;
+mod clocks;
 mod explain;
 mod extended;
 mod fairness;

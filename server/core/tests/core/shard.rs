@@ -225,9 +225,17 @@ impl Shard {
 
     /// The broker dies and comes back on what is durable.
     pub(crate) fn restart(&mut self) {
+        self.restart_by(false);
+    }
+
+    /// The same, perhaps by a clock that is not believed.
+    pub(crate) fn restart_by(&mut self, doubted: bool) {
         self.epoch += 1;
         self.effects.clear();
         self.core = Core::new();
+        if doubted {
+            self.core.doubt_clock(self.now);
+        }
         let next = self.durable.tasks.last_key_value().map_or(1, |(seq, _)| seq.0 + 1);
         let mut finished = BTreeMap::new();
         for (&seq, record) in &self.durable.tasks {

@@ -15,7 +15,7 @@ pub mod sweeps;
 use asynq_core::{Change, Epoch, Payload, Seq, TaskId, TaskRecord, Timestamp};
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::{Listed, Opened, Pruned, Query, Reader, Store, StoreError};
+use crate::{Belief, Listed, Opened, Pruned, Query, Reader, Store, StoreError};
 
 /// One shard, empty at first, for as long as this lives.
 pub trait Shard {
@@ -41,7 +41,8 @@ macro_rules! conformance {
             records::a_task_may_pass_in_one_batch records::a_second_life_forgets_the_end
             batches::batches_of_any_size_are_whole batches::an_end_of_nothing_is_refused
             owners::a_fresh_shard_is_empty owners::a_newer_owner_deposes owners::epochs_rise_whatever_the_clock_says
-            owners::a_clock_set_back_is_noticed
+            owners::a_clock_set_back_is_noticed owners::times_in_doubt_do_not_count
+            owners::a_time_that_is_vouched_for_counts_from_then_on owners::an_idle_shard_notes_the_time
             owners::a_batch_is_all_or_nothing owners::batches_follow_one_another owners::an_open_finds_all
             owners::places_are_never_given_twice owners::sessions_are_kept_until_closed
             owners::readers_see_what_was_committed
@@ -78,11 +79,23 @@ impl Owner {
     /// If that fails.
     #[must_use]
     pub fn open(shard: &dyn Shard, now: Timestamp) -> Self {
+        Self::open_by(shard, now, Belief::Believed)
+    }
+
+    /// Takes the shard over by a clock that is worth this.
+    ///
+    /// # Panics
+    /// If that fails.
+    #[must_use]
+    pub fn open_by(shard: &dyn Shard, now: Timestamp, clock: Belief) -> Self {
         let mut store = shard.connect();
+        let latest = store.latest().expect("the shard is read");
+        store.believe(clock);
         let mut live = Vec::new();
         let opened = store
             .open(now, &mut |seq, record| live.push((seq, record)))
             .expect("the shard opens");
+        assert_eq!(opened.latest, latest);
         let (batch, seq) = (opened.last_batch, opened.next_seq.0);
         Self {
             store,

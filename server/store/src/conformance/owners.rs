@@ -8,7 +8,8 @@ use proptest::prelude::*;
 
 use super::samples::{any_session, finish, id, name, task, value};
 use super::{Fresh, Owner, START, property};
-use crate::StoreError;
+use crate::limits::NOTE_INTERVAL;
+use crate::{Belief, StoreError};
 
 const LATER: Timestamp = Timestamp::MAX;
 
@@ -65,6 +66,49 @@ pub fn a_clock_set_back_is_noticed(fresh: Fresh<'_>) {
     let first = Owner::open(shard.as_ref(), START);
     let second = Owner::open(shard.as_ref(), START - Duration::from_hours(24));
     assert_eq!(second.opened.latest.as_micros(), first.epoch().0);
+}
+
+/// Neither the time of the open, nor what is written by that clock, nor a sweep: the
+/// next open finds the time that was believed last.
+pub fn times_in_doubt_do_not_count(fresh: Fresh<'_>) {
+    let shard = fresh();
+    drop(Owner::open(shard.as_ref(), START));
+    let ahead = START + Duration::from_hours(24 * 3_650);
+    for _ in 0..2 {
+        let mut owner = Owner::open_by(shard.as_ref(), ahead, Belief::Doubted);
+        assert_eq!(owner.opened.latest, START);
+        let record = task(id(ahead, owner.opened.next_seq.0), ahead, &value(3));
+        owner.insert(&record, &value(3));
+        owner.prune_all(ahead);
+    }
+    assert_eq!(Owner::open(shard.as_ref(), START).opened.latest, START);
+}
+
+/// Whatever was written before, and however far it is behind that.
+pub fn a_time_that_is_vouched_for_counts_from_then_on(fresh: Fresh<'_>) {
+    let shard = fresh();
+    let ahead = START + Duration::from_hours(24 * 3_650);
+    let mut owner = Owner::open(shard.as_ref(), ahead);
+    owner.insert(&task(id(ahead, 1), ahead, &value(3)), &value(3));
+    let mut owner = Owner::open_by(shard.as_ref(), START, Belief::Trusted);
+    assert_eq!(owner.opened.latest, ahead);
+    assert!(owner.epoch().0 > ahead.as_micros(), "an epoch is more than a time");
+    let soon = START + Duration::from_secs(5);
+    owner.insert(&task(id(soon, 2), soon, &value(3)), &value(3));
+    assert_eq!(Owner::open(shard.as_ref(), soon).opened.latest, soon);
+}
+
+/// With nothing written for a week it is no shard that was closed for a week.
+pub fn an_idle_shard_notes_the_time(fresh: Fresh<'_>) {
+    let shard = fresh();
+    let mut owner = Owner::open(shard.as_ref(), START);
+    let soon = START + NOTE_INTERVAL;
+    owner.prune_all(soon);
+    assert_eq!(Owner::open(shard.as_ref(), START).opened.latest, START, "not each time");
+    let mut owner = Owner::open(shard.as_ref(), START);
+    let later = START + Duration::from_hours(24 * 7);
+    owner.prune_all(later);
+    assert_eq!(Owner::open(shard.as_ref(), later).opened.latest, later);
 }
 
 /// A batch that cannot be applied leaves nothing.

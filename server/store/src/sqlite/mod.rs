@@ -27,7 +27,7 @@ use rusqlite::Connection;
 
 use crate::index::Index;
 use crate::limits::FREE_PAGES;
-use crate::{Opened, Pruned, Reader, Room, Store, StoreError};
+use crate::{Belief, Opened, Pruned, Reader, Room, Store, StoreError};
 
 /// The database's name in the data directory.
 const FILE: &str = "asynq.db";
@@ -48,6 +48,7 @@ pub struct SqliteStore {
     reserve: reserve::Reserve,
     /// There was little room at the last look: space is given back rather than kept.
     is_tight: bool,
+    belief: Belief,
     /// What failed, for good.
     failed: Option<String>,
 }
@@ -74,6 +75,7 @@ impl SqliteStore {
             sweep: prune::Sweep::default(),
             reserve,
             is_tight: false,
+            belief: Belief::default(),
             failed: None,
         })
     }
@@ -92,10 +94,18 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
+    fn latest(&mut self) -> Result<Timestamp, StoreError> {
+        self.guarded(|store| Ok(open::read_meta(&store.connection)?.latest))
+    }
+
+    fn believe(&mut self, clock: Belief) {
+        self.belief = clock;
+    }
+
     fn open(&mut self, now: Timestamp, live: &mut dyn FnMut(Seq, TaskRecord)) -> Result<Opened, StoreError> {
         self.guarded(|store| {
-            let epochs = open::take_over(&mut store.connection, now)?;
-            let (opened, index) = open::scan(&mut store.connection, epochs, live)?;
+            let taken = open::take_over(&mut store.connection, now, store.belief)?;
+            let (opened, index) = open::scan(&mut store.connection, taken, live)?;
             store.sweep = prune::Sweep::default();
             *store.index.write().unwrap_or_else(PoisonError::into_inner) = index;
             Ok(opened)
@@ -107,7 +117,7 @@ impl Store for SqliteStore {
             let index = store.index.read().unwrap_or_else(PoisonError::into_inner);
             let writer = &mut store.writer;
             // Space runs out before any fsync, and all is rolled back: it may be tried again.
-            let mut commit = || writer.commit(&mut store.connection, &index, epoch, batch, changes);
+            let mut commit = || writer.commit(&mut store.connection, &index, epoch, batch, changes, store.belief);
             store.reserve.helps(&mut commit)?;
             drop(index);
             let mut index = store.index.write().unwrap_or_else(PoisonError::into_inner);
@@ -122,7 +132,11 @@ impl Store for SqliteStore {
             let free_pages = if store.is_tight { 0 } else { FREE_PAGES };
             let (connection, index) = (&mut store.connection, &store.index);
             let (sweep, mut pruned) = (&mut store.sweep, Pruned::default());
+            let notes = store.belief != Belief::Doubted;
             let mut sweep = || {
+                if notes {
+                    open::note_time(connection, epoch, now)?;
+                }
                 sweep.run(connection, index, epoch, now, budget, &mut pruned)?;
                 if pruned.complete {
                     prune::shrink(connection, free_pages)

@@ -7,12 +7,12 @@ use asynq_core::{Epoch, Name, Seq, StateName, TaskId, TaskRecord, Timestamp};
 use rusqlite::Connection;
 
 use super::begin::begin;
-use super::error::{seq_from_sql, time_from_sql};
-use super::schema::{APPLICATION_ID, KEYS, TABLES, VERSION};
+use super::error::{seq_from_sql, time_from_sql, time_to_sql};
+use super::schema::{APPLICATION_ID, EPOCHS_AS_TIMES, KEYS, TABLES, VERSION};
 use crate::codec::{self, Decoder};
 use crate::index::Index;
-use crate::limits::{BUSY_TIMEOUT, PAGE_BYTES, STATEMENTS, WAL_FILE_BYTES, WRITER_CACHE_BYTES};
-use crate::{Opened, StoreError, state};
+use crate::limits::{BUSY_TIMEOUT, NOTE_INTERVAL, PAGE_BYTES, STATEMENTS, WAL_FILE_BYTES, WRITER_CACHE_BYTES};
+use crate::{Belief, Opened, StoreError, state};
 
 /// The writing connection. What is not ours is refused before anything is changed in it.
 pub(super) fn connect(file: &Path) -> Result<Connection, StoreError> {
@@ -53,8 +53,14 @@ pub(super) fn create(connection: &mut Connection, file: &Path) -> Result<(), Sto
         transaction.execute_batch(TABLES)?;
         transaction.execute_batch(KEYS)?;
         transaction.execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}"))?;
-    } else if read_meta(&transaction)?.version == 1 {
-        transaction.execute_batch(KEYS)?;
+    } else {
+        let version = read_meta(&transaction)?.version;
+        if version == 1 {
+            transaction.execute_batch(KEYS)?;
+        }
+        if version < 3 {
+            transaction.execute_batch(EPOCHS_AS_TIMES)?;
+        }
         transaction.execute("UPDATE meta SET version = ?1", [VERSION])?;
     }
     Ok(transaction.commit()?)
@@ -121,20 +127,44 @@ pub(super) fn read_meta(connection: &Connection) -> Result<Meta, StoreError> {
 }
 
 /// Writes a new epoch, so that older owners' commits fail, before anything is read.
-/// Returns it and the one before.
-pub(super) fn take_over(connection: &mut Connection, now: Timestamp) -> Result<(Epoch, Epoch), StoreError> {
+/// Returns it and what was there before.
+/// Notes the time as well, as far as it is believed.
+pub(super) fn take_over(
+    connection: &mut Connection,
+    now: Timestamp,
+    clock: Belief,
+) -> Result<(Epoch, Meta), StoreError> {
     let transaction = begin(connection)?;
-    let previous = read_meta(&transaction)?.epoch;
-    let epoch = Epoch(now.as_micros().max(previous.0 + 1));
-    transaction.execute("UPDATE meta SET epoch = ?1", [epoch.0.cast_signed()])?;
+    let before = read_meta(&transaction)?;
+    let epoch = Epoch(now.as_micros().max(before.epoch.0 + 1));
+    let latest = match clock {
+        Belief::Believed => before.latest.max(now),
+        Belief::Doubted => before.latest,
+        Belief::Trusted => now,
+    };
+    transaction.execute(
+        "UPDATE meta SET epoch = ?1, latest = ?2",
+        [epoch.0.cast_signed(), time_to_sql(latest)],
+    )?;
     transaction.commit()?;
-    Ok((epoch, previous))
+    Ok((epoch, before))
+}
+
+/// Notes a time at which the owner was there and nothing happened.
+pub(super) fn note_time(connection: &mut Connection, epoch: Epoch, now: Timestamp) -> Result<(), StoreError> {
+    if now <= read_meta(connection)?.latest + NOTE_INTERVAL {
+        return Ok(());
+    }
+    let transaction = begin(connection)?;
+    read_meta(&transaction)?.owned_by(epoch)?;
+    transaction.execute("UPDATE meta SET latest = max(latest, ?1)", [time_to_sql(now)])?;
+    Ok(transaction.commit()?)
 }
 
 /// Reads every task once: the live ones whole, of the others what the index needs.
 pub(super) fn scan(
     connection: &mut Connection,
-    (epoch, previous): (Epoch, Epoch),
+    (epoch, before): (Epoch, Meta),
     live: &mut dyn FnMut(Seq, TaskRecord),
 ) -> Result<(Opened, Index), StoreError> {
     let snapshot = connection.transaction()?;
@@ -174,12 +204,12 @@ pub(super) fn scan(
 
     let opened = Opened {
         epoch,
-        previous,
+        previous: before.epoch,
         last_batch: meta.last_batch,
         next_seq: meta.next_seq,
         sessions,
         finished: name_counts(&snapshot, &finished)?,
-        latest: meta.latest.max(Timestamp::from_micros(previous.0)),
+        latest: before.latest,
     };
     Ok((opened, index))
 }

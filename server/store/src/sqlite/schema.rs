@@ -8,7 +8,7 @@
 
 /// Version of what this file describes. A newer one is refused, an older one is
 /// brought up to date at open.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 /// `PRAGMA application_id`: "asnq", so that no other program's database is taken over.
 pub(super) const APPLICATION_ID: i64 = 0x6173_6e71;
@@ -24,9 +24,9 @@ CREATE TABLE meta (
     epoch      INTEGER NOT NULL,  -- of the latest owner
     last_batch INTEGER NOT NULL,  -- number of the last batch committed
     next_seq   INTEGER NOT NULL,  -- first place in the order never used
-    latest     INTEGER NOT NULL   -- latest time at which anything happened
+    latest     INTEGER NOT NULL   -- latest time, of those that were believed
 );
-INSERT INTO meta VALUES (1, 2, 0, 0, 1, 0);
+INSERT INTO meta VALUES (1, 3, 0, 0, 1, 0);
 
 -- Names of queues, for tasks.queue. Never deleted.
 CREATE TABLE queues (
@@ -69,6 +69,10 @@ CREATE TABLE keys (
 );
 CREATE UNIQUE INDEX keys_by_key ON keys (queue, key);
 ";
+
+/// Up to version 2 an epoch was a time at which the shard had been open; now `latest`
+/// has that of each open.
+pub(super) const EPOCHS_AS_TIMES: &str = "UPDATE meta SET latest = max(latest, epoch)";
 
 /// `blobs.key` of a task's arguments.
 pub(super) const fn payload_key(seq: i64) -> i64 {

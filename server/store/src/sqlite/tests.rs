@@ -270,9 +270,9 @@ fn a_database_not_ours_is_left_alone() {
     let dir = fresh();
     drop(open(&dir).expect("it opens"));
     database(&dir)
-        .execute("UPDATE meta SET version = 3", ())
+        .execute("UPDATE meta SET version = 4", ())
         .expect("changed");
-    assert!(matches!(open(&dir), Err(StoreError::Incompatible(what)) if what.contains("schema version 3")));
+    assert!(matches!(open(&dir), Err(StoreError::Incompatible(what)) if what.contains("schema version 4")));
 
     let dir = fresh();
     database(&dir).execute("CREATE TABLE theirs (x)", ()).expect("made");

@@ -11,12 +11,12 @@ use super::fold::{End, Fold, Row, is_dead, result_until};
 use super::open::read_meta;
 use super::rows::{Rows, Values};
 use super::schema::{DELETE_BLOBS, payload_key, result_key};
-use crate::StoreError;
 use crate::batch::Summary;
 use crate::codec::Encoder;
 use crate::index::Index;
 use crate::limits::INLINE_BYTES;
 use crate::state;
+use crate::{Belief, StoreError};
 
 /// What is kept from batch to batch.
 #[derive(Debug)]
@@ -108,9 +108,10 @@ impl Writer {
         epoch: Epoch,
         batch: u64,
         changes: &[Change],
+        clock: Belief,
     ) -> Result<(), StoreError> {
         let result = begin(connection).and_then(|transaction| {
-            follow_on(&transaction, epoch, batch, Summary::of(changes))?;
+            follow_on(&transaction, epoch, batch, Summary::of(changes, clock))?;
             let Fold { new, rest } = Fold::of(changes);
             self.insert(&transaction, new)?;
             self.change(&transaction, index, rest)?;

@@ -53,9 +53,18 @@ fn every_check_tells_good_from_bad() {
     says(&round_trip(silent()), "fail", &["no answer"]);
 
     let (now, far) = (UNIX_EPOCH + Duration::from_secs(1_000_000), Duration::from_secs(90));
-    says(&clock(now, now), "ok", &["agree"]);
-    says(&clock(now + far, now), "warn", &["1m 30s ahead of this"]);
-    says(&clock(now, now + far), "warn", &["1m 30s behind this"]);
+    says(&clock(now, now, false), "ok", &["agree"]);
+    says(
+        &clock(now + far, now, false),
+        "warn",
+        &["1m 30s ahead of this", "--trust-clock"],
+    );
+    says(&clock(now, now + far, false), "warn", &["1m 30s behind this"]);
+    says(
+        &clock(now, now, true),
+        "warn",
+        &["no task expires", "with --trust-clock if"],
+    );
 
     let no = silent().unwrap_err();
     says(&workers(Err(&no)), "fail", &["no answer"]);
