@@ -7,8 +7,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio_stream::{Stream, StreamExt};
 
 use crate::{
-    Call, Cancellation, ClientBuilder, Enqueue, Error, Explanation, Handle, Iterate, ListTasks, Map, QueueInfo, Retry,
-    Tally, TaskId, TaskInfo, Transition, WorkerInfo, many, session::Session, spec::Spec,
+    Call, Cancellation, ClientBuilder, Enqueue, Error, Explanation, Handle, Iterate, ListTasks, Map, QueueInfo,
+    QueueUpdate, Retry, Tally, TaskId, TaskInfo, Transition, WorkerInfo, many, session::Session, spec::Spec,
 };
 
 /// A connection to a broker that is kept up. Cheap to clone; clones share it.
@@ -309,9 +309,28 @@ impl Client {
         self.session.broker_version()
     }
 
-    /// All queues that hold a task.
+    /// All queues that hold a task, or have settings of their own.
     pub async fn queues(&self) -> Result<Vec<QueueInfo>, Error> {
-        self.session.data().queues().await
+        self.session.data().queues("").await
+    }
+
+    /// One of them; `None` if it is none.
+    pub async fn queue(&self, name: &str) -> Result<Option<QueueInfo>, Error> {
+        let queues = self.session.data().queues(name).await?;
+        Ok(queues.into_iter().find(|queue| queue.name == name))
+    }
+
+    /// Has a queue serve otherwise from now on, with no need of a restart; says how it
+    /// is then. Takes the role admin.
+    ///
+    /// ```no_run
+    /// # async fn doc(client: asynq_client::Client) -> Result<(), asynq_client::Error> {
+    /// use asynq_client::QueueUpdate;
+    /// client.set_queue("photos", QueueUpdate::new().fast_requeue(true)).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn set_queue(&self, name: &str, update: QueueUpdate) -> Result<QueueInfo, Error> {
+        self.session.data().set_queue(update.into_request(name)).await
     }
 
     /// All workers' sessions.

@@ -101,12 +101,23 @@ impl Data {
         .await
     }
 
-    pub(crate) async fn queues(&self) -> Result<Vec<QueueInfo>, Error> {
+    /// All queues, or the one of that name.
+    pub(crate) async fn queues(&self, name: &str) -> Result<Vec<QueueInfo>, Error> {
+        let request = v1::ListQueuesRequest { name: name.to_owned() };
         let reply = self.persist(unreached, || {
-            let mut admin = self.admin();
-            async move { admin.list_queues(v1::ListQueuesRequest {}).await }
+            let (mut admin, request) = (self.admin(), request.clone());
+            async move { admin.list_queues(request).await }
         });
         Ok(reply.await?.queues.into_iter().map(QueueInfo::from).collect())
+    }
+
+    pub(crate) async fn set_queue(&self, request: v1::SetQueueRequest) -> Result<QueueInfo, Error> {
+        let reply = self.persist(unsure, || {
+            let (mut admin, request) = (self.admin(), request.clone());
+            async move { admin.set_queue(request).await }
+        });
+        let queue = reply.await?.queue;
+        queue.map(QueueInfo::from).ok_or_else(|| Error::unexpected("no queue"))
     }
 
     pub(crate) async fn workers(&self) -> Result<Vec<WorkerInfo>, Error> {

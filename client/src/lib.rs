@@ -44,7 +44,9 @@ pub use client::Client;
 pub use enqueue::{Enqueue, Handle};
 pub use error::{Error, Refusal};
 pub use id::{ParseIdError, TaskId};
-pub use info::{CallStats, CancelOutcome, Cancellation, Explanation, QueueInfo, TaskInfo, Transition, WorkerInfo};
+pub use info::{
+    CallStats, CancelOutcome, Cancellation, Explanation, QueueInfo, QueueUpdate, TaskInfo, Transition, WorkerInfo,
+};
 pub use iterate::{Items, Iterate};
 pub use limits::{FIRST_CONNECT, PATIENCE};
 pub use listing::{ListTasks, TaskPage};

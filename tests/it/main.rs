@@ -17,6 +17,7 @@ mod manual;
 mod ops;
 mod path;
 mod python;
+mod queues;
 mod quick_start;
 mod secure;
 mod speed;

@@ -241,6 +241,23 @@ impl From<QueueInfo> for Queue {
     }
 }
 
+/// A queue with its settings.
+#[derive(Debug, Serialize)]
+pub(crate) struct QueueShown {
+    #[serde(flatten)]
+    queue: Queue,
+    fast_requeue: bool,
+}
+
+impl From<QueueInfo> for QueueShown {
+    fn from(queue: QueueInfo) -> Self {
+        Self {
+            fast_requeue: queue.fast_requeue,
+            queue: queue.into(),
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 pub(crate) struct Worker {
     name: String,

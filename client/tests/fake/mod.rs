@@ -265,6 +265,18 @@ impl v1::admin_server::Admin for Fake {
         Ok(Response::new(v1::ListQueuesReply { queues: vec![queue] }))
     }
 
+    async fn set_queue(&self, request: Request<v1::SetQueueRequest>) -> Result<Response<v1::SetQueueReply>, Status> {
+        let v1::SetQueueRequest { queue, fast_requeue } = request.into_inner();
+        let queue = v1::QueueInfo {
+            name: queue,
+            policy: "fair".to_owned(),
+            durability: "sync".to_owned(),
+            fast_requeue: fast_requeue.unwrap_or_default(),
+            ..v1::QueueInfo::default()
+        };
+        Ok(Response::new(v1::SetQueueReply { queue: Some(queue) }))
+    }
+
     async fn list_workers(&self, _: Request<v1::ListWorkersRequest>) -> Result<Response<v1::ListWorkersReply>, Status> {
         let worker = v1::WorkerInfo {
             name: "node-1".to_owned(),

@@ -2,6 +2,7 @@
 //! decides nothing.
 
 use crate::ids::{Name, Seq, SessionId};
+use crate::queues::QueueSettings;
 use crate::task::{Payload, TaskRecord};
 use crate::time::Timestamp;
 
@@ -48,6 +49,13 @@ pub enum Change {
         record: Box<TaskRecord>,
         /// When that may go too.
         forget_at: Timestamp,
+    },
+    /// A queue serves so from now on. One that serves as by default is not kept.
+    QueueSet {
+        /// Which.
+        queue: Name,
+        /// How.
+        settings: QueueSettings,
     },
     /// A worker session to know again after a restart. Inserts or replaces.
     SessionOpened(SessionRecord),

@@ -197,7 +197,7 @@ impl Core {
     fn check_names(&self) {
         let declared: usize = self.sessions.values().map(|session| session.tasks.len()).sum();
         let called = self.tasks.iter().filter(|(_, task)| task.called().is_some()).count();
-        let users = 3 * self.tasks.len() + called + self.queues.len() + 2 * declared;
+        let users = 3 * self.tasks.len() + called + self.queues.len() + self.settings.len() + 2 * declared;
         assert_eq!(self.names.users(), users, "names leak");
     }
 }

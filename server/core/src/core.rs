@@ -19,6 +19,7 @@ use crate::lifecycle::{self, Trigger};
 use crate::limits;
 use crate::live::{Held, Live, Task};
 use crate::names::{NameId, Names};
+use crate::queues::QueueSettings;
 use crate::sched::{Scheduler, TaskKey};
 use crate::sessions::Session;
 use crate::task::{Finish, Outcome, Payload, ResultInfo, State, StateName, Tally};
@@ -47,6 +48,8 @@ pub struct Core {
     /// Which live task has a key in a queue.
     pub(crate) keys: BTreeMap<(NameId, Key), TaskKey>,
     pub(crate) queues: BTreeMap<NameId, Counts>,
+    /// Of queues that are not as by default.
+    pub(crate) settings: BTreeMap<NameId, QueueSettings>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) sched: Scheduler,
     pub(crate) timers: Timers,
@@ -115,6 +118,7 @@ impl Core {
             by_id: ById::new(seed),
             keys: BTreeMap::new(),
             queues: BTreeMap::new(),
+            settings: BTreeMap::new(),
             sessions: BTreeMap::new(),
             sched: Scheduler::new(),
             timers: Timers::default(),
@@ -152,6 +156,7 @@ impl Core {
                 record,
                 states,
             } => self.on_purge(request, seq, *record, states, out),
+            Event::SetQueue { request, queue, update } => self.on_set_queue(now, request, queue, update, out),
             Event::SessionOpened(hello) => self.on_session_opened(now, *hello, out),
             Event::Heartbeat(session) => self.on_heartbeat(now, session, out),
             Event::Draining(session) => self.on_draining(session),

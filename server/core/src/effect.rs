@@ -9,6 +9,7 @@ use crate::keys::KeyTaken;
 use crate::streams::{Credit, ItemBatch};
 use crate::task::{Failure, Outcome, Payload, StateName, StopIntent};
 use crate::time::Timestamp;
+use crate::view::QueueView;
 
 /// Something to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,6 +115,8 @@ pub enum Reply {
         /// The state it was in.
         state: StateName,
     },
+    /// The queue serves so.
+    QueueSet(Box<QueueView>),
     /// Nothing was done.
     Refused(Refusal),
 }

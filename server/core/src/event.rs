@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::filter::StateSet;
 use crate::ids::{ConsumerId, LeaseToken, Name, Seq, SessionId, TaskId};
+use crate::queues::QueueUpdate;
 use crate::streams::{Credit, ItemBatch, Reader};
 use crate::task::{Failure, Payload, TaskRecord, TaskSpec};
 
@@ -74,6 +75,15 @@ pub enum Event {
         record: Box<TaskRecord>,
         /// Only if it is in one of these.
         states: StateSet,
+    },
+    /// An operator wants a queue to serve otherwise. Answered by one [`crate::Reply`].
+    SetQueue {
+        /// Whom to answer.
+        request: RequestId,
+        /// Which; it need not hold tasks.
+        queue: Name,
+        /// How.
+        update: QueueUpdate,
     },
     /// A worker connected.
     SessionOpened(Box<Hello>),

@@ -5,17 +5,15 @@ use std::collections::BTreeMap;
 
 use crate::alone::Aside;
 use crate::core::Core;
-use crate::counts::Counts;
 use crate::history::brief;
 use crate::ids::{LeaseToken, SessionId, TaskId};
 use crate::limits;
 use crate::live::{Held, Live, Task};
-use crate::names::NameId;
 use crate::sched::{Ahead, TaskKey};
 use crate::sessions::{Link, Session};
 use crate::task::Placement;
 use crate::time::Timestamp;
-use crate::view::{Explanation, QueueView, Reason, TaskView, WorkerState, WorkerView};
+use crate::view::{Explanation, Reason, TaskView, WorkerState, WorkerView};
 
 /// Tasks a run waits for that are named one by one.
 const SHOWN_CALLS: usize = 8;
@@ -242,25 +240,6 @@ impl Core {
             "Its worker's session ended under it {losses} times, so it is to run alone: worker {worker} gets nothing new \
              until its {others} other runs have ended, for at most {left:.1?}; then it runs there all the same."
         )
-    }
-
-    /// Every queue, by name.
-    #[must_use]
-    pub fn queues(&self, now: Timestamp) -> Vec<QueueView> {
-        let mut oldest: BTreeMap<_, Timestamp> = BTreeMap::new();
-        for (_, key) in self.sched.heads() {
-            let task = self.live(key);
-            let at = oldest.entry(task.queue).or_insert(Timestamp::MAX);
-            *at = (*at).min(task.enqueued_at);
-        }
-        let view = |(&id, counts): (&NameId, &Counts)| QueueView {
-            name: self.names.get(id).clone(),
-            counts: counts.iter().collect(),
-            oldest_ready: oldest.get(&id).map(|&at| now.since(at)),
-        };
-        let mut queues: Vec<_> = self.queues.iter().map(view).collect();
-        queues.sort_by(|a, b| a.name.cmp(&b.name));
-        queues
     }
 
     /// Every worker session, by worker name.

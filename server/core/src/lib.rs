@@ -44,6 +44,7 @@ mod listing;
 mod live;
 mod names;
 mod operators;
+mod queues;
 mod recovery;
 mod runs;
 mod sched;
@@ -63,6 +64,7 @@ pub use filter::{StateSet, TaskFilter};
 pub use history::{Cause, Note, Notes, Step, Transition};
 pub use ids::{ConsumerId, Epoch, Grant, LeaseToken, Name, NameError, Niceness, Seq, SessionId, TaskId};
 pub use keys::{Key, KeyError, KeyTaken, OnKey, answer_ended};
+pub use queues::{QueueSettings, QueueUpdate};
 pub use recovery::Recovered;
 pub use streams::{Credit, ItemBatch, Reader};
 pub use task::{

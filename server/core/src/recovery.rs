@@ -10,6 +10,7 @@ use crate::lifecycle::Trigger;
 use crate::limits;
 use crate::live::{Called, Extra, Held, Live, Task};
 use crate::names::NameId;
+use crate::queues::QueueSettings;
 use crate::sched::TaskKey;
 use crate::task::{Options, Outcome, Run, State, StateName, StopIntent, TaskRecord};
 use crate::time::Timestamp;
@@ -28,6 +29,8 @@ pub struct Recovered {
     pub sessions: Vec<SessionRecord>,
     /// Tasks that have ended and are still kept.
     pub finished: BTreeMap<(Name, StateName), u64>,
+    /// Queues that are not as by default.
+    pub queues: BTreeMap<Name, QueueSettings>,
 }
 
 impl Core {
@@ -143,6 +146,7 @@ impl Core {
             next_seq,
             sessions,
             finished,
+            queues,
         } = recovered;
         self.epoch = epoch;
         self.previous = previous;
@@ -153,6 +157,7 @@ impl Core {
             self.queue_mut(id)[state] += count;
             self.names.release(id);
         }
+        self.restore_queues(queues);
         for session in sessions {
             self.awaited.insert(session.id);
             self.insert_session(now, session);

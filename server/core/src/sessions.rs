@@ -93,7 +93,7 @@ impl Session {
     }
 
     /// Its runs, in an order that does not depend on which have ended before.
-    fn held_in_order(&self) -> Vec<TaskKey> {
+    pub(crate) fn held_in_order(&self) -> Vec<TaskKey> {
         let mut held = self.held.clone();
         held.sort_unstable();
         held
@@ -333,9 +333,22 @@ impl Core {
         session.broke = how == Closed::Reset && session.link.class().is_some();
         let (holds, lease_until) = (!session.held.is_empty(), session.lease_until);
         match how {
-            Closed::Reset if holds => self.await_resume(id, now + limits::RESET_GRACE),
+            Closed::Reset if holds => self.give_up_fast(now, id, out),
             Closed::Silent if holds => self.await_resume(id, lease_until),
             Closed::Goodbye | Closed::Reset | Closed::Silent => self.end_session(now, id, out),
+        }
+    }
+
+    /// A connection broke under runs: those of queues that ask for it are given up at
+    /// once, the others in a while.
+    fn give_up_fast(&mut self, now: Timestamp, id: SessionId, out: &mut Output) {
+        let at_once = self.given_up_at_once(id);
+        if at_once.len() == self.sessions[&id].held.len() {
+            return self.end_session(now, id, out);
+        }
+        self.await_resume(id, now + limits::RESET_GRACE);
+        for key in at_once {
+            self.lose(now, key, out);
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::ids::{Name, SessionId, TaskId};
+use crate::queues::QueueSettings;
 use crate::task::{StateName, TaskRecord};
 use crate::time::Timestamp;
 
@@ -93,6 +94,8 @@ pub struct QueueView {
     pub counts: BTreeMap<StateName, u64>,
     /// How long its oldest ready task has waited.
     pub oldest_ready: Option<Duration>,
+    /// How it serves.
+    pub settings: QueueSettings,
 }
 
 /// A worker session.

@@ -6,7 +6,7 @@ use asynq_proto::v1::admin_server::Admin;
 use tonic::{Request, Response, Status};
 
 use super::{listing, operators, render};
-use crate::broker::{Broker, End, Error, Op};
+use crate::broker::{Answer, Broker, End, Error, Op};
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -22,14 +22,28 @@ impl AdminApi {
 
 #[tonic::async_trait]
 impl Admin for AdminApi {
-    async fn list_queues(&self, _: Request<v1::ListQueuesRequest>) -> Result<Response<v1::ListQueuesReply>, Status> {
+    async fn list_queues(
+        &self,
+        request: Request<v1::ListQueuesRequest>,
+    ) -> Result<Response<v1::ListQueuesReply>, Status> {
+        let wanted = request.into_inner().name;
         let queues = self.broker.queues().await?;
         let durability = self.broker.durability();
         let queues = queues
             .into_iter()
+            .filter(|queue| wanted.is_empty() || queue.name.as_str() == wanted)
             .map(|queue| render::queue(queue, durability))
             .collect();
         Ok(Response::new(v1::ListQueuesReply { queues }))
+    }
+
+    async fn set_queue(&self, request: Request<v1::SetQueueRequest>) -> Result<Response<v1::SetQueueReply>, Status> {
+        let (queue, update) = operators::queue_update(request.into_inner())?;
+        let Answer::QueueSet(queue) = self.broker.call(Op::SetQueue(queue, update)).await? else {
+            return Err(Error::Ended(End::StoreFailed).into());
+        };
+        let queue = render::queue(*queue, self.broker.durability());
+        Ok(Response::new(v1::SetQueueReply { queue: Some(queue) }))
     }
 
     async fn list_workers(&self, _: Request<v1::ListWorkersRequest>) -> Result<Response<v1::ListWorkersReply>, Status> {

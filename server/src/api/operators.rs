@@ -1,7 +1,7 @@
 //! What operators ask of tasks that have ended, on the wire: many to a call, with
-//! an outcome for each.
+//! an outcome for each; and of queues.
 
-use asynq_core::{StateName, StateSet, TaskId};
+use asynq_core::{Name, QueueUpdate, StateName, StateSet, TaskId};
 use asynq_proto::limits::MAX_TASKS_PER_CALL;
 use asynq_proto::v1;
 use bytes::Bytes;
@@ -30,6 +30,20 @@ pub(super) fn purges(request: &v1::PurgeTasksRequest) -> Result<(Vec<TaskId>, St
         return Err(convert::invalid("states", problem));
     }
     Ok((ids(&request.ids)?, states))
+}
+
+/// The queue to set, and how.
+pub(super) fn queue_update(request: v1::SetQueueRequest) -> Result<(Name, QueueUpdate), Error> {
+    let v1::SetQueueRequest { queue, fast_requeue } = request;
+    let queue = Name::new(&queue).map_err(|error| convert::invalid("queue", error.to_string()))?;
+    let update = QueueUpdate { fast_requeue };
+    if update == QueueUpdate::default() {
+        return Err(convert::invalid(
+            "fast_requeue",
+            "is not set, and nothing else is: what is to change?",
+        ));
+    }
+    Ok((queue, update))
 }
 
 fn ids(ids: &[Bytes]) -> Result<Vec<TaskId>, Error> {

@@ -25,7 +25,7 @@ pub(super) fn answered(Answered { call, answer, .. }: Answered) -> v1::Answer {
         Answer::Finished { end, deferred } => Of::Finished(finished(&end, deferred)),
         Answer::Cancelled { task, outcome, state } => Of::Cancelled(cancelled(task, outcome, state)),
         // Nothing in a session asks for these.
-        Answer::Retried { .. } | Answer::Purged(_) => return v1::Answer { call, of: None },
+        Answer::Retried { .. } | Answer::Purged(_) | Answer::QueueSet(_) => return v1::Answer { call, of: None },
         Answer::Shown(view) => Of::Shown(task_info(*view)),
         Answer::Explained(why) => Of::Explained(explanation(*why)),
         Answer::History(task, steps) => Of::History(history(task, steps)),
@@ -172,6 +172,7 @@ pub(super) fn queue(view: QueueView, durability: Durability) -> v1::QueueInfo {
         cancelled: count(StateName::Cancelled),
         expired: count(StateName::Expired),
         oldest_ready_ms: view.oldest_ready.map(millis),
+        fast_requeue: view.settings.fast_requeue,
         name: view.name.to_string(),
     }
 }

@@ -56,6 +56,8 @@ const POLICY: &[(&str, Allowed)] = &[
     // These undo what was decided, or destroy it.
     ("/asynq.v1.Admin/RetryTasks", ADMINS),
     ("/asynq.v1.Admin/PurgeTasks", ADMINS),
+    // This is for all who use the queue.
+    ("/asynq.v1.Admin/SetQueue", ADMINS),
     // Load balancers and supervisors have no tokens, and learn no more than
     // that a broker is there.
     ("/grpc.health.v1.Health/Check", Allowed::Anyone),

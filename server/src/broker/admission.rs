@@ -38,7 +38,7 @@ pub(super) fn value_bytes(change: &Change) -> usize {
             result.as_ref().map_or(0, |result| result.data.len()) + record.text_bytes()
         }
         Change::Update { record, .. } => record.text_bytes(),
-        Change::Purge { .. } | Change::SessionOpened(_) | Change::SessionClosed(_) => 0,
+        Change::Purge { .. } | Change::QueueSet { .. } | Change::SessionOpened(_) | Change::SessionClosed(_) => 0,
     }
 }
 

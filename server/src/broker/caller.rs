@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use asynq_core::limits::MAX_SESSION_CALLS;
 use asynq_core::{
-    Call, CancelOutcome, ConsumerId, Credit, Explanation, Finished, SessionId, StateName, StateSet, TaskId, TaskSpec,
-    TaskView, Transition,
+    Call, CancelOutcome, ConsumerId, Credit, Explanation, Finished, Name, QueueUpdate, QueueView, SessionId, StateName,
+    StateSet, TaskId, TaskSpec, TaskView, Transition,
 };
 use asynq_proto::limits::{INLINE_BYTES, MAX_BATCH_BYTES, MAX_BATCH_OPS};
 
@@ -43,6 +43,8 @@ pub(crate) enum Op {
     Flow(TaskId, ConsumerId, Credit),
     /// End a stream early.
     Stop(TaskId, ConsumerId),
+    /// Have a queue serve so.
+    SetQueue(Name, QueueUpdate),
     /// What was asked makes no sense.
     Invalid(Error),
 }
@@ -108,6 +110,7 @@ pub(crate) enum Answer {
         state: StateName,
     },
     Purged(StateName),
+    QueueSet(Box<QueueView>),
     Shown(Box<TaskView>),
     Explained(Box<Explanation>),
     History(TaskId, Vec<Transition>),
@@ -147,7 +150,7 @@ impl Weigh for Answered {
                         .map_or(0, |f| f.message.len() + f.trace.len());
                     512 + failure
                 }
-                Answer::Explained(_) => 512,
+                Answer::Explained(_) | Answer::QueueSet(_) => 512,
                 Answer::History(_, steps) => steps.iter().map(|step| 128 + step.message.len()).sum(),
                 Answer::Failed(_) => 128,
                 Answer::Enqueued { .. } | Answer::Cancelled { .. } | Answer::Retried { .. } | Answer::Purged(_) => 0,

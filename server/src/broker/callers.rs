@@ -84,6 +84,7 @@ impl Loop {
             | Op::Retry(id)
             | Op::Purge(id, _) => *id,
             Op::Forget(_) | Op::Flow(..) => return,
+            Op::SetQueue(..) => return self.set_queue(asked),
             Op::Invalid(error) => return asked.caller.answer(asked.call, Answer::Failed(error.clone()), true),
         };
         let spec = match &asked.op {
@@ -183,7 +184,7 @@ impl Loop {
                 let answer = told.map_or_else(|| not_found(task), |told| Answer::History(task, told));
                 self.hold(Held::Answer(caller, call, answer));
             }
-            Op::Forget(_) | Op::Flow(..) | Op::Invalid(_) => {}
+            Op::Forget(_) | Op::Flow(..) | Op::SetQueue(..) | Op::Invalid(_) => {}
         }
     }
 
@@ -325,6 +326,7 @@ impl Loop {
             | Op::Purge(..)
             | Op::Forget(_)
             | Op::Flow(..)
+            | Op::SetQueue(..)
             | Op::Invalid(_) => return,
         };
         caller.answer(call, answer, true);
@@ -355,6 +357,7 @@ impl Loop {
                 caller.answer(call, Answer::Cancelled { task, outcome, state }, true);
             }
             Reply::Retried { revived, state, .. } => caller.answer(call, Answer::Retried { revived, state }, true),
+            Reply::QueueSet(queue) => caller.answer(call, Answer::QueueSet(queue), true),
             Reply::Purged { state, .. } => caller.answer(call, Answer::Purged(state), true),
             Reply::Refused(refusal) => {
                 // A wait that was withdrawn meanwhile is settled already.

@@ -79,6 +79,7 @@ pub(crate) fn open(backing: Backing, clock: Arc<dyn Clock>) -> Result<(Broker, L
         next_seq: opened.next_seq,
         sessions: opened.sessions,
         finished: opened.finished,
+        queues: opened.queues,
     };
     core.start(now, recovered, &mut out);
 

@@ -48,6 +48,14 @@ impl Loop {
         self.gathering.keep_horizon();
     }
 
+    /// How a queue is to serve from now on.
+    pub(super) fn set_queue(&mut self, Asked { caller, call, op }: Asked) {
+        if let Op::SetQueue(queue, update) = op {
+            let request = self.request(caller, call, false);
+            self.apply(Event::SetQueue { request, queue, update });
+        }
+    }
+
     /// What is past its time now may be pruned, unless the store has yet to be
     /// told of something that was past its end and is not, or goes. By a clock that is
     /// not believed nothing is.

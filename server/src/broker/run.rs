@@ -359,7 +359,7 @@ impl Loop {
                 self.payloads.remove(*seq);
             }
             Change::SessionClosed(session) => self.sessions.forget(*session),
-            Change::Purge { .. } | Change::Update { .. } | Change::SessionOpened(_) => {}
+            Change::Purge { .. } | Change::Update { .. } | Change::QueueSet { .. } | Change::SessionOpened(_) => {}
         }
     }
 

@@ -84,7 +84,11 @@ impl Meters {
         match change {
             Change::Insert { .. } => self.enqueued += 1,
             Change::Finish { record, .. } => self.finished(record),
-            Change::Update { .. } | Change::Purge { .. } | Change::SessionOpened(_) | Change::SessionClosed(_) => {}
+            Change::Update { .. }
+            | Change::Purge { .. }
+            | Change::QueueSet { .. }
+            | Change::SessionOpened(_)
+            | Change::SessionClosed(_) => {}
         }
     }
 

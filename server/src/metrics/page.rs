@@ -230,6 +230,7 @@ mod tests {
             name: Name::new(name).unwrap(),
             counts: BTreeMap::from([(StateName::Ready, ready), (StateName::Dead, 7)]),
             oldest_ready: (ready > 0).then_some(Duration::from_millis(500)),
+            settings: asynq_core::QueueSettings::default(),
         }
     }
 

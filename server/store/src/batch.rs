@@ -26,7 +26,7 @@ impl Summary {
                     happened(record)
                 }
                 Change::SessionOpened(session) => session.opened_at,
-                Change::SessionClosed(_) => Timestamp::ZERO,
+                Change::QueueSet { .. } | Change::SessionClosed(_) => Timestamp::ZERO,
             };
             summary.latest = summary.latest.max(at);
         }

@@ -5,7 +5,7 @@
 //! 1..5   low half of XXH3-64 over all that follows, little-endian
 //! 5..21  id
 //! 21..29 µs since the Unix epoch, little-endian: a task's acceptance, a session's opening
-//! 29..   body, a protocol buffer: `body::Task` or `body::Session`
+//! 29..   body, a protocol buffer: `body::Task`, `body::Session` or `body::QueueSettings`
 //! ```
 //!
 //! Id and time stand in front, so that the scan at open reads them of finished
@@ -17,7 +17,7 @@ mod body;
 
 use std::collections::HashMap;
 
-use asynq_core::{Name, SessionId, SessionRecord, TaskId, TaskRecord, Timestamp};
+use asynq_core::{Name, QueueSettings, SessionId, SessionRecord, TaskId, TaskRecord, Timestamp};
 use prost::Message;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -98,6 +98,13 @@ pub(crate) fn labels(record: &[u8]) -> Result<Labels, CodecError> {
     Ok(Labels::decode(body)?)
 }
 
+/// What a queue was told to be.
+pub(crate) fn queue(record: &[u8]) -> Result<QueueSettings, CodecError> {
+    let (_, body) = split(record)?;
+    let body::QueueSettings { fast_requeue } = body::QueueSettings::decode(body)?;
+    Ok(QueueSettings { fast_requeue })
+}
+
 fn split(record: &[u8]) -> Result<(Head, &[u8]), CodecError> {
     match record.first() {
         Some(&FORMAT) if record.len() >= HEAD_BYTES => {}
@@ -162,6 +169,13 @@ impl Encoder {
             worker: session.worker.as_str().to_owned(),
         };
         self.frame(session.id.0, session.opened_at, |to| body.encode_raw(to))
+    }
+
+    /// Its name is beside it: id and time are zero.
+    pub(crate) fn queue(&mut self, settings: QueueSettings) -> &[u8] {
+        let QueueSettings { fast_requeue } = settings;
+        let body = body::QueueSettings { fast_requeue };
+        self.frame([0; 16], Timestamp::ZERO, |to| body.encode_raw(to))
     }
 
     fn frame(&mut self, id: [u8; 16], at: Timestamp, body: impl FnOnce(&mut Vec<u8>)) -> &[u8] {

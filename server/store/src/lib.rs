@@ -20,7 +20,9 @@ pub use sqlite::SqliteStore;
 
 use std::collections::BTreeMap;
 
-use asynq_core::{Change, Epoch, Key, Name, Payload, Seq, SessionRecord, StateName, TaskId, TaskRecord, Timestamp};
+use asynq_core::{
+    Change, Epoch, Key, Name, Payload, QueueSettings, Seq, SessionRecord, StateName, TaskId, TaskRecord, Timestamp,
+};
 
 /// Why a store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +62,8 @@ pub struct Opened {
     pub sessions: Vec<SessionRecord>,
     /// Terminal tasks still kept, by queue and state, without those that were purged.
     pub finished: BTreeMap<(Name, StateName), u64>,
+    /// What queues were told to be: those that are not as by default.
+    pub queues: BTreeMap<Name, QueueSettings>,
     /// As [`Store::latest`] has it before this open.
     pub latest: Timestamp,
 }

@@ -6,7 +6,8 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use asynq_core::{
-    Change, Epoch, Key, Name, Outcome, Payload, Seq, SessionId, SessionRecord, State, TaskId, TaskRecord, Timestamp,
+    Change, Epoch, Key, Name, Outcome, Payload, QueueSettings, Seq, SessionId, SessionRecord, State, TaskId,
+    TaskRecord, Timestamp,
 };
 
 use crate::batch::Summary;
@@ -33,6 +34,7 @@ struct Shard {
     /// The latest task with each key of a queue.
     keys: HashMap<(Name, Key), Seq>,
     sessions: BTreeMap<SessionId, SessionRecord>,
+    queues: BTreeMap<Name, QueueSettings>,
     /// The last place the sweep looked at.
     swept: Seq,
 }
@@ -95,6 +97,7 @@ impl Store for MemoryStore {
             next_seq: shard.next_seq.max(Seq(1)),
             sessions: shard.sessions.values().cloned().collect(),
             finished,
+            queues: shard.queues.clone(),
             latest,
         })
     }
@@ -256,6 +259,12 @@ impl Shard {
                         forget_at: Some(*forget_at),
                     };
                 }
+            }
+            Change::QueueSet { queue, settings } if *settings == QueueSettings::default() => {
+                self.queues.remove(queue);
+            }
+            Change::QueueSet { queue, settings } => {
+                self.queues.insert(queue.clone(), *settings);
             }
             Change::SessionOpened(session) => {
                 self.sessions.insert(session.id, session.clone());

@@ -283,7 +283,7 @@ async fn spawned_tasks_come_with_the_completion() {
         worker.complete(child.token, json("null")).await;
         worker.ack().await;
     }
-    let list = v1::ListQueuesRequest {};
+    let list = v1::ListQueuesRequest::default();
     let queues = broker
         .admin()
         .await
@@ -336,7 +336,7 @@ async fn spawned_tasks_that_cannot_be_fail_their_run_only() {
         assert!(shown.error.unwrap().message.contains(said));
 
         // Nothing else came of it.
-        let list = v1::ListQueuesRequest {};
+        let list = v1::ListQueuesRequest::default();
         let queues = broker
             .admin()
             .await

@@ -14,6 +14,7 @@ mod keys;
 mod listing;
 mod listing_meanwhile;
 mod operators;
+mod queues;
 mod raw;
 mod reflection;
 mod refusals;

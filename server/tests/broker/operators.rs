@@ -55,7 +55,7 @@ async fn counts(broker: &Broker) -> (u64, u64, u64) {
     let queues = broker
         .admin()
         .await
-        .list_queues(v1::ListQueuesRequest {})
+        .list_queues(v1::ListQueuesRequest::default())
         .await
         .unwrap();
     let queues = queues.into_inner().queues;

@@ -131,7 +131,7 @@ async fn malformed_tasks_are_refused_the_same_in_calls_and_sessions() {
     let queues = broker
         .admin()
         .await
-        .list_queues(v1::ListQueuesRequest {})
+        .list_queues(v1::ListQueuesRequest::default())
         .await
         .unwrap()
         .into_inner()

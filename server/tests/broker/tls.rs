@@ -52,7 +52,7 @@ fn connector(url: &str, credentials: &Credentials) -> Connector {
 
 /// One call over the control connection, and one over the data connection.
 async fn call(connector: &Connector) -> Result<(), ConnectError> {
-    let request = || v1::ListQueuesRequest {};
+    let request = || v1::ListQueuesRequest::default();
     let mut control = AdminClient::new(soon(connector.control()).await?);
     for wire in [&mut control, &mut AdminClient::new(connector.data())] {
         if let Err(status) = soon(wire.list_queues(request())).await {
@@ -135,7 +135,7 @@ async fn only_a_good_certificate_lets_a_client_in() {
         let connector = connector(&broker.https(), &credentials);
         assert_eq!(refused(&connector).await, problem);
         // The data connection is no way around.
-        let status = soon(AdminClient::new(connector.data()).list_queues(v1::ListQueuesRequest {})).await;
+        let status = soon(AdminClient::new(connector.data()).list_queues(v1::ListQueuesRequest::default())).await;
         assert!(status.is_err());
     }
     call(&connector(&broker.https(), &good)).await.unwrap();
@@ -220,7 +220,7 @@ async fn certificates_are_read_again_and_a_broken_file_changes_nothing() {
     let client = next.sign("new", CLIENT, Valid::Now);
     let new = connector(&broker.https(), &showing(&next, &client));
     let mut open = AdminClient::new(old.control().await.unwrap());
-    soon(open.list_queues(v1::ListQueuesRequest {})).await.unwrap();
+    soon(open.list_queues(v1::ListQueuesRequest::default())).await.unwrap();
     assert_eq!(refused(&new).await, TlsError::UnknownIssuer);
 
     let good = std::fs::read(&server.key).unwrap();
@@ -242,6 +242,6 @@ async fn certificates_are_read_again_and_a_broken_file_changes_nothing() {
     call(&new).await.unwrap();
     assert_eq!(refused(&old).await, TlsError::UnknownIssuer);
     // What was open goes on.
-    soon(open.list_queues(v1::ListQueuesRequest {})).await.unwrap();
+    soon(open.list_queues(v1::ListQueuesRequest::default())).await.unwrap();
     broker.stop().await.unwrap();
 }

@@ -141,7 +141,7 @@ async fn every_call_takes_the_right_role_and_no_other() {
         );
         let right: &[&str] = match path.path().split('/').nth(1).unwrap() {
             "asynq.v1.Admin"
-                if ["RetryTasks", "PurgeTasks"]
+                if ["RetryTasks", "PurgeTasks", "SetQueue"]
                     .iter()
                     .any(|call| path.path().ends_with(call)) =>
             {
@@ -193,13 +193,13 @@ async fn nothing_that_is_almost_a_token_is_one() {
         format!("Bearer {}", "x".repeat(8_000)),
     ];
     for header in headers {
-        let mut request = Request::new(v1::ListQueuesRequest {});
+        let mut request = Request::new(v1::ListQueuesRequest::default());
         request.metadata_mut().insert("authorization", header.parse().unwrap());
         let refused = soon(broker.admin().await.list_queues(request)).await.unwrap_err();
         assert_eq!(refused.code(), Code::Unauthenticated, "{header}");
         assert!(!refused.message().contains("secret-of"), "{refused:?}");
     }
-    let mut request = Request::new(v1::ListQueuesRequest {});
+    let mut request = Request::new(v1::ListQueuesRequest::default());
     let header = format!("bearer {}", secret("admin"));
     request.metadata_mut().insert("authorization", header.parse().unwrap());
     soon(broker.admin().await.list_queues(request)).await.unwrap();

@@ -48,7 +48,7 @@ async fn a_worker_holds_as_many_runs_as_it_has_slots() {
             let queue = &broker
                 .admin()
                 .await
-                .list_queues(v1::ListQueuesRequest {})
+                .list_queues(v1::ListQueuesRequest::default())
                 .await
                 .unwrap()
                 .into_inner()
@@ -65,7 +65,7 @@ async fn a_worker_holds_as_many_runs_as_it_has_slots() {
     let queue = &broker
         .admin()
         .await
-        .list_queues(v1::ListQueuesRequest {})
+        .list_queues(v1::ListQueuesRequest::default())
         .await
         .unwrap()
         .into_inner()

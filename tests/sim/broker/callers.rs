@@ -258,6 +258,7 @@ impl Process {
             Reply::Cancelled { task, state, .. } => (Answer::Cancelled(task, state), true),
             Reply::Retried { task, .. } => (Answer::Retried(task), true),
             Reply::Purged { task, .. } => (Answer::Purged(task), true),
+            Reply::QueueSet(queue) => panic!("nobody has set queue {}", queue.name),
             Reply::Refused(refusal) => {
                 let last = !wait || self.waiters.remove(id, call);
                 (Answer::Refused(Refused::ByCore(refusal)), last)

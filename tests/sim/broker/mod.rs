@@ -119,6 +119,7 @@ impl Broker {
             next_seq: opened.next_seq,
             sessions: opened.sessions,
             finished: opened.finished,
+            queues: opened.queues,
         };
         let mut out = Output::default();
         process.core.start(now, recovered, &mut out);

@@ -263,7 +263,7 @@ impl Process {
             }
             Change::Finish { seq, .. } => _ = self.arguments.remove(seq),
             Change::SessionClosed(session) => self.session_over(*session, env),
-            Change::Update { .. } | Change::Purge { .. } | Change::SessionOpened(_) => {}
+            Change::Update { .. } | Change::Purge { .. } | Change::QueueSet { .. } | Change::SessionOpened(_) => {}
         }
     }
 

@@ -45,7 +45,7 @@ pub(super) fn record_claims(changes: Vec<Change>, env: &mut Env) {
                 env.record(Record::Purged(record.id));
                 continue;
             }
-            Change::Finish { .. } => continue,
+            Change::Finish { .. } | Change::QueueSet { .. } => continue,
         };
         if is_revived(&record) {
             env.record(Record::Revived(record.id));

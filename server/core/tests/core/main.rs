@@ -14,6 +14,7 @@ mod listing;
 mod model;
 mod once;
 mod operators;
+mod queues;
 mod restart;
 mod shard;
 mod stops;

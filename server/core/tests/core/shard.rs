@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use asynq_core::{
     Assignment, Call, Change, Closed, Core, Credit, Declaration, Effect, Epoch, Event, Failure, Finished, Hello,
-    ItemBatch, LeaseToken, Name, Niceness, OnKey, Options, Output, Payload, Reader, Recovered, Reply, RequestId, Seq,
-    SessionId, SessionRecord, StateName, StateSet, StopCause, TaskId, TaskRecord, TaskSpec, Timestamp, Verdict,
+    ItemBatch, LeaseToken, Name, Niceness, OnKey, Options, Output, Payload, QueueSettings, QueueUpdate, QueueView,
+    Reader, Recovered, Reply, RequestId, Seq, SessionId, SessionRecord, StateName, StateSet, StopCause, TaskId,
+    TaskRecord, TaskSpec, Timestamp, Verdict,
 };
 
 pub(crate) struct Shard {
@@ -28,6 +29,7 @@ pub(crate) struct Shard {
 pub(crate) struct Durable {
     pub(crate) tasks: BTreeMap<Seq, TaskRecord>,
     pub(crate) sessions: BTreeMap<SessionId, SessionRecord>,
+    pub(crate) queues: BTreeMap<Name, QueueSettings>,
     results: BTreeSet<TaskId>,
 }
 
@@ -55,6 +57,10 @@ impl Durable {
                 let old = self.tasks.insert(seq, *record).expect("only what is there is purged");
                 assert!(old.id == id && old.state.name().is_terminal(), "{seq:?} lives");
                 self.results.remove(&id);
+            }
+            Change::QueueSet { queue, settings } => {
+                self.queues.insert(queue, settings);
+                self.queues.retain(|_, settings| *settings != QueueSettings::default());
             }
             Change::SessionOpened(session) => {
                 self.sessions.insert(session.id, session);
@@ -257,6 +263,7 @@ impl Shard {
             next_seq: Seq(next),
             sessions,
             finished,
+            queues: self.durable.queues.clone(),
         };
         self.core.start(self.now, recovered, &mut out);
         self.core.check();
@@ -349,6 +356,20 @@ impl Shard {
         match at.and_then(|at| self.effects.remove(at)) {
             Some(Effect::Reply(_, reply)) => reply,
             _ => panic!("{request:?} got no reply"),
+        }
+    }
+
+    pub(crate) fn set_queue(&mut self, queue: &'static str, update: QueueUpdate) -> QueueView {
+        self.next_request += 1;
+        let request = RequestId(self.next_request);
+        self.apply(Event::SetQueue {
+            request,
+            queue: name(queue),
+            update,
+        });
+        match self.reply(request) {
+            Reply::QueueSet(view) => *view,
+            other => panic!("{other:?}"),
         }
     }
 

@@ -179,6 +179,13 @@ pub(super) struct Session {
     pub(super) worker: String,
 }
 
+/// What a queue was told to be; unset is the default.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct QueueSettings {
+    #[prost(bool, tag = "1")]
+    pub(super) fast_requeue: bool,
+}
+
 /// What to read a payload's media type from, without the rest of its task.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct MediaTypes {

@@ -45,7 +45,7 @@ macro_rules! conformance {
             owners::a_time_that_is_vouched_for_counts_from_then_on owners::an_idle_shard_notes_the_time
             owners::a_batch_is_all_or_nothing owners::batches_follow_one_another owners::an_open_finds_all
             owners::places_are_never_given_twice owners::sessions_are_kept_until_closed
-            owners::readers_see_what_was_committed
+            owners::queues_stay_as_they_were_told owners::readers_see_what_was_committed
             sweeps::results_go_first_then_the_memory sweeps::live_tasks_stay sweeps::a_sweep_keeps_its_budget
             sweeps::a_sweep_goes_on_where_it_was sweeps::counts_agree_with_the_next_open sweeps::large_results_go_too sweeps::what_is_purged_leaves_its_id
             listings::newest_first_in_parts listings::as_a_filter_over_all_records listings::bounds_hold

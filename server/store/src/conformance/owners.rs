@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use asynq_core::{Change, DeadReason, Epoch, Outcome, Run, Seq, SessionId, SessionRecord, State, StateName, Timestamp};
+use asynq_core::{
+    Change, DeadReason, Epoch, Outcome, QueueSettings, Run, Seq, SessionId, SessionRecord, State, StateName, Timestamp,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -271,6 +273,27 @@ pub fn sessions_are_kept_until_closed(fresh: Fresh<'_>) {
         let found = Owner::open(shard.as_ref(), START).opened.sessions;
         let found: std::collections::BTreeMap<_, _> = found.into_iter().map(|session| (session.id, session)).collect();
         prop_assert_eq!(found, expected);
+        Ok(())
+    });
+    result.unwrap_or_else(|e| panic!("{e}"));
+}
+
+/// The last word counts, over restarts and with no task there.
+pub fn queues_stay_as_they_were_told(fresh: Fresh<'_>) {
+    let result = property(24).run(&vec((0..4_u8, any::<bool>()), 0..20), |told| {
+        let shard = fresh();
+        let mut owner = Owner::open(shard.as_ref(), START);
+        let mut expected = std::collections::BTreeMap::new();
+        for (n, fast_requeue) in told {
+            let (queue, settings) = (name(&format!("queue-{n}")), QueueSettings { fast_requeue });
+            expected.insert(queue.clone(), settings);
+            expected.retain(|_, settings| *settings != QueueSettings::default());
+            owner.commit(&[Change::QueueSet { queue, settings }]);
+            if fast_requeue {
+                owner = Owner::open(shard.as_ref(), START);
+            }
+        }
+        prop_assert_eq!(Owner::open(shard.as_ref(), START).opened.queues, expected);
         Ok(())
     });
     result.unwrap_or_else(|e| panic!("{e}"));

@@ -38,7 +38,10 @@ impl<'a> Fold<'a> {
             let row = match change {
                 Change::Insert { .. } => continue,
                 Change::Update { seq, .. } | Change::Finish { seq, .. } => find(&mut new, *seq),
-                Change::Purge { .. } | Change::SessionOpened(_) | Change::SessionClosed(_) => None,
+                Change::Purge { .. }
+                | Change::QueueSet { .. }
+                | Change::SessionOpened(_)
+                | Change::SessionClosed(_) => None,
             };
             match row {
                 Some(row) => row.change(change),
@@ -103,7 +106,11 @@ impl<'a> Row<'a> {
                     forget_at: *forget_at,
                 });
             }
-            Change::Insert { .. } | Change::Purge { .. } | Change::SessionOpened(_) | Change::SessionClosed(_) => {}
+            Change::Insert { .. }
+            | Change::Purge { .. }
+            | Change::QueueSet { .. }
+            | Change::SessionOpened(_)
+            | Change::SessionClosed(_) => {}
         }
     }
 }

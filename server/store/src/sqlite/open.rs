@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use super::begin::begin;
 use super::error::{seq_from_sql, time_from_sql, time_to_sql};
-use super::schema::{APPLICATION_ID, EPOCHS_AS_TIMES, KEYS, TABLES, VERSION};
+use super::schema::{APPLICATION_ID, EPOCHS_AS_TIMES, KEYS, QUEUE_SETTINGS, TABLES, VERSION};
 use crate::codec::{self, Decoder};
 use crate::index::Index;
 use crate::limits::{BUSY_TIMEOUT, NOTE_INTERVAL, PAGE_BYTES, STATEMENTS, WAL_FILE_BYTES, WRITER_CACHE_BYTES};
@@ -52,6 +52,7 @@ pub(super) fn create(connection: &mut Connection, file: &Path) -> Result<(), Sto
     if is_empty(&transaction, file)? {
         transaction.execute_batch(TABLES)?;
         transaction.execute_batch(KEYS)?;
+        transaction.execute_batch(QUEUE_SETTINGS)?;
         transaction.execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}"))?;
     } else {
         let version = read_meta(&transaction)?.version;
@@ -60,6 +61,7 @@ pub(super) fn create(connection: &mut Connection, file: &Path) -> Result<(), Sto
         }
         if version < 3 {
             transaction.execute_batch(EPOCHS_AS_TIMES)?;
+            transaction.execute_batch(QUEUE_SETTINGS)?;
         }
         transaction.execute("UPDATE meta SET version = ?1", [VERSION])?;
     }
@@ -179,6 +181,16 @@ pub(super) fn scan(
         sessions.push(decoder.session(blob(row, 0)?)?);
     }
 
+    let mut select = snapshot.prepare("SELECT name, record FROM queue_settings")?;
+    let mut rows = select.query(())?;
+    let mut queues = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let name: String = row.get(0)?;
+        let name =
+            Name::new(&name).map_err(|e| StoreError::Failed(format!("settings of queue {name}: its name {e}")))?;
+        queues.insert(name, codec::queue(blob(row, 1)?)?);
+    }
+
     let mut index = Index::default();
     let mut finished: HashMap<(i64, u8), u64> = HashMap::new();
     let mut select =
@@ -209,6 +221,7 @@ pub(super) fn scan(
         next_seq: meta.next_seq,
         sessions,
         finished: name_counts(&snapshot, &finished)?,
+        queues,
         latest: before.latest,
     };
     Ok((opened, index))

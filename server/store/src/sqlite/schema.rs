@@ -13,7 +13,7 @@ pub(super) const VERSION: i64 = 3;
 /// `PRAGMA application_id`: "asnq", so that no other program's database is taken over.
 pub(super) const APPLICATION_ID: i64 = 0x6173_6e71;
 
-/// The tables, but for [`KEYS`].
+/// The tables, but for [`KEYS`] and [`QUEUE_SETTINGS`].
 ///
 /// Times are µs since the Unix epoch, cut at 2^63 − 1.
 pub(super) const TABLES: &str = "
@@ -68,6 +68,15 @@ CREATE TABLE keys (
     key   TEXT NOT NULL
 );
 CREATE UNIQUE INDEX keys_by_key ON keys (queue, key);
+";
+
+/// What version 2 had not.
+pub(super) const QUEUE_SETTINGS: &str = "
+-- What queues were told to be: those that are not as by default.
+CREATE TABLE queue_settings (
+    name   TEXT PRIMARY KEY,
+    record BLOB NOT NULL       -- see codec
+) WITHOUT ROWID;
 ";
 
 /// Up to version 2 an epoch was a time at which the shard had been open; now `latest`

@@ -246,16 +246,30 @@ fn a_damaged_record_is_named() {
     assert!(matches!(open(&dir), Err(StoreError::Incompatible(what)) if what.contains("format 99")));
 }
 
-/// Of the version before keys.
+/// Of the versions before keys, and before settings of queues. The epoch was the time
+/// of the last open then.
 #[test]
 fn an_older_database_is_brought_up_to_date() {
+    for (version, older) in [
+        (1, "DROP TABLE queue_settings; DROP TABLE keys;"),
+        (2, "DROP TABLE queue_settings;"),
+    ] {
+        older_is_brought_up_to_date(version, older);
+    }
+}
+
+fn older_is_brought_up_to_date(version: u32, older: &str) {
     let dir = fresh();
     Owner::open(&dir, START).commit(&[insert(1, 1)]);
     database(&dir)
-        .execute_batch("DROP TABLE keys; UPDATE meta SET version = 1;")
+        .execute_batch(&format!("{older} UPDATE meta SET version = {version}, latest = 0;"))
         .expect("made older");
     let mut owner = Owner::open(&dir, START);
-    assert_eq!(owner.live.len(), 1, "what was there is there");
+    assert_eq!(
+        (owner.live.len(), owner.opened.latest),
+        (1, START),
+        "what was there is there"
+    );
     let mut record = task(id(START, 2), START, &value(1));
     let key = asynq_core::Key::new("k").expect("a key");
     record.options.key = Some(key.clone());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use asynq_core::{Change, Epoch, Name, Payload, Seq, TaskRecord, Timestamp};
+use asynq_core::{Change, Epoch, Name, Payload, QueueSettings, Seq, TaskRecord, Timestamp};
 use rusqlite::{Connection, Transaction, params};
 
 use super::begin::begin;
@@ -186,6 +186,16 @@ impl Writer {
                     }
                 }
                 Change::Purge { seq, record, forget_at } => self.purge(transaction, *seq, record, *forget_at)?,
+                Change::QueueSet { queue, settings } if *settings == QueueSettings::default() => {
+                    transaction
+                        .prepare_cached("DELETE FROM queue_settings WHERE name = ?1")?
+                        .execute([queue.as_str()])?;
+                }
+                Change::QueueSet { queue, settings } => {
+                    let mut put =
+                        transaction.prepare_cached("INSERT OR REPLACE INTO queue_settings VALUES (?1, ?2)")?;
+                    put.execute(params![queue.as_str(), self.encoder.queue(*settings)])?;
+                }
                 Change::SessionOpened(session) => {
                     let mut put = transaction.prepare_cached("INSERT OR REPLACE INTO sessions VALUES (?1, ?2)")?;
                     put.execute(params![session.id.0, self.encoder.session(session)])?;
@@ -378,7 +388,7 @@ pub(super) fn index_changes(index: &mut Index, changes: &[Change]) {
                 index.due(*seq, until.map_or(*forget_at, |until| until.min(*forget_at)));
             }
             Change::Purge { seq, forget_at, .. } => index.due(*seq, *forget_at),
-            Change::Update { .. } | Change::SessionOpened(_) | Change::SessionClosed(_) => {}
+            Change::Update { .. } | Change::QueueSet { .. } | Change::SessionOpened(_) | Change::SessionClosed(_) => {}
         }
     }
 }
