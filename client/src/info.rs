@@ -118,6 +118,8 @@ pub struct TaskInfo {
     pub result_bytes: u64,
     /// Of the arguments.
     pub content_type: String,
+    /// The idempotency key it came with.
+    pub key: Option<String>,
 }
 
 impl TryFrom<v1::TaskInfo> for TaskInfo {
@@ -148,6 +150,7 @@ impl TryFrom<v1::TaskInfo> for TaskInfo {
             payload_bytes: wire.payload_bytes,
             result_bytes: wire.result_bytes,
             content_type: some(wire.content_type).unwrap_or_else(|| "application/json".to_owned()),
+            key: some(wire.key),
         })
     }
 }

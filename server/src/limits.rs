@@ -151,6 +151,9 @@ pub const PRUNE_BUDGET: usize = 4_096;
 /// keeps pace with any rate.
 pub const PRUNE_PER_TASK: usize = 2;
 
+/// Refused reports of workers for which the state of a task is read at a time; others
+/// are refused without it.
+pub const MAX_STATES_READ: usize = 1_024;
 /// The longest step forward at an open that is believed of a clock nobody vouches for:
 /// a broker is seldom down for longer.
 pub const MAX_STEP: Duration = Duration::from_hours(7 * 24);

@@ -46,11 +46,19 @@ async fn calls_with_one_key_are_one_task() {
             assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
             let shown: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
             assert_eq!((&shown["state"], &shown["attempt"]), (&json!("succeeded"), &json!(1)));
+            assert_eq!(shown["key"], json!("nap ☃"));
             ids.push(shown["id"].as_str().unwrap().to_owned());
         }
     }
     ids.dedup();
     assert_eq!(ids.len(), 1, "{ids:?}");
+    let text = cluster.ok(&["task", "show", &ids[0]]).await;
+    assert!(
+        text.lines().any(|line| line.split_whitespace().eq(["key", "nap", "☃"])),
+        "{text}"
+    );
+    let plain = cluster.json(&["call", "echo", "1"]).await;
+    assert_eq!(plain["key"], json!(null));
     let refused = cluster
         .run(&["enqueue", "sleep", r#"{"ms":1}"#, "--key", "nap ☃"])
         .await;

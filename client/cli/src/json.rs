@@ -33,6 +33,7 @@ pub(crate) struct Task {
     payload_bytes: u64,
     result_bytes: u64,
     content_type: String,
+    key: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -69,6 +70,7 @@ impl From<TaskInfo> for Task {
             payload_bytes: task.payload_bytes,
             result_bytes: task.result_bytes,
             content_type: task.content_type,
+            key: task.key,
         }
     }
 }

@@ -5,6 +5,8 @@
 //! other runs have ended, for at most [`limits::SET_ASIDE`]; then the task runs there
 //! all the same, beside what is left.
 
+use std::collections::BTreeSet;
+
 use crate::core::{Core, Output};
 use crate::ids::SessionId;
 use crate::limits;
@@ -33,7 +35,7 @@ impl Task {
 }
 
 impl Session {
-    /// Nothing goes on in its process.
+    /// Nothing goes on in its process: a run that lends its slot would be taken along, too.
     fn is_empty(&self) -> bool {
         self.held.is_empty() && self.leaked == 0
     }
@@ -45,12 +47,27 @@ impl Core {
         let name = self.live(key).name;
         let fits = |session: &Session| {
             let able = matches!(session.link, Link::Active(_)) && session.tasks.contains_key(&name);
-            able && session.idle() > 0 && session.is_empty()
+            able && session.idle() > 0
         };
-        let empty = self.sessions.iter().find(|(_, session)| fits(session));
+        let empty = self
+            .sessions
+            .iter()
+            .find(|(_, session)| fits(session) && session.is_empty());
         if let Some((&id, _)) = empty {
             return self.grant(now, key, id, true, out);
         }
+        // A run that waits for the task does not end before it: where one is, it would be
+        // waited for in vain.
+        let waiting = self.sessions_waiting_for(key);
+        let near = if waiting.contains(&near) {
+            let other = (self.sessions.iter()).find(|(id, session)| fits(session) && !waiting.contains(id));
+            match other {
+                Some((&id, _)) => id,
+                None => return self.grant(now, key, near, false, out),
+            }
+        } else {
+            near
+        };
         let aside = Aside {
             session: near,
             until: now + limits::SET_ASIDE,
@@ -60,6 +77,18 @@ impl Core {
         self.timers.arm(aside.until, Timer::Aside(key));
         self.aside.insert(near, key);
         self.keep_aside(near, true);
+    }
+
+    /// Where runs wait for the task: the one that has called it, and those that wait for
+    /// that one.
+    fn sessions_waiting_for(&self, key: TaskKey) -> BTreeSet<SessionId> {
+        let mut sessions = BTreeSet::new();
+        let mut at = key;
+        while let Some(caller) = self.live(at).called().and_then(|called| self.find(called.by.run.task)) {
+            sessions.extend(self.live(caller).held().map(|held| held.session));
+            at = caller;
+        }
+        sessions
     }
 
     /// Workers that were set aside, and that have become empty.

@@ -1,16 +1,19 @@
 //! What callers ask for: a task to be run, a task to be given up.
 
+use std::collections::BTreeSet;
+
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::change::Change;
 use crate::core::{Core, Output};
 use crate::effect::{CancelOutcome, Effect, Refusal, Reply};
 use crate::event::RequestId;
-use crate::ids::{Grant, Seq, TaskId};
+use crate::ids::{Grant, Name, Seq, TaskId};
 use crate::keys::Admitted;
 use crate::lifecycle::Trigger;
 use crate::limits;
 use crate::live::{Called, Extra, Live, Task};
+use crate::names::NameId;
 use crate::sched::TaskKey;
 use crate::streams::{Reader, Stream};
 use crate::task::{CalledBy, Options, Outcome, StateName, StopIntent, TaskSpec};
@@ -52,6 +55,13 @@ pub fn digest(spec: &TaskSpec) -> u64 {
 /// hash in steps costs more to set up than to do.
 const AT_ONCE: usize = 512;
 
+fn too_many_queues() -> Refusal {
+    Refusal::Exhausted {
+        what: "queues",
+        limit: limits::MAX_QUEUES as u64,
+    }
+}
+
 impl Core {
     pub(crate) fn on_enqueue(
         &mut self,
@@ -82,7 +92,7 @@ impl Core {
             if task.digest != digest(spec) {
                 return Err(Refusal::AlreadyExists(spec.id));
             }
-            let worker_known = self.sched.is_served(task.name);
+            let worker_known = self.worker_known(task.name);
             return Ok(Admitted::Known(Reply::Enqueued {
                 task: spec.id,
                 existed: true,
@@ -108,35 +118,66 @@ impl Core {
                 });
             }
         }
-        self.has_room(spec, 1)?;
+        self.has_room(spec)?;
         Ok(admitted)
     }
 
-    /// Whether there is room for so many tasks, and for the queue of this one.
-    pub(crate) fn has_room(&self, spec: &TaskSpec, tasks: usize) -> Result<(), Refusal> {
+    /// Whether there is room for a task, its key and its queue.
+    fn has_room(&self, spec: &TaskSpec) -> Result<(), Refusal> {
+        self.has_places(1)?;
+        if spec.options.key.is_some() {
+            self.has_place_for_key()?;
+        }
+        if self.queues.len() >= limits::MAX_QUEUES && !self.knows_queue(&spec.queue) {
+            return Err(too_many_queues());
+        }
+        Ok(())
+    }
+
+    /// The same for tasks that runs make: those have no keys.
+    pub(crate) fn have_room(&self, specs: &[TaskSpec]) -> Result<(), Refusal> {
+        self.has_places(specs.len())?;
+        let new = specs.iter().map(|spec| &spec.queue);
+        let new: BTreeSet<_> = new.filter(|queue| !self.knows_queue(queue)).collect();
+        if !new.is_empty() && self.queues.len() + new.len() > limits::MAX_QUEUES {
+            return Err(too_many_queues());
+        }
+        Ok(())
+    }
+
+    /// Whether so many more tasks can live.
+    pub(crate) fn has_places(&self, tasks: usize) -> Result<(), Refusal> {
         if self.tasks.len() + tasks > limits::MAX_LIVE_TASKS {
             return Err(Refusal::Exhausted {
                 what: "tasks in the broker",
                 limit: limits::MAX_LIVE_TASKS as u64,
             });
         }
-        if spec.options.key.is_some() && self.keys.len() >= limits::MAX_LIVE_KEYS {
+        Ok(())
+    }
+
+    /// Whether one more live task can have a key.
+    pub(crate) fn has_place_for_key(&self) -> Result<(), Refusal> {
+        if self.keys.len() >= self.most_keys {
             return Err(Refusal::Exhausted {
                 what: "tasks with a key in the broker",
-                limit: limits::MAX_LIVE_KEYS as u64,
-            });
-        }
-        let is_known = || {
-            let queue = self.names.find(&spec.queue);
-            queue.is_some_and(|queue| self.queues.contains_key(&queue))
-        };
-        if self.queues.len() + tasks > limits::MAX_QUEUES && !is_known() {
-            return Err(Refusal::Exhausted {
-                what: "queues",
-                limit: limits::MAX_QUEUES as u64,
+                limit: self.most_keys as u64,
             });
         }
         Ok(())
+    }
+
+    fn knows_queue(&self, queue: &Name) -> bool {
+        let queue = self.names.find(queue);
+        queue.is_some_and(|queue| self.queues.contains_key(&queue))
+    }
+
+    /// Some connected worker has registered the name; it may take only tasks that runs
+    /// wait for just now.
+    pub(crate) fn worker_known(&self, name: NameId) -> bool {
+        let is_served = |route| self.sched.is_served(route);
+        let called = || self.names.find(&self.names.get(name).called());
+        is_served(name) || called().is_some_and(is_served)
     }
 
     pub(crate) fn accept(
@@ -201,7 +242,7 @@ impl Core {
             placement,
             extra,
         };
-        let worker_known = self.sched.is_served(task.name);
+        let worker_known = self.worker_known(task.name);
         let key = self.insert(task);
         let record = Box::new(self.live(key).record(&self.names));
         out.changes.push(Change::Insert { seq, record, payload });

@@ -226,15 +226,14 @@ impl Core {
         if wanted.is_none() {
             return self.on_completed(now, session, token, result, out);
         }
-        let room = children.iter().try_for_each(|spec| self.has_room(spec, children.len()));
-        if let Err(full) = room {
+        if let Err(full) = self.have_room(&children) {
             let failure = Failure {
                 kind: "limit".into(),
                 message: format!("its children have no place: {full}"),
                 trace: String::new(),
                 retryable: true,
             };
-            return self.on_failed(now, session, token, (failure, 0), out);
+            return self.on_failed(now, session, token, (failure, limits::MIN_ATTEMPTS_AT_LIMIT), out);
         }
         for spec in children {
             let id = spec.id;

@@ -47,6 +47,8 @@ pub struct Core {
     pub(crate) by_id: ById,
     /// Which live task has a key in a queue.
     pub(crate) keys: BTreeMap<(NameId, Key), TaskKey>,
+    /// [`limits::MAX_LIVE_KEYS`], less in tests.
+    pub(crate) most_keys: usize,
     pub(crate) queues: BTreeMap<NameId, Counts>,
     /// Of queues that are not as by default.
     pub(crate) settings: BTreeMap<NameId, QueueSettings>,
@@ -117,6 +119,7 @@ impl Core {
             tasks: Slab::new(),
             by_id: ById::new(seed),
             keys: BTreeMap::new(),
+            most_keys: limits::MAX_LIVE_KEYS,
             queues: BTreeMap::new(),
             settings: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -291,7 +294,7 @@ impl Core {
             queue: self.names.get(task.queue).clone(),
             series: self.names.get(task.series).clone(),
             timeout: task.held().and_then(|held| held.timeout),
-            deadline: task.deadline(),
+            deadline: task.deadline().filter(|_| self.believes_clock()),
             payload_bytes: u64::from(task.payload_bytes),
             enqueued_at: task.enqueued_at,
             stream: task.stream().map(|stream| stream.credit),

@@ -231,7 +231,8 @@ impl Core {
         details: &mut BTreeMap<&'static str, String>,
     ) -> String {
         let session = &self.sessions[&aside.session];
-        let (worker, others) = (&session.worker, session.busy() + session.leaked);
+        // Those that lend their slots among them: they are waited for as well.
+        let (worker, others) = (&session.worker, session.held.len() as u32 + session.leaked);
         let (left, losses) = (aside.until.since(now), task.counters().losses);
         details.insert("worker", worker.to_string());
         details.insert("others_running", others.to_string());

@@ -175,6 +175,14 @@ impl Core {
         self.find_keyed(queue, key).map(|key| self.live(key).id)
     }
 
+    /// Whether an enqueue would make a task, rather than be answered or refused for the
+    /// sake of one that lives.
+    #[must_use]
+    pub fn makes_task(&self, spec: &TaskSpec) -> bool {
+        let is_new = |admitted| matches!(admitted, Admitted::New | Admitted::Instead(_));
+        self.find(spec.id).is_none() && self.admit_keyed(spec).is_ok_and(is_new)
+    }
+
     fn find_keyed(&self, queue: &Name, key: &Key) -> Option<TaskKey> {
         if self.keys.is_empty() {
             return None;
@@ -197,7 +205,7 @@ impl Core {
             Verdict::Known => Ok(Admitted::Known(Reply::Enqueued {
                 task: task.id,
                 existed: true,
-                worker_known: self.sched.is_served(task.name),
+                worker_known: self.worker_known(task.name),
             })),
             Verdict::Instead => Ok(Admitted::Instead(holder)),
             Verdict::Refused => Err(taken(spec, task.id, same)),

@@ -12,6 +12,9 @@ pub const MAX_LIVE_KEYS: usize = 2_000_000;
 /// the memory bound of goals.md for a deep queue, twice over; those that have run
 /// before take more, up to 30 KiB with their notes and a long failure.
 pub const MAX_LIVE_TASKS: usize = 20_000_000;
+/// A run that succeeded, and that fails because what it spawns has no place, is tried
+/// so often at least: room may come.
+pub const MIN_ATTEMPTS_AT_LIMIT: u32 = 3;
 /// Queues of one broker.
 pub const MAX_QUEUES: usize = 10_000;
 /// Worker sessions of one broker, lost ones included while their lease runs.

@@ -10,7 +10,6 @@ use crate::event::RequestId;
 use crate::filter::StateSet;
 use crate::ids::{Seq, TaskId};
 use crate::lifecycle::{self, Trigger};
-use crate::limits;
 use crate::live::Live;
 use crate::task::{Counters, StateName, TaskRecord};
 use crate::time::Timestamp;
@@ -58,13 +57,12 @@ impl Core {
             "its items were read as they came, and its reader is gone; iterate again under a new id"
         } else if options.deadline.is_some_and(|at| at <= now) {
             "its deadline has passed"
-        } else if self.tasks.len() >= limits::MAX_LIVE_TASKS {
-            return Err(Refusal::Exhausted {
-                what: "tasks in the broker",
-                limit: limits::MAX_LIVE_TASKS as u64,
-            });
         } else {
-            return Ok(());
+            self.has_places(1)?;
+            return match options.key {
+                Some(_) => self.has_place_for_key(),
+                None => Ok(()),
+            };
         };
         Err(Refusal::NotRetryable { task, why })
     }
@@ -118,5 +116,59 @@ impl Core {
             Reply::Refused(Refusal::OtherState { task, state })
         };
         out.effects.push(Effect::Reply(request, reply));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Grant, Name};
+    use crate::keys::Key;
+    use crate::task::{DeadReason, Finish, Options, Outcome, State};
+
+    fn dead(key: Option<&str>) -> TaskRecord {
+        let name = Name::new("x").expect("a name");
+        TaskRecord {
+            id: TaskId([1; 16]),
+            name: name.clone(),
+            queue: name.clone(),
+            series: name,
+            options: Options {
+                key: key.map(|key| Key::new(key).expect("a key")),
+                ..Options::default()
+            },
+            enqueued_at: Timestamp::ZERO,
+            start_at: None,
+            payload_bytes: 0,
+            content_type: Box::default(),
+            digest: 0,
+            state: State::Finished(Finish {
+                outcome: Outcome::Dead(DeadReason::Error),
+                at: Timestamp::ZERO,
+                started_at: None,
+                worker: None,
+                result: None,
+                replaced_by: None,
+                purged: false,
+            }),
+            grant: Grant::default(),
+            counters: Counters::default(),
+            failure: None,
+            notes: None,
+            called_by: None,
+        }
+    }
+
+    /// Else retries would fill the memory that new tasks are refused.
+    #[test]
+    fn a_task_with_a_key_lives_again_only_if_there_is_room_for_keys() {
+        let mut core = Core::new();
+        core.most_keys = 0;
+        let refused = core.may_revive(Timestamp::ZERO, &dead(Some("k")));
+        assert!(
+            matches!(refused, Err(Refusal::Exhausted { limit: 0, .. })),
+            "{refused:?}"
+        );
+        assert_eq!(core.may_revive(Timestamp::ZERO, &dead(None)), Ok(()));
     }
 }

@@ -100,6 +100,7 @@ pub(super) fn task_info(view: TaskView) -> v1::TaskInfo {
         error: record.failure.map(|f| failure(*f)),
         payload_bytes: record.payload_bytes,
         content_type: record.content_type.into(),
+        key: record.options.key.map_or_else(String::new, |key| key.to_string()),
         ..v1::TaskInfo::default()
     };
     match record.state {

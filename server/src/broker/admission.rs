@@ -18,15 +18,15 @@ pub(super) struct Admission {
     closed: bool,
 }
 
-/// Bytes of disk so many bytes of arguments or a result take, at most: once in the
-/// log, and once in the database.
-fn of_value(bytes: usize) -> u64 {
-    2 * (bytes as u64 + TASK_DISK_BYTES)
+/// Bytes of disk so many bytes of arguments or results take, at most: once in the
+/// log, and once in the database, each with what comes with so many tasks.
+fn of_values(bytes: usize, tasks: usize) -> u64 {
+    2 * (bytes as u64 + tasks as u64 * TASK_DISK_BYTES)
 }
 
 /// The same, for a change.
 pub(super) fn disk_bytes(change: &Change) -> u64 {
-    of_value(value_bytes(change))
+    of_values(value_bytes(change), 1)
 }
 
 /// Bytes of a change that differ much from task to task: arguments, a result, a
@@ -78,11 +78,11 @@ impl Admission {
         self.since += disk_bytes(change);
     }
 
-    /// Why a new task with so many bytes of arguments has no place.
-    pub(super) fn refuse(&self, bytes: usize) -> Option<Error> {
+    /// Why so many new tasks, with so many bytes of arguments in all, have no place.
+    pub(super) fn refuse(&self, bytes: usize, tasks: usize) -> Option<Error> {
         let room = self.room?;
         let free = room.free.saturating_sub(self.since);
-        let more = of_value(bytes);
+        let more = of_values(bytes, tasks);
         let needed = if self.closed { room.high } else { room.low + more };
         (self.closed || free < needed).then_some(Error::DiskFull { free, needed })
     }
@@ -115,12 +115,12 @@ mod tests {
     #[test]
     fn it_closes_below_the_low_mark_and_opens_above_the_high_one() {
         let mut admission = Admission::default();
-        assert_eq!(admission.refuse(usize::MAX / 4), None, "no disk limits it");
+        assert_eq!(admission.refuse(usize::MAX / 4, 1), None, "no disk limits it");
         let closed_at = [(5, false), (3, true), (5, true), (6, false), (5, false)];
         for (free, closed) in closed_at {
             admission.observe(room(free * MIB), 0);
             assert_eq!(admission.is_closed(), closed, "{free} MiB");
-            assert_eq!(admission.refuse(0).is_some(), closed, "{free} MiB");
+            assert_eq!(admission.refuse(0, 1).is_some(), closed, "{free} MiB");
         }
         let used = room(100 * MIB).map(|room| Room {
             reserved: false,
@@ -136,17 +136,20 @@ mod tests {
     fn what_came_in_since_counts() {
         let mut admission = Admission::default();
         admission.observe(room(8 * MIB), 0);
-        assert_eq!(admission.refuse(MIB as usize), None);
+        assert_eq!(admission.refuse(MIB as usize, 1), None);
         assert_eq!(
-            admission.refuse(2 * MIB as usize),
+            admission.refuse(2 * MIB as usize, 1),
             Some(Error::DiskFull {
                 free: 8 * MIB,
                 needed: 8 * MIB + 2 * TASK_DISK_BYTES
             })
         );
+        // Many small ones take as much as a large one.
+        let many = (2 * MIB / TASK_DISK_BYTES) as usize;
+        assert!(admission.refuse(0, many / 2).is_none() && admission.refuse(0, many + 1).is_some());
         // A large one is refused, a small one fits still.
-        assert_eq!((admission.refuse(0), admission.is_closed()), (None, false));
+        assert_eq!((admission.refuse(0, 1), admission.is_closed()), (None, false));
         admission.observe(room(8 * MIB), 5 * MIB);
-        assert!(admission.is_closed() && admission.refuse(0).is_some());
+        assert!(admission.is_closed() && admission.refuse(0, 1).is_some());
     }
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use asynq_core::{
-    CancelOutcome, Event, Explanation, Finish, Finished, Outcome, Reason, Refusal, Reply, RequestId, Seq, State,
+    Call, CancelOutcome, Event, Explanation, Finish, Finished, Outcome, Reason, Refusal, Reply, RequestId, Seq, State,
     TaskId, TaskRecord, TaskSpec, TaskView,
 };
 use tracing::error;
@@ -119,6 +119,22 @@ impl Loop {
         }
     }
 
+    /// A run wants no more what it has called, and that waits for the store: the core
+    /// does not know of it, and must not hear of it once it is looked up.
+    pub(super) fn withdraw_unseen(&mut self, call: Call) {
+        let Some(behind) = self.resolving.get_mut(&call.token.child(call.n)) else {
+            return;
+        };
+        let is_that = |asked: &Asked| matches!(&asked.op, Op::Enqueue(Enqueue { by: Some(by), .. }) if by.call == call);
+        let (withdrawn, stay) = std::mem::take(behind).into_iter().partition(is_that);
+        *behind = stay;
+        let withdrawn: Behind = withdrawn;
+        for asked in withdrawn {
+            let refused = Answer::Failed(Refusal::StaleCall(call.token).into());
+            asked.caller.answer(asked.call, refused, true);
+        }
+    }
+
     /// What a store that forgets cannot keep.
     pub(super) fn refuse_promise(&self, spec: &TaskSpec) -> Option<Refusal> {
         let forgets = self.broker.durability() == Durability::Memory;
@@ -138,7 +154,7 @@ impl Loop {
 
     /// On a task the core knows, or a new one.
     pub(super) fn decide(&mut self, id: TaskId, Asked { caller, call, op }: Asked) {
-        if let Some(full) = self.refuse_full(id, &op) {
+        if let Some(full) = self.refuse_full(&op) {
             return caller.answer(call, Answer::Failed(full), true);
         }
         match op {
@@ -189,12 +205,12 @@ impl Loop {
     }
 
     /// Why a new task has no place on the disk. One that is known is answered.
-    fn refuse_full(&self, id: TaskId, op: &Op) -> Option<Error> {
+    fn refuse_full(&self, op: &Op) -> Option<Error> {
         let (Op::Enqueue(Enqueue { spec, .. }) | Op::Iterate(Iterate { spec, .. })) = op else {
             return None;
         };
-        let full = self.admission.refuse(spec.payload.data.len())?;
-        (!self.core.is_live(id) && !self.is_answered_by_key(spec)).then_some(full)
+        let full = self.admission.refuse(spec.payload.data.len(), 1)?;
+        self.core.makes_task(spec).then_some(full)
     }
 
     fn cancel(&mut self, caller: Arc<Caller>, call: u64, task: TaskId) {

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use asynq_core::{Event, Key, Name, OnKey, Seq, TaskId, TaskRecord, TaskSpec};
+use asynq_core::{Event, Key, Name, Seq, TaskId, TaskRecord, TaskSpec};
 
 use super::caller::{Answer, Caller, Op};
 use super::callers::Asked;
@@ -66,12 +66,6 @@ impl Loop {
                 }
             }
         }
-    }
-
-    /// Whether an enqueue is answered with a task that lives and has its key.
-    pub(super) fn is_answered_by_key(&self, spec: &TaskSpec) -> bool {
-        let key = spec.options.key.as_ref().filter(|_| spec.on_key != OnKey::Replace);
-        key.is_some_and(|key| self.core.keyed(&spec.queue, key).is_some())
     }
 
     /// A task with a key of which the store knows nothing, or which a live task has.

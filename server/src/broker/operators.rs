@@ -32,7 +32,7 @@ impl Loop {
             return caller.answer(call, not_found(record.id), true);
         }
         // A task that lives again is a new one to the disk: it has a life's writes before it.
-        if let (Op::Retry(_), Some(full)) = (&op, self.admission.refuse(0)) {
+        if let (Op::Retry(_), Some(full)) = (&op, self.admission.refuse(0, 1)) {
             return caller.answer(call, Answer::Failed(full), true);
         }
         let (request, record) = (self.request(caller, call, false), Box::new(record.clone()));

@@ -7,8 +7,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use asynq_core::{
-    Assignment, Finished, Key, LeaseToken, Name, Payload, ResultInfo, Seq, State, StateName, TaskId, TaskRecord,
-    TaskView, Verdict,
+    Assignment, Finished, Key, LeaseToken, Name, Payload, ResultInfo, Seq, SessionId, State, StateName, TaskId,
+    TaskRecord, TaskView, Verdict,
 };
 use asynq_store::{Listed, Reader as StoreReader, StoreError};
 use tokio::sync::{mpsc, oneshot};
@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::caller::{Answer, Caller};
 use super::error::Error;
 use super::listing::{Listing, Page};
+use super::worker::WorkerConn;
 use crate::limits::READ_BYTES;
 
 /// Something to read.
@@ -45,6 +46,10 @@ pub(super) enum Job {
         result: Sent,
         reply: oneshot::Sender<Verdict>,
     },
+    /// The state of a task the core does not know, of which a worker has said something.
+    State { session: SessionId, token: LeaseToken },
+    /// What a worker is told after such answers.
+    Acked(Arc<WorkerConn>, u64),
     /// A part of a listing.
     List(Box<Listing>),
     /// Tasks of a page that have ended since they were read.
@@ -92,6 +97,8 @@ impl Job {
             | Self::Result { .. }
             | Self::Fetch { .. }
             | Self::SentAgain { .. }
+            | Self::State { .. }
+            | Self::Acked(..)
             | Self::Ended { .. } => 0,
         }
     }
@@ -106,6 +113,10 @@ pub(super) enum Found {
     Task(TaskId, Option<(Seq, Box<TaskRecord>)>),
     /// See [`Job::Key`].
     Key(Name, Key, Option<(Seq, Box<TaskRecord>)>),
+    /// See [`Job::State`].
+    State(SessionId, LeaseToken, Option<StateName>),
+    /// See [`Job::Acked`].
+    Acked(Arc<WorkerConn>, u64),
     /// See [`Job::List`].
     Listed(Box<Listing>, Listed),
 }
@@ -234,6 +245,15 @@ fn read(reader: &mut dyn StoreReader, jobs: Vec<Job>) -> Result<Vec<Found>, Stor
                 // A worker that has gone asks again.
                 let _ = reply.send(verdict);
             }
+            Job::State { session, token } => {
+                let task = reader.task(token.task)?.filter(|(_, record)| !record.is_purged());
+                found.push(Found::State(
+                    session,
+                    token,
+                    task.map(|(_, record)| record.state.name()),
+                ));
+            }
+            Job::Acked(conn, number) => found.push(Found::Acked(conn, number)),
             Job::List(listing) if listing.is_over() => {}
             Job::List(listing) => {
                 let part = reader.tasks(&listing.query())?;

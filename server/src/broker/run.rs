@@ -427,6 +427,8 @@ impl Loop {
                 Held::Effect(Effect::Finished(finished)) => self.finished(*finished),
                 Held::Effect(Effect::Assign(run)) => self.assign_late(run),
                 Held::Effect(effect) => self.effect(effect),
+                // A refusal among them may be looked up still.
+                Held::Acked(conn, number) if self.sessions.looks_up() => self.reader.push(Job::Acked(conn, number)),
                 Held::Acked(conn, number) => conn.outbox().push(ToWorker::Acked(number)),
                 Held::Answer(caller, call, answer) => caller.answer(call, answer, true),
                 Held::Read(job) => self.reader.push(job),
@@ -442,6 +444,8 @@ impl Loop {
                 Found::Arguments(run, payload) => self.arguments_read(run, payload)?,
                 Found::Task(id, task) => self.resolved(id, task),
                 Found::Key(queue, key, task) => self.key_resolved(queue, key, task.as_ref()),
+                Found::State(session, token, state) => self.state_found(session, token, state),
+                Found::Acked(conn, number) => conn.outbox().push(ToWorker::Acked(number)),
                 Found::Listed(listing, part) => self.listed(listing, part),
             }
         }

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use asynq_core::limits::MAX_SESSIONS;
+use asynq_core::limits::{MAX_SESSIONS, MIN_ATTEMPTS_AT_LIMIT};
 use asynq_core::{
     Assignment, Call, Closed, Effect, Event, Failure, Hello, LeaseToken, Payload, Refusal, RequestId, SessionId,
-    StopCause, TaskSpec, Verdict,
+    StateName, StopCause, TaskSpec, Verdict,
 };
 use asynq_proto::limits::INLINE_BYTES;
 use asynq_store::StoreError;
@@ -21,7 +21,7 @@ use super::payloads::Cached;
 use super::reader::{Job, Sent};
 use super::run::{Acks, Held, Loop};
 use super::worker::{Hangup, Report, ToWorker, WorkerConn, WorkerHello, WorkerInput};
-use crate::limits::INLINE_BACKLOG_BYTES;
+use crate::limits::{INLINE_BACKLOG_BYTES, MAX_STATES_READ};
 
 /// What the shell keeps of worker sessions.
 #[derive(Debug, Default)]
@@ -33,6 +33,8 @@ pub(super) struct Sessions {
     reading: HashMap<LeaseToken, Vec<StopCause>>,
     /// Who waits for the verdict on what came on the data connection.
     expected: HashMap<LeaseToken, VecDeque<Expecting>>,
+    /// Refusals for which the state of a task is being read.
+    looked_up: usize,
 }
 
 /// See [`Sessions::expect_verdict`].
@@ -83,6 +85,11 @@ impl Sessions {
     /// The next verdict on the run does not go to its session.
     pub(super) fn expect_verdict(&mut self, token: LeaseToken, by: impl Into<Expecting>) {
         self.expected.entry(token).or_default().push_back(by.into());
+    }
+
+    /// Whether a refusal is on its way through the reader.
+    pub(super) fn looks_up(&self) -> bool {
+        self.looked_up > 0
     }
 
     fn conn(&self, session: SessionId) -> Option<&Arc<WorkerConn>> {
@@ -187,7 +194,9 @@ impl Loop {
         if begins_to_drain {
             self.apply(Event::Draining(session));
         }
-        for Call { token, n } in input.withdrawn {
+        for call in input.withdrawn {
+            self.withdraw_unseen(call);
+            let Call { token, n } = call;
             self.apply(Event::Withdraw { session, token, n });
         }
         if !input.calls.is_empty() {
@@ -253,7 +262,7 @@ impl Loop {
             .map(|refusal| ("error", refusal.to_string(), false));
         let full = || {
             self.admission
-                .refuse(bytes)
+                .refuse(bytes, children.len())
                 .map(|full| ("limit", full.to_string(), true))
         };
         match refused.or_else(full) {
@@ -266,7 +275,8 @@ impl Loop {
                     trace: String::new(),
                     retryable,
                 },
-                min_attempts: 0,
+                // A disk that is full now may not be in a while.
+                min_attempts: if retryable { MIN_ATTEMPTS_AT_LIMIT } else { 0 },
             },
             None => Event::CompletedWith {
                 session,
@@ -403,6 +413,14 @@ impl Loop {
         }
     }
 
+    /// The task of a refused report has been looked up.
+    pub(super) fn state_found(&mut self, session: SessionId, token: LeaseToken, state: Option<StateName>) {
+        self.sessions.looked_up -= 1;
+        // Meanwhile an operator may have had it run again.
+        let state = self.core.live_state(token.task).or(state);
+        self.acknowledge(session, token, Verdict::Stale(state));
+    }
+
     /// Effects for workers, and for who consumes what they yield.
     pub(super) fn effect(&mut self, effect: Effect) {
         match effect {
@@ -411,6 +429,15 @@ impl Loop {
                 self.assign(run);
             }
             Effect::Stop { session, token, cause } => self.stop_run(session, token, cause),
+            // It has ended, or never was: the worker is told which, as far as there is room.
+            Effect::Ack {
+                session,
+                token,
+                verdict: Verdict::Stale(None),
+            } if self.sessions.looked_up < MAX_STATES_READ => {
+                self.sessions.looked_up += 1;
+                self.reader.push(Job::State { session, token });
+            }
             Effect::Ack {
                 session,
                 token,

@@ -351,6 +351,11 @@ impl Worker {
         self.acks.pop_front().unwrap()
     }
 
+    /// How many acknowledgements by name have been read, and not taken.
+    pub(crate) fn acks_read(&self) -> usize {
+        self.acks.len()
+    }
+
     /// The next answer to a call.
     pub(crate) async fn call_answer(&mut self) -> v1::CallAnswer {
         while self.answers.is_empty() {

@@ -6,6 +6,7 @@ mod certs;
 mod clocks;
 mod conventions;
 mod deadlines;
+mod full;
 mod harness;
 mod health;
 mod history;

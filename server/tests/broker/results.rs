@@ -143,3 +143,39 @@ async fn a_deferred_result_that_is_not_to_be_kept_can_still_be_fetched() {
     assert!(fetched.into_inner().result == Some(large), "it comes back equal");
     broker.stop().await.unwrap();
 }
+
+/// Of a task that has ended only the store knows how.
+#[tokio::test]
+async fn who_reports_late_is_told_how_the_task_is() {
+    let broker = Broker::start().await;
+    let mut tasks = broker.tasks().await;
+    let mut worker = Worker::connect(&broker, 1, &["echo"]).await;
+    let mut ended = Vec::new();
+    for state in [TaskState::Succeeded, TaskState::Dead, TaskState::Cancelled] {
+        let id = tasks.enqueue(task("echo")).await.unwrap().into_inner().id;
+        let token = worker.assignment().await.token;
+        match state {
+            TaskState::Succeeded => worker.complete(token.clone(), json("7")).await,
+            TaskState::Dead => worker.fail(token.clone(), "no luck", false).await,
+            _ => {
+                tasks.cancel(v1::CancelRequest { id }).await.unwrap();
+                worker.complete(token.clone(), json("7")).await;
+            }
+        }
+        let ack = worker.ack().await;
+        assert_eq!((ack.stale, ack.state()), (false, state));
+        ended.push((token, state));
+    }
+    let unknown = v1::LeaseToken {
+        task_id: task("echo").id,
+        epoch: 1,
+        attempt: 1,
+    };
+    ended.push((Some(unknown), TaskState::Unspecified));
+    for (token, state) in ended {
+        worker.complete(token.clone(), json("8")).await;
+        let ack = worker.ack().await;
+        assert_eq!((ack.stale, ack.state(), ack.token), (true, state, token));
+    }
+    broker.stop().await.unwrap();
+}

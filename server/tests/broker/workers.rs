@@ -317,6 +317,7 @@ async fn a_message_with_a_number_is_acknowledged_by_it_and_refusals_by_name() {
         })
         .await;
     worker.acked(7).await;
+    assert_eq!(worker.acks_read(), 1, "a refusal does not come after the number");
     // A message that says nothing of runs has its number all the same.
     worker
         .send(v1::WorkRequest {
@@ -327,7 +328,8 @@ async fn a_message_with_a_number_is_acknowledged_by_it_and_refusals_by_name() {
         .await;
     worker.acked(9).await;
     let refused = worker.ack().await;
-    assert_eq!((refused.stale, refused.token), (true, stale));
+    assert_eq!((refused.stale, &refused.token), (true, &stale));
+    assert_eq!(refused.state(), TaskState::Succeeded, "and says how the task is now");
     // Named run by run where the message has no number, and nothing was named twice.
     worker.complete(runs[2].clone(), json("1")).await;
     let ack = worker.ack().await;

@@ -45,6 +45,7 @@ fn rows(task: TaskInfo) -> Vec<[String; 2]> {
     row("cancel requested", task.cancel_requested.then(|| "yes".to_owned()));
     row("queue", Some(task.queue));
     row("series", Some(task.series).filter(|series| !series.is_empty()));
+    row("key", task.key);
     row("niceness", (task.niceness != 0).then(|| task.niceness.to_string()));
     row("attempt", count(task.attempt));
     row("failures", count(task.failures));

@@ -99,6 +99,85 @@ fn a_busy_worker_is_emptied_for_it() {
     is_of(&shard.assigned(), waiting, 3);
 }
 
+/// A run that lends its slot is there still, and is counted.
+#[test]
+fn a_run_that_waits_there_is_waited_for() {
+    let (mut shard, id) = lost_twice();
+    shard.connect(3, 1, &["parent"]);
+    shard.enqueue(&spec("parent"));
+    let parent = shard.assigned().token;
+    shard.connect(4, 1, &["child"]);
+    shard.call(3, parent, 1, &spec("child"));
+    let child = shard.assigned().token;
+    shard.resume(3, 1, &["parent", "heavy"], &[parent]);
+    shard.quiet();
+    let why = shard.core.explain(shard.now, id).expect("live");
+    assert_eq!(why.details["others_running"], "1", "{}", why.message);
+    shard.complete(4, child);
+    shard.complete(3, parent);
+    let runs: Vec<_> = shard.drain().into_iter().collect();
+    let is_it = |effect: &Effect| matches!(effect, Effect::Assign(run) if run.token.task == id);
+    assert!(runs.iter().any(is_it), "the worker is empty now");
+}
+
+/// Who waits for a suspect does not end before it.
+#[test]
+fn where_a_run_waits_for_it_it_runs_at_once() {
+    let mut shard = Shard::new();
+    shard.connect(9, 1, &["parent"]);
+    shard.enqueue(&spec("parent"));
+    let parent = shard.assigned().token;
+    shard.call(9, parent, 1, &spec("child"));
+    for n in 1..=2 {
+        shard.connect(n, 1, &["child"]);
+        assert_eq!(shard.assigned().token.task, parent.child(1));
+        shard.disconnect(n);
+        shard.advance(limits::RESET_GRACE);
+        shard.apply(Event::Heartbeat(session(9)));
+    }
+    // There is no other worker for it.
+    shard.resume(9, 1, &["parent", "child"], &[parent]);
+    let child = shard.assigned();
+    is_of(&child, parent.child(1), 9);
+    shard.complete(9, child.token);
+    shard.complete(9, parent);
+    shard.drain();
+}
+
+/// Another worker is emptied for it rather.
+#[test]
+fn beside_who_waits_for_it_another_worker_is_set_aside() {
+    let mut shard = Shard::new();
+    shard.connect(9, 2, &["parent"]);
+    shard.enqueue(&spec("parent"));
+    let parent = shard.assigned().token;
+    shard.call(9, parent, 1, &spec("child"));
+    for n in 1..=2 {
+        shard.connect(n, 1, &["child"]);
+        shard.assigned();
+        shard.disconnect(n);
+        shard.advance(limits::RESET_GRACE);
+        shard.apply(Event::Heartbeat(session(9)));
+    }
+    shard.connect(3, 2, &["echo"]);
+    shard.enqueue(&spec("echo"));
+    let echo = shard.assigned().token;
+    shard.core.check();
+    // Both could run it from one moment to the next: 3 has one slot free, 9 two.
+    shard.check_each_step = false;
+    shard.resume(3, 2, &["echo", "child"], &[echo]);
+    shard.resume(9, 2, &["parent", "child"], &[parent]);
+    shard.check_each_step = true;
+    let why = shard.core.explain(shard.now, parent.child(1)).expect("live");
+    assert_eq!(why.details["worker"], "worker-3");
+    shard.complete(3, echo);
+    let child = shard.drain().into_iter().find_map(|effect| match effect {
+        Effect::Assign(run) => Some(run),
+        _ => None,
+    });
+    is_of(&child.expect("the worker is empty"), parent.child(1), 3);
+}
+
 #[test]
 fn after_ten_seconds_it_runs_all_the_same() {
     let (mut shard, id) = lost_twice();

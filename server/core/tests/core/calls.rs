@@ -517,3 +517,34 @@ fn a_purged_child_is_no_concern_of_its_run() {
     shard.complete(1, parent);
     shard.finished();
 }
+
+/// So many of its runs wait that it takes only what runs wait for: it has the name all
+/// the same, and callers are not told that nobody has.
+#[test]
+fn a_worker_that_takes_only_called_tasks_is_known() {
+    let mut shard = Shard::new();
+    shard.check_each_step = false;
+    shard.connect(1, 1, &["parent"]);
+    for _ in 0..=limits::WAITING_RUNS {
+        shard.enqueue(&spec("parent"));
+        let parent = shard.assigned().token;
+        shard.call(1, parent, 1, &spec("nobody"));
+    }
+    shard.core.check();
+    let id = shard.new_id();
+    let reply = shard.try_enqueue(id, &spec("parent"));
+    shard.quiet();
+    assert!(matches!(reply, Reply::Enqueued { worker_known: true, .. }), "{reply:?}");
+    let id = shard.new_id();
+    let reply = shard.try_enqueue(id, &spec("nobody"));
+    assert!(
+        matches!(
+            reply,
+            Reply::Enqueued {
+                worker_known: false,
+                ..
+            }
+        ),
+        "{reply:?}"
+    );
+}

@@ -65,6 +65,19 @@ fn by_a_clock_that_is_doubted_nothing_expires() {
     }
 }
 
+/// Else its handler would take itself for out of time.
+#[test]
+fn in_doubt_no_run_is_told_of_a_deadline() {
+    for doubted in [true, false] {
+        let mut shard = Shard::new();
+        let until = shard.now + HOUR;
+        shard.enqueue(&spec("x").with(|options| options.deadline = Some(until)));
+        shard.restart_by(doubted);
+        shard.connect(1, 1, &["x"]);
+        assert_eq!(shard.assigned().deadline, Some(until).filter(|_| !doubted));
+    }
+}
+
 /// How long it has run nobody knows, but not for ten years.
 #[test]
 fn an_attempt_has_its_time_from_a_doubted_open_on() {

@@ -1,8 +1,10 @@
 //! Tasks that runs leave behind with their success.
 
+use std::time::Duration;
+
 use asynq_core::{CancelOutcome, Closed, Effect, Event, LeaseToken, Reply, StateName, Verdict, limits};
 
-use crate::shard::{Shard, payload, session, spec, task_spec};
+use crate::shard::{Shard, Spec, payload, session, spec, task_spec};
 
 fn complete_with(shard: &mut Shard, token: LeaseToken, children: &[u32]) -> Verdict {
     shard.apply(Event::CompletedWith {
@@ -117,4 +119,71 @@ fn a_crash_after_any_commit_leaves_the_result_and_what_was_spawned_or_neither() 
         shard.drain();
     }
     assert_eq!(accepted, 2, "from its enqueue to its end");
+}
+
+/// It did what it was to do: that its children have no place may change.
+#[test]
+fn a_run_whose_children_have_no_place_is_tried_three_times() {
+    let mut shard = full_of_queues(limits::MAX_QUEUES - 2);
+    shard.connect(1, 1, &["parent"]);
+    let task = shard.enqueue(&spec("parent"));
+    for attempt in 1..=limits::MIN_ATTEMPTS_AT_LIMIT {
+        let parent = shard.assigned().token;
+        let verdict = complete_into(&mut shard, parent, &["another", "one-more"]);
+        if attempt == limits::MIN_ATTEMPTS_AT_LIMIT {
+            assert_eq!(verdict, Verdict::Accepted(StateName::Dead));
+            break;
+        }
+        assert_eq!(verdict, Verdict::Accepted(StateName::Scheduled));
+        for _ in 0..limits::BACKOFF_BASE.as_secs() * 4 {
+            shard.advance(Duration::from_secs(1));
+            shard.apply(Event::Heartbeat(session(1)));
+        }
+    }
+    let failure = shard.durable.record(task).failure.clone().expect("it says why");
+    assert_eq!(failure.kind, "limit");
+    assert!(failure.message.contains("queues"), "{}", failure.message);
+    shard.drain();
+}
+
+/// A queue is one, however many of them go there.
+#[test]
+fn children_that_share_a_new_queue_need_one_place_for_it() {
+    let mut shard = full_of_queues(limits::MAX_QUEUES - 2);
+    shard.connect(1, 1, &["parent"]);
+    shard.enqueue(&spec("parent"));
+    let parent = shard.assigned().token;
+    let verdict = complete_into(&mut shard, parent, &["another", "another", "default", "another"]);
+    assert_eq!(verdict, Verdict::Accepted(StateName::Succeeded));
+    shard.drain();
+}
+
+/// A shard that knows so many queues, `default` not among them.
+fn full_of_queues(queues: usize) -> Shard {
+    let mut shard = Shard::new();
+    shard.check_each_step = false;
+    for n in 0..queues {
+        let queue: &'static str = Box::leak(format!("queue-{n}").into_boxed_str());
+        shard.enqueue(&Spec {
+            queue,
+            ..spec("nobody")
+        });
+    }
+    shard
+}
+
+/// Completes the run with a child in each of these queues.
+fn complete_into(shard: &mut Shard, token: LeaseToken, queues: &[&'static str]) -> Verdict {
+    let child = |(n, &queue)| {
+        let spec = Spec { queue, ..spec("child") };
+        task_spec(token.child(n), &spec)
+    };
+    let children = (1..).zip(queues).map(child).collect();
+    shard.apply(Event::CompletedWith {
+        session: session(1),
+        token,
+        result: payload("1"),
+        children,
+    });
+    shard.verdict(token)
 }
