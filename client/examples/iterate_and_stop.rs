@@ -7,9 +7,9 @@
 
 use std::error::Error;
 
-use asynq_client::{Client, Iter};
+use asynq_client::{Client, Iter, OnLoss};
 
-const WORDS: Iter<String, String> = Iter::new("text.words");
+const WORDS: Iter<String, String> = Iter::new("text.words", OnLoss::Replay);
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

@@ -8,7 +8,7 @@ use tokio_stream::{Stream, StreamExt};
 
 use crate::{
     Call, Cancellation, ClientBuilder, Enqueue, Error, Explanation, Handle, Iterate, ListTasks, Map, QueueInfo,
-    QueueUpdate, Retry, Tally, TaskId, TaskInfo, Transition, WorkerInfo, many, session::Session, spec::Spec,
+    QueueUpdate, Resume, Retry, Tally, TaskId, TaskInfo, Transition, WorkerInfo, many, session::Session, spec::Spec,
 };
 
 /// A connection to a broker that is kept up. Cheap to clone; clones share it.
@@ -112,8 +112,8 @@ impl Client {
     ///
     /// ```no_run
     /// # async fn example(client: asynq_client::Client) -> Result<(), asynq_client::Error> {
-    /// # use asynq_client::Iter;
-    /// const PRIMES: Iter<u64, u64> = Iter::new("primes");
+    /// # use asynq_client::{Iter, OnLoss};
+    /// const PRIMES: Iter<u64, u64> = Iter::new("primes", OnLoss::Replay);
     ///
     /// let mut primes = client.iterate(PRIMES, &1_000_000).await?;
     /// while let Some(prime) = primes.try_next().await? {
@@ -134,6 +134,40 @@ impl Client {
             Spec::new(&self.session, task.name(), encode(args)),
             decode_item,
         )
+    }
+
+    /// Goes on with a stream that is there: one that another program has begun, or
+    /// this one before it was started again. Only one reader reads a stream; see
+    /// [`Resume::take_over`].
+    ///
+    /// Fails with [`Error::Refused`]: the reason is `BEING_READ` if another reads it,
+    /// `BELOW_FLOOR` if items are asked for that were taken before, `NOT_A_STREAM` if
+    /// the task yields none, and `TASK_NOT_FOUND`.
+    ///
+    /// ```no_run
+    /// # async fn example(client: asynq_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// # use asynq_client::{Iter, OnLoss};
+    /// const ROWS: Iter<String, String> = Iter::new("rows", OnLoss::Replay);
+    ///
+    /// // What the program before this one has left behind.
+    /// let id = std::fs::read_to_string("task.id")?.trim().parse()?;
+    /// let lines = std::fs::read_to_string("rows.txt")?.lines().count();
+    /// let mut rows = client.resume(ROWS, id).from_index(lines as u64).take_over().await?;
+    /// while let Some(row) = rows.try_next().await? {
+    ///     println!("{}: {row}", rows.position());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn resume<A, T>(&self, _task: Iter<A, T>, id: TaskId) -> Resume<T>
+    where
+        T: DeserializeOwned + Send + 'static,
+    {
+        Resume::new(self.session.clone(), id, decode_item)
+    }
+
+    /// [`Client::resume`] that gives the items as they are.
+    pub fn resume_raw(&self, id: TaskId) -> Resume<Payload> {
+        Resume::new(self.session.clone(), id, keep)
     }
 
     /// [`Client::call`] for a name and a payload that are known at run time only.

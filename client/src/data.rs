@@ -12,7 +12,16 @@ use tokio::time::Instant;
 use tonic::{Code, Response, Status, Streaming};
 use tonic_types::StatusExt;
 
-use crate::{Error, PATIENCE, QueueInfo, Refusal, TaskId, WorkerInfo};
+use crate::{Error, PATIENCE, QueueInfo, TaskId, WorkerInfo};
+
+/// A stream that the broker has opened.
+#[derive(Debug)]
+pub(crate) struct OpenStream {
+    pub(crate) enqueued: v1::Enqueued,
+    /// Where its items begin.
+    pub(crate) at: Option<v1::StreamPosition>,
+    pub(crate) frames: Streaming<v1::StreamFrame>,
+}
 
 /// Unary calls, each tried again while there is no broker.
 #[derive(Debug)]
@@ -41,49 +50,37 @@ impl Data {
         .await
     }
 
-    /// Enqueues a task and opens the stream of its items.
-    pub(crate) async fn iterate(
+    /// Asks for a stream until it is open, for [`PATIENCE`] at most. `request` makes
+    /// each request anew, because a broker takes no opening twice.
+    pub(crate) async fn open(
         &self,
         id: TaskId,
-        mut request: v1::IterateRequest,
-    ) -> Result<(v1::Enqueued, Streaming<v1::StreamFrame>), Error> {
+        mut request: impl FnMut() -> v1::IterateRequest,
+    ) -> Result<OpenStream, Error> {
         let unsure = |message| Error::NoBroker {
             message,
             id: Some(id),
             indefinite: true,
         };
-        let mut attempts = 0;
-        let opened = self.persist(unsure, || {
-            attempts += 1;
-            let (mut tasks, now) = (self.caller(), request.clone());
-            // Once more it is not taken for fresh, however old.
-            if let Some(task) = &mut request.task {
-                task.first_send = false;
-            }
-            async move {
-                let mut frames = tasks.iterate(now).await?.into_inner();
-                let first = frames.message().await?.and_then(|frame| frame.frame);
-                match first {
-                    Some(Frame::Opened(enqueued)) => Ok(Response::new((enqueued, frames))),
-                    Some(_) => Err(Status::internal(
-                        "the broker sent items of a stream before it was opened",
-                    )),
-                    None => Err(Status::unavailable("the broker hung up")),
-                }
-            }
-        });
-        let opened = opened.await;
-        match opened {
-            // The stream was opened, but that never reached us, and it was not
-            // kept: a task ends with its reader.
-            Err(Error::Refused {
-                kind: Refusal::AlreadyExists,
-                ..
-            }) if attempts > 1 => Err(unsure(format!(
-                "the connection to the broker at {} broke while the stream was opened; iterate again",
-                self.broker
-            ))),
-            opened => opened,
+        self.persist(unsure, || {
+            let request = request();
+            async move { self.try_open(request).await.map(Response::new) }
+        })
+        .await
+    }
+
+    /// Asks for a stream, once.
+    pub(crate) async fn try_open(&self, request: v1::IterateRequest) -> Result<OpenStream, Status> {
+        let mut frames = self.caller().iterate(request).await?.into_inner();
+        match frames.message().await? {
+            Some(v1::StreamFrame {
+                frame: Some(Frame::Opened(enqueued)),
+                at,
+            }) => Ok(OpenStream { enqueued, at, frames }),
+            Some(_) => Err(Status::internal(
+                "the broker sent items of a stream before it was opened",
+            )),
+            None => Err(Status::unavailable("the broker hung up")),
         }
     }
 

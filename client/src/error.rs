@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use asynq_proto::{
-    ConnectError, CredentialsError, DecodeError, EncodeError, TokenError, connect::EndpointError,
-    limits::MAX_PAYLOAD_BYTES, v1,
+    ConnectError, CredentialsError, DecodeError, EncodeError, TokenError,
+    connect::EndpointError,
+    limits::MAX_PAYLOAD_BYTES,
+    reasons::{BELOW_FLOOR, BEYOND_HEAD},
+    v1,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -59,16 +62,29 @@ pub enum Error {
         /// The broker may have done what was asked before it went.
         indefinite: bool,
     },
-    /// The connection that brought a task's items broke before their end. The
-    /// task ends with it; how far it went is not known. Iterate again.
-    #[error("{message}, after {taken} items of task {id}; the task was stopped, iterate again")]
+    /// The connection that brought a task's items broke before their end, and for
+    /// too long there was no broker to open it again. The task lives on for its
+    /// `detach_grace` after the broker has missed its reader: until then
+    /// [`crate::Client::resume`] can go on.
+    #[error("{message}; all items of task {id} before item {taken} have come, from which it can be resumed")]
     StreamBroken {
         /// The task.
         id: TaskId,
-        /// How many items had come; all of them were given out before this error.
+        /// The index of the item to go on with: all before it, counted from the
+        /// task's first item, were given out before this error.
         taken: u64,
         /// Where and why.
         message: String,
+    },
+    /// A stream that was opened again is not the one it was: its items before
+    /// `index` are others than those that had come. A generator that was run again
+    /// yielded something else than before; see [`crate::OnLoss`].
+    #[error("the items of task {id} before item {index} are others than those that came before")]
+    StreamChanged {
+        /// The task.
+        id: TaskId,
+        /// Where that shows: somewhere before this item.
+        index: u64,
     },
     /// The time given to `wait_at_most` has passed. The task goes on.
     #[error("the time to wait has passed; the task {id} goes on")]
@@ -127,6 +143,9 @@ pub enum Refusal {
     Exhausted,
     /// Not possible in the present state.
     FailedPrecondition,
+    /// Items of a stream that are taken and no longer kept, or that have not come;
+    /// the message names the first one there is, or is not.
+    OutOfRange,
     /// The peer answers in a way this client does not understand.
     Unexpected,
 }
@@ -170,6 +189,7 @@ impl Error {
             | Self::Cancelled { id }
             | Self::Expired { id }
             | Self::StreamBroken { id, .. }
+            | Self::StreamChanged { id, .. }
             | Self::Timeout { id } => Some(*id),
             Self::NoBroker { id, .. } => *id,
             _ => None,
@@ -185,6 +205,7 @@ impl Error {
                 DeadReason::Timeout => "TIMEOUT",
                 DeadReason::Poison => "POISON",
                 DeadReason::WorkerLost => "WORKER_LOST",
+                DeadReason::NonDeterministic => "NON_DETERMINISTIC",
                 // What is not known to this version, too.
                 _ => "DEAD",
             },
@@ -193,6 +214,7 @@ impl Error {
             Self::Refused { reason, .. } => reason,
             Self::NoBroker { .. } => "NO_BROKER",
             Self::StreamBroken { .. } => "STREAM_BROKEN",
+            Self::StreamChanged { .. } => "STREAM_CHANGED",
             Self::Timeout { .. } => "WAIT_PASSED",
             Self::Codec { .. } => "CODEC",
             Self::PayloadTooLarge { .. } => "PAYLOAD_TOO_LARGE",
@@ -311,6 +333,9 @@ pub(crate) fn retry_after(error: &v1::OperationError) -> Option<Duration> {
 
 fn refused(code: Code, reason: String, message: String, retry_after: Option<Duration>) -> Error {
     let (kind, default_reason) = match code {
+        Code::OutOfRange if [BELOW_FLOOR, BEYOND_HEAD].contains(&reason.as_str()) => {
+            (Refusal::OutOfRange, "OUT_OF_RANGE")
+        }
         Code::InvalidArgument | Code::OutOfRange => (Refusal::InvalidArgument, "INVALID_ARGUMENT"),
         Code::NotFound => (Refusal::NotFound, "NOT_FOUND"),
         Code::AlreadyExists => (Refusal::AlreadyExists, "ALREADY_EXISTS"),

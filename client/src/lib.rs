@@ -36,7 +36,7 @@ mod spec;
 mod state;
 
 pub use asynq_proto::{
-    Credentials, CredentialsError, DeadReason, Iter, JSON, OCTET_STREAM, Payload, Task, Token, connect,
+    Credentials, CredentialsError, DeadReason, Iter, JSON, OCTET_STREAM, OnLoss, Payload, Task, Token, connect,
 };
 pub use builder::ClientBuilder;
 pub use call::{BoxFuture, Call};
@@ -47,7 +47,7 @@ pub use id::{ParseIdError, TaskId};
 pub use info::{
     CallStats, CancelOutcome, Cancellation, Explanation, QueueInfo, QueueUpdate, TaskInfo, Transition, WorkerInfo,
 };
-pub use iterate::{Items, Iterate};
+pub use iterate::{Items, Iterate, Resume};
 pub use limits::{FIRST_CONNECT, PATIENCE};
 pub use listing::{ListTasks, TaskPage};
 pub use many::{Retry, Tally};

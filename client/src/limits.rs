@@ -11,6 +11,13 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a broker may take to welcome a session.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(2);
 
+/// How long a stream must stay open for its broker to count as one that is there,
+/// if nothing comes meanwhile.
+pub(crate) const STREAM_HELD: Duration = Duration::from_secs(5);
+
+/// The longest a task may wait for a reader whose connection is lost.
+pub(crate) const MAX_DETACH_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Pause before an operation goes again to a broker that said "not now" and not
 /// for how long.
 pub(crate) const RESEND_PAUSE: Duration = Duration::from_millis(500);

@@ -9,6 +9,10 @@ mod listing;
 mod many;
 #[path = "sdk/map.rs"]
 mod map;
+#[path = "sdk/pipe.rs"]
+mod pipe;
+#[path = "sdk/resume.rs"]
+mod resume;
 
 use std::{future::IntoFuture, time::Duration};
 

@@ -18,6 +18,8 @@ pub enum DeadReason {
     Poison,
     /// Its worker was lost, again and again.
     WorkerLost,
+    /// Run again, it yielded other items than before.
+    NonDeterministic,
     /// A reason this version does not know.
     Unknown,
 }
@@ -32,6 +34,7 @@ impl DeadReason {
             Self::Timeout => "timeout",
             Self::Poison => "poison",
             Self::WorkerLost => "worker_lost",
+            Self::NonDeterministic => "non_deterministic",
             Self::Unknown => "unknown",
         }
     }
@@ -45,6 +48,7 @@ impl DeadReason {
             Ok(v1::DeadReason::Timeout) => Self::Timeout,
             Ok(v1::DeadReason::Poison) => Self::Poison,
             Ok(v1::DeadReason::WorkerLost) => Self::WorkerLost,
+            Ok(v1::DeadReason::NonDeterministic) => Self::NonDeterministic,
             Ok(v1::DeadReason::Unspecified) | Err(_) => Self::Unknown,
         }
     }

@@ -16,6 +16,8 @@ pub const KIND_PANIC: &str = "panic";
 pub const KIND_TIMEOUT: &str = "timeout";
 /// Kind of a failure that was the end of the process that ran the task.
 pub const KIND_CRASH: &str = "crash";
+/// A generator that was run again yielded other items than before.
+pub const KIND_NON_DETERMINISTIC: &str = "non_deterministic";
 
 /// How a run failed, and whether another attempt may help.
 ///

@@ -18,8 +18,20 @@ pub const ID_TOO_OLD: &str = "ID_TOO_OLD";
 pub const KEY_TAKEN: &str = "KEY_TAKEN";
 /// The id belongs to a task with another name, payload, queue or series.
 pub const TASK_EXISTS: &str = "TASK_EXISTS";
-/// The stream is read by another caller, or is over.
-pub const STREAM_TAKEN: &str = "STREAM_TAKEN";
+/// The items asked for are taken and no longer kept; the message names the first that is.
+pub const BELOW_FLOOR: &str = "BELOW_FLOOR";
+/// Another reader reads the stream, and it was not asked to be taken over.
+pub const BEING_READ: &str = "BEING_READ";
+/// The stream was opened again after this, or another reader took it over.
+pub const STALE_READER: &str = "STALE_READER";
+/// The task yields no items.
+pub const NOT_A_STREAM: &str = "NOT_A_STREAM";
+/// The stream has not come to the item that was asked for.
+pub const BEYOND_HEAD: &str = "BEYOND_HEAD";
+/// The reader has read other items than the stream has.
+pub const READ_OTHER_ITEMS: &str = "READ_OTHER_ITEMS";
+/// The worker that runs the stream has not come back since the broker restarted.
+pub const WORKER_AWAY: &str = "WORKER_AWAY";
 /// The broker knows no task of this id.
 pub const TASK_NOT_FOUND: &str = "TASK_NOT_FOUND";
 /// The task to be retried has ended, but not dead; the message names its state.

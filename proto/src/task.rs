@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use crate::limits::MAX_NAME_BYTES;
+use crate::v1;
 
 /// The name of a task that takes `A` and returns `R`.
 ///
@@ -90,25 +91,61 @@ impl<A, R> fmt::Debug for Task<A, R> {
     }
 }
 
+/// What becomes of a stream whose worker is lost after the first items, or whose
+/// generator fails and has attempts left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OnLoss {
+    /// The generator yields the same items each time: it runs again, and what the
+    /// broker has is left out. The broker and the worker compare digests where the
+    /// new items begin; if the generator did not yield the same again, the task is
+    /// dead, with the reason `non_deterministic`.
+    Replay,
+    /// It cannot be run again: the task is dead, and its error says how many items
+    /// there were.
+    Fail,
+}
+
+impl OnLoss {
+    /// The wire form.
+    #[must_use]
+    pub const fn to_wire(self) -> v1::OnLoss {
+        match self {
+            Self::Replay => v1::OnLoss::Replay,
+            Self::Fail => v1::OnLoss::Fail,
+        }
+    }
+}
+
 /// The name of an iterator: a task that takes `A` and yields items of type `T`,
 /// which stream back to the caller as fast as it takes them.
 ///
 /// Written once and shared, as a [`Task`] is:
 ///
 /// ```
-/// use asynq_proto::Iter;
+/// use asynq_proto::{Iter, OnLoss};
 ///
-/// pub const PRIMES: Iter<u64, u64> = Iter::new("math.primes");
+/// pub const PRIMES: Iter<u64, u64> = Iter::new("math.primes", OnLoss::Replay);
 /// ```
 pub struct Iter<A, T> {
     task: Task<A, T>,
+    on_loss: OnLoss,
 }
 
 impl<A, T> Iter<A, T> {
-    /// Names an iterator. The rules are those of [`Task::new`].
+    /// Names an iterator and says what becomes of it when its worker is lost. The
+    /// rules for the name are those of [`Task::new`].
     #[must_use]
-    pub const fn new(name: &'static str) -> Self {
-        Self { task: Task::new(name) }
+    pub const fn new(name: &'static str, on_loss: OnLoss) -> Self {
+        Self {
+            task: Task::new(name),
+            on_loss,
+        }
+    }
+
+    /// What becomes of it when its worker is lost.
+    #[must_use]
+    pub const fn on_loss(&self) -> OnLoss {
+        self.on_loss
     }
 
     /// Longest time of one attempt, from its start to its last item; see
@@ -198,7 +235,9 @@ mod tests {
     #[test]
     fn tasks_and_iterators_are_copied_whatever_their_types() {
         struct NotClone;
-        const ITER: Iter<NotClone, NotClone> = Iter::new("i").timeout(Duration::from_secs(2)).max_attempts(4);
+        const ITER: Iter<NotClone, NotClone> = Iter::new("i", OnLoss::Replay)
+            .timeout(Duration::from_secs(2))
+            .max_attempts(4);
         const TASK: Task<NotClone, NotClone> = Task::new("t").timeout(Duration::from_secs(1)).max_attempts(3);
         let copy = TASK;
         assert_eq!((copy.name(), TASK.name()), ("t", "t"));
@@ -208,6 +247,7 @@ mod tests {
 
         let copy = ITER;
         assert_eq!((copy.name(), ITER.name()), ("i", "i"));
+        assert_eq!(copy.on_loss(), OnLoss::Replay);
         assert_eq!(copy.default_timeout(), Some(Duration::from_secs(2)));
         assert_eq!(copy.default_max_attempts(), Some(4));
         assert_eq!(format!("{copy:?}"), r#"Iter("i")"#);

@@ -61,6 +61,11 @@ pub const MAX_ERROR_LABELS: usize = 200;
 
 /// A connection whose calls break is known to be over, if it is, this much later.
 pub const LINE_DECIDES: Duration = Duration::from_millis(500);
+
+/// A connection that has been lost lets go of its calls, and is known to be lost
+/// this much later: a call that ends on one that is still open then was ended by
+/// the caller. A stopped stream ends that much later.
+pub const CALL_DECIDES: Duration = Duration::from_millis(5);
 /// Between two turns of the loop, beyond what it meant to sleep: so long a gap
 /// means that the process did not run, and that heartbeats are waiting unread.
 pub const GAP: Duration = Duration::from_secs(1);

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::limits::LINE_DECIDES;
+use crate::limits::{CALL_DECIDES, LINE_DECIDES};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
@@ -33,6 +33,15 @@ impl Line {
         // A connection that ends breaks its calls first and is let go of next.
         let decided = timeout(LINE_DECIDES, fate.wait_for(|fate| *fate != Fate::Open)).await;
         matches!(decided, Ok(Ok(fate)) if *fate == Fate::LetGo)
+    }
+}
+
+impl Line {
+    /// Of a connection on which a call has just ended: whether it is over itself.
+    pub(crate) async fn is_over(&self) -> bool {
+        let mut fate = self.0.clone();
+        let decided = timeout(CALL_DECIDES, fate.wait_for(|fate| *fate != Fate::Open)).await;
+        decided.is_ok()
     }
 }
 

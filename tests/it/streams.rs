@@ -1,9 +1,11 @@
 //! Items stream back: through real processes, to the command and to the SDK.
 
-use asynq_client::{Client, Error, Payload, State};
+use asynq_client::{Client, Payload};
 use asynq_tests::{Cluster, Ended, PATIENCE, eventually, interrupt, within};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_stream::StreamExt;
+
+use crate::exec::guide::{blocks, commands, fits, typed};
 
 /// More items than any test reads.
 const ENDLESS: &str = r#"{"n":1000000000}"#;
@@ -158,54 +160,26 @@ async fn a_stalled_stream_stalls_no_other() {
     assert_eq!(ends(&client).await, (1, 6, 0));
 }
 
+/// docs/guides/iteration.md does what it says: its commands are typed as they stand
+/// there, and what is printed is what stands there.
 #[tokio::test]
-async fn a_killed_worker_ends_the_stream_with_an_error() {
-    let (cluster, mut worker) = Cluster::with_worker(2).await;
-    let client = cluster.client().await;
-    let mut items = count(&client, ENDLESS, 16).await;
-    within("an item", PATIENCE, items.next())
-        .await
-        .expect("an item")
-        .expect("good");
-    worker.kill9().await;
-    let error = loop {
-        match within("the end", PATIENCE, items.next()).await {
-            Some(Ok(_)) => {}
-            Some(Err(error)) => break error,
-            None => panic!("a stream that is not whole ends with an error"),
+async fn the_guide_does_what_it_says() {
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guides/iteration.md");
+    let page = std::fs::read_to_string(page).expect("the guide is there");
+    let (cluster, _worker) = Cluster::with_worker(2).await;
+    let (mut run, mut last) = (0, 0);
+    for block in blocks(&page) {
+        match block.language.as_str() {
+            "console" => {}
+            // The SDK's own tests have the one; the other is a picture.
+            "rust" | "text" => continue,
+            other => panic!("what is {other}?"),
         }
-    };
-    assert!(
-        matches!(error, Error::Dead { .. }) && error.to_string().contains("went away"),
-        "{error}"
-    );
-    assert!(items.next().await.is_none(), "the error comes last");
-}
-
-#[tokio::test]
-async fn a_killed_broker_ends_the_stream_and_the_task() {
-    let (mut cluster, _worker) = Cluster::with_worker(2).await;
-    let client = cluster.client().await;
-    let mut items = count(&client, ENDLESS, 16).await;
-    within("an item", PATIENCE, items.next())
-        .await
-        .expect("an item")
-        .expect("good");
-    let id = items.id();
-    cluster.broker.kill9().await;
-    cluster.broker.restart().await;
-    let error = loop {
-        match within("the end", PATIENCE, items.next()).await {
-            Some(Ok(_)) => {}
-            Some(Err(error)) => break error,
-            None => panic!("a stream that is not whole ends with an error"),
+        for (command, printed) in commands(&block.text) {
+            let (code, got) = typed(&cluster, command, last).await;
+            assert!(fits(&got, &printed), "$ {command}\n{got}instead of\n{printed}");
+            (run, last) = (run + 1, code);
         }
-    };
-    assert!(error.is_indefinite(), "{error}");
-    cluster.reaches(&client, id, State::Cancelled).await;
-    eventually("the worker to drop its run", PATIENCE, || async {
-        let workers = client.workers().await.ok()?;
-        matches!(&workers[..], [worker] if worker.busy == 0 && worker.state == "active").then_some(())
-    })
-    .await;
+    }
+    assert!(run >= 8, "only {run} commands found: has the guide's form changed?");
 }

@@ -35,6 +35,8 @@ pub(crate) enum Bug {
     CreditDoubled,
     /// Items are handed on twice, now and then.
     ItemsTwice,
+    /// A generator that is run again yields other items, and nobody compares.
+    OtherItems,
     /// A reader that has gone is not noticed.
     ReaderForgotten,
     /// One who waits is not told of an end that was looked up.

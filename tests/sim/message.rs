@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use asynq_core::{
-    Assignment, ConsumerId, Credit, Failure, Finished, Hello, ItemBatch, LeaseToken, Payload, Refusal, SessionId,
-    StateName, StopCause, TaskId, TaskSpec, Timestamp, Verdict,
+    Assignment, ConsumerId, Credit, EmitResume, Failure, Finished, Hello, ItemBatch, LeaseToken, Payload, Place,
+    Refusal, SessionId, StateName, StopCause, TaskId, TaskSpec, Timestamp, Verdict,
 };
 
 /// To the broker.
@@ -25,8 +25,8 @@ pub(crate) enum Up {
     },
     /// One message of a worker's session.
     Work(Work),
-    /// The first of an Emit connection.
-    EmitOpened(SessionId, LeaseToken),
+    /// The first of an Emit connection; where the run stands, if it had one before.
+    EmitOpened(SessionId, LeaseToken, Option<EmitResume>),
     /// The others.
     Emit(Emission),
     /// A result too large for the session.
@@ -68,7 +68,8 @@ pub(crate) enum Report {
 pub(crate) enum Emission {
     Items(ItemBatch),
     Blocked(Credit),
-    End(u64),
+    /// After that many, with that digest.
+    End(u64, Option<u64>),
     Failed(Failure),
 }
 
@@ -76,6 +77,10 @@ pub(crate) enum Emission {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reading {
     pub(crate) consumer: ConsumerId,
+    pub(crate) open_seq: u64,
+    /// The first item wanted.
+    pub(crate) from: Place,
+    /// Bytes count from there.
     pub(crate) credit: Credit,
     pub(crate) auto_ack: bool,
 }
@@ -143,6 +148,8 @@ pub(crate) enum Down {
     Ack(LeaseToken, Verdict),
     /// Credit, on an Emit connection.
     Credit(Credit),
+    /// From which item on, on an Emit connection that takes up another.
+    SendFrom(u64),
     /// The last word on an Emit connection, or on a large result.
     Verdict(Verdict),
     /// Arguments, or none for a run that is not current.

@@ -77,6 +77,7 @@ planted! {
     a_first_send_that_comes_late: LateFirstSend breaks GrantAfterEnd SecondEnd;
     credit_that_counts_twice: CreditDoubled breaks Overrun;
     items_handed_on_twice: ItemsTwice breaks StreamOrder;
+    other_items_the_second_time: OtherItems breaks StreamContent;
     a_reader_that_is_forgotten: ReaderForgotten breaks Stuck Leak;
     a_waiter_that_is_forgotten: WaiterForgotten breaks Answers;
     an_end_told_twice: ToldTwice breaks Answers;

@@ -7,12 +7,12 @@
 
 use std::time::Duration;
 
-use asynq_worker::{Context, Iter, Task, TaskError, Worker};
+use asynq_worker::{Context, Iter, OnLoss, Task, TaskError, Worker};
 
 /// What a worker and its callers both know. Two attempts of at most 10 s, unless a caller says otherwise.
 const CLEAN: Task<String, String> = Task::new("text.clean").timeout(Duration::from_secs(10)).max_attempts(2);
 const COUNT: Task<String, usize> = Task::new("text.count");
-const WORDS: Iter<String, String> = Iter::new("text.words");
+const WORDS: Iter<String, String> = Iter::new("text.words", OnLoss::Replay);
 
 /// An async handler: for what waits, for a database or another server. It is dropped at its next await when it is
 /// to stop.

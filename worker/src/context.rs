@@ -15,6 +15,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
 use crate::calls::OfRun;
+use crate::emit::Start;
 use crate::extend::RunTime;
 
 /// Names one attempt at one task.
@@ -143,6 +144,7 @@ pub(crate) struct Run {
     pub(crate) at_most_once: bool,
     pub(crate) control: Control,
     pub(crate) calls: OfRun,
+    pub(crate) start: Start,
 }
 
 tokio::task_local! {
@@ -187,6 +189,42 @@ impl Context {
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.0.token.attempt
+    }
+
+    /// The item an iterator may begin with: for one that need not make again what
+    /// was sent before.
+    ///
+    /// 0 on a first run, and for who calls the task instead of iterating it. Where an
+    /// iterator with [`OnLoss::Replay`](crate::OnLoss::Replay) runs again after n items, n ≥ 1,
+    /// this is n − 1: one item early, because the first one is held against the one
+    /// that was sent, and left out. If they differ, the task is dead, with the reason
+    /// `non_deterministic`. No item before it is looked at; one that does not ask makes
+    /// all items again, and all are held against those before.
+    ///
+    /// Ask before the first item is yielded: in the handler, in the generator or on its
+    /// thread. Who asks must begin there. After the first item, who has not asked before
+    /// is told 0.
+    ///
+    /// ```
+    /// use asynq_worker::{Context, Iter, OnLoss, TaskError, Worker};
+    ///
+    /// const SQUARES: Iter<u64, u64> = Iter::new("squares", OnLoss::Replay);
+    ///
+    /// fn squares(context: Context, count: u64) -> impl Iterator<Item = Result<u64, TaskError>> {
+    ///     (context.start_index()..count).map(|n| Ok(n * n))
+    /// }
+    ///
+    /// let worker = Worker::builder("http://127.0.0.1:7740").blocking_iter(SQUARES, squares).build()?;
+    /// # Ok::<(), asynq_worker::BuildError>(())
+    /// ```
+    #[must_use]
+    pub fn start_index(&self) -> u64 {
+        self.0.start.tell()
+    }
+
+    /// Where the items begin that the run sends.
+    pub(crate) fn start(&self) -> &Start {
+        &self.0.start
     }
 
     /// The lease token, to fence other stores with.

@@ -25,9 +25,15 @@ pub(crate) fn client(channel: Wire) -> WorkersClient<Wire> {
 
 /// The connection and its thread, which ends when this is dropped.
 pub(crate) struct Data {
+    line: Line,
+    _end: DropGuard,
+}
+
+/// The use of the connection.
+#[derive(Clone)]
+pub(crate) struct Line {
     runtime: Handle,
     client: WorkersClient<Wire>,
-    _end: DropGuard,
 }
 
 impl Data {
@@ -47,12 +53,20 @@ impl Data {
             runtime.shutdown_background();
         })?;
         Ok(Self {
-            runtime: handle,
-            client: client(channel),
+            line: Line {
+                runtime: handle,
+                client: client(channel),
+            },
             _end: end.drop_guard(),
         })
     }
 
+    pub(crate) fn line(&self) -> Line {
+        self.line.clone()
+    }
+}
+
+impl Line {
     pub(crate) fn client(&self) -> WorkersClient<Wire> {
         self.client.clone()
     }

@@ -26,6 +26,12 @@ pub(crate) trait Items: Send {
     /// Writes the next item to the end of `out`. What a failure leaves there is no item.
     fn poll_next(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<Pulled>;
 
+    /// Leaves out what an earlier run has sent, which takes no credit. Ready once the
+    /// next item is one to send; an error is the end of the generator.
+    fn poll_start(&mut self, _: &mut Context<'_>) -> Poll<Result<(), TaskError>> {
+        Poll::Ready(Ok(()))
+    }
+
     /// How far items may go. Only one that runs ahead of its polls needs to know.
     fn allow(&mut self, _: v1::Credit) {}
 }

@@ -21,10 +21,10 @@
 //! An iterator yields items, which stream back as fast as their reader takes them:
 //!
 //! ```
-//! use asynq_worker::{Context, Iter, TaskError, Worker};
+//! use asynq_worker::{Context, Iter, OnLoss, TaskError, Worker};
 //! use futures_util::{Stream, stream};
 //!
-//! const SQUARES: Iter<u64, u64> = Iter::new("squares");
+//! const SQUARES: Iter<u64, u64> = Iter::new("squares", OnLoss::Replay);
 //!
 //! fn squares(_: Context, up_to: u64) -> impl Stream<Item = Result<u64, TaskError>> {
 //!     stream::iter((0..up_to).map(|n| Ok(n * n)))
@@ -61,8 +61,8 @@ mod stopping;
 mod threads;
 
 pub use asynq_proto::{
-    Connector, Credentials, CredentialsError, DeadReason, Endpoint, Iter, NameError, Payload, Task, TaskError, Token,
-    TokenError,
+    Connector, Credentials, CredentialsError, DeadReason, Endpoint, Iter, NameError, OnLoss, Payload, Task, TaskError,
+    Token, TokenError,
 };
 pub use builder::{Ready, Worker, WorkerBuilder};
 pub use calls::{Call, CallError, Spawn};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use asynq_proto::limits::{MAX_BUDGET, MAX_DECLARATIONS, MAX_DURATION};
-use asynq_proto::{Iter, Task, check_name, v1};
+use asynq_proto::{Iter, OnLoss, Task, check_name, v1};
 
 use crate::error::BuildError;
 use crate::handler::Handler;
@@ -15,7 +15,10 @@ pub struct Declaration {
     name: String,
     timeout: Option<Duration>,
     max_attempts: Option<u32>,
+    /// It yields items …
     iterator: bool,
+    /// … and this becomes of them when the worker is lost.
+    on_loss: OnLoss,
 }
 
 impl Declaration {
@@ -26,6 +29,7 @@ impl Declaration {
             name: name.into(),
             timeout: None,
             max_attempts: None,
+            on_loss: OnLoss::Fail,
             iterator: false,
         }
     }
@@ -41,6 +45,26 @@ impl Declaration {
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = Some(attempts);
+        self
+    }
+
+    /// What becomes of an iterator whose worker is lost after its first items, or
+    /// that fails then and has attempts left. Default: [`OnLoss::Fail`]. A task that
+    /// does not yield items has no use for it.
+    ///
+    /// ```
+    /// use asynq_worker::{Declaration, OnLoss, Payload, Worker};
+    /// use futures_util::stream;
+    ///
+    /// let twice = Declaration::new("twice").on_loss(OnLoss::Replay);
+    /// let worker = Worker::builder("http://127.0.0.1:7740")
+    ///     .raw_iter(twice, |_, args: Payload| stream::iter([Ok(args.clone()), Ok(args)]))
+    ///     .build()?;
+    /// # Ok::<(), asynq_worker::BuildError>(())
+    /// ```
+    #[must_use]
+    pub fn on_loss(mut self, on_loss: OnLoss) -> Self {
+        self.on_loss = on_loss;
         self
     }
 
@@ -72,6 +96,10 @@ impl Declaration {
             timeout_ms: self.timeout.map_or(0, |t| t.as_millis() as u64),
             max_attempts: self.max_attempts.unwrap_or(0),
             iterator: self.iterator,
+            on_loss: match self.iterator {
+                true => self.on_loss.to_wire().into(),
+                false => 0,
+            },
         }
     }
 }
@@ -94,6 +122,7 @@ impl<A, R> From<Task<A, R>> for Declaration {
             name: task.name().into(),
             timeout: task.default_timeout(),
             max_attempts: task.default_max_attempts(),
+            on_loss: OnLoss::Fail,
             iterator: false,
         }
     }
@@ -105,6 +134,7 @@ impl<A, T> From<Iter<A, T>> for Declaration {
             name: iter.name().into(),
             timeout: iter.default_timeout(),
             max_attempts: iter.default_max_attempts(),
+            on_loss: iter.on_loss(),
             iterator: true,
         }
     }

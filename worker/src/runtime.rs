@@ -63,7 +63,7 @@ pub(crate) async fn run(worker: Worker, shutdown: impl Future<Output = ()>) -> R
     let data = Data::start(&worker.connector).map_err(RunError::Thread)?;
     let config = SessionConfig {
         connector: worker.connector,
-        data: data.client(),
+        data: data.line().client(),
         name: worker.name,
         slots: worker.slots,
         tasks: worker.registry.declarations(),

@@ -5,7 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use asynq_client::{DeadReason, Error, Refusal};
+use asynq_client::{DeadReason, Error, Refusal, TaskId};
 
 /// The end of a command that did not go well.
 #[derive(Debug)]
@@ -97,8 +97,35 @@ impl From<Error> for Failure {
             Error::Dead { id, failure, .. } if failure.kind.eq_ignore_ascii_case(error.reason()) => {
                 format!("{} (task {id})", failure.message)
             }
+            Error::StreamBroken { id, taken, .. } => format!("{error}; {}", go_on(*id, *taken)),
             _ => error.to_string(),
         };
         Self::new(code, error.reason(), message)
+    }
+}
+
+/// What to type to go on with a stream.
+pub(crate) fn go_on(id: TaskId, from: u64) -> String {
+    format!("go on with: asynq iterate --task {id} --from {from}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_broke_says_how_to_go_on() {
+        let id = "019aab6c-7d3e-7c41-9f0e-3b5d2a64e8f1".parse().unwrap();
+        let failure = Failure::from(Error::StreamBroken {
+            id,
+            taken: 40,
+            message: "no broker".to_owned(),
+        });
+        let (reason, message) = failure.said.unwrap();
+        assert_eq!((failure.code, reason.as_str()), (3, "STREAM_BROKEN"));
+        assert!(
+            message.ends_with(&format!("; go on with: asynq iterate --task {id} --from 40")),
+            "{message}"
+        );
     }
 }

@@ -20,6 +20,13 @@ pub(crate) const DOCTOR_ANSWER: Duration = Duration::from_secs(10);
 /// Ready tasks whose names `doctor` looks at.
 pub(crate) const DOCTOR_TASKS: u32 = 1000;
 
+/// How long a task waits for a reader unless another time is asked for, which the
+/// broker sees to.
+pub(crate) const DETACH_GRACE: Duration = Duration::from_secs(30);
+
+/// How long a command that leaves a stream waits for what it has to be written.
+pub(crate) const WRITE_WITHIN: Duration = Duration::from_secs(1);
+
 /// Characters of a name in a column of `task ls`.
 pub(crate) const NAME_COLUMN: usize = 32;
 

@@ -79,6 +79,11 @@ impl Lines {
         Ok(next.await)
     }
 
+    /// Whether all that was added has been written.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
     /// Adds a value as [`result`] would write it.
     pub(crate) async fn push(&mut self, payload: &Payload) -> Result<(), Failure> {
         render(payload, &mut self.buffer);

@@ -38,15 +38,25 @@ pub(crate) async fn say_if_no_worker(client: &Client, id: TaskId, name: &str) {
 
 /// Waits until somebody ends the command: Ctrl-C, SIGTERM, or a terminal that hangs up.
 pub(crate) async fn interrupted() {
-    let one = async |kind| match signal(kind) {
+    tokio::select! {
+        () = one(SignalKind::interrupt()) => {}
+        () = terminated() => {}
+    }
+}
+
+/// Waits until somebody who is not at the keyboard ends the command: SIGTERM, or a terminal that hangs up.
+pub(crate) async fn terminated() {
+    tokio::select! {
+        () = one(SignalKind::terminate()) => {}
+        () = one(SignalKind::hangup()) => {}
+    }
+}
+
+async fn one(kind: SignalKind) {
+    match signal(kind) {
         Ok(mut signals) => drop(signals.recv().await),
         // Then it ends the process by itself.
         Err(_) => pending().await,
-    };
-    tokio::select! {
-        () = one(SignalKind::interrupt()) => {}
-        () = one(SignalKind::terminate()) => {}
-        () = one(SignalKind::hangup()) => {}
     }
 }
 

@@ -8,94 +8,95 @@ use std::{
     task::{Context, Poll},
 };
 
+use asynq_proto::Place;
 use tokio::{sync::mpsc, task::AbortHandle};
 use tokio_stream::Stream;
 
-use super::{
-    batch::Batch,
-    pump::{Arrival, Limits},
-    window::Window,
-};
-use crate::{
-    CancelOutcome, Cancellation, Error, State, TaskId,
-    call::Decode,
-    session::{ConsumerId, Session},
-};
+use super::{batch::Batch, pump::Arrival, reader::Reader, window::Window};
+use crate::{CancelOutcome, Cancellation, Error, State, TaskId, call::Decode};
 
 /// The items of a running task, in order, as a [`Stream`] or by [`Items::try_next`].
 ///
 /// The worker runs ahead of the reader by no more than the window: a reader who
 /// stops asking stops the generator, and holds up nothing else of this client.
-/// Asking for an item tells that the one before it is done with.
+/// Asking for an item tells that the one before it is done with, unless
+/// [`manual_ack`](crate::Iterate::manual_ack) was asked for.
+///
+/// It outlives its connection, and the broker: where either is lost, the stream is
+/// opened again and goes on with the very next item, for up to
+/// [60 s](crate::PATIENCE) without a broker. The task meanwhile waits for its reader
+/// for its [`detach_grace`](crate::Iterate::detach_grace).
 ///
 /// A task that fails after some items gives those items first, then its error,
-/// which is the last. So is [`Error::StreamBroken`], after which nothing is
-/// known of the rest. Without an error the items are all there are.
+/// which is the last. So is [`Error::StreamBroken`], which names the item from which
+/// [`crate::Client::resume`] can go on. Without an error the items are all there are.
 ///
-/// Dropping it before its end stops the task; [`Items::stop`] waits for that, too.
+/// Dropping it before its end stops the task, unless
+/// [`detach_on_drop`](crate::Iterate::detach_on_drop) was asked for; without a
+/// connection at that moment the task ends with its grace. [`Items::stop`] waits for
+/// the end, too.
 #[must_use = "a stream that is dropped stops its task"]
 pub struct Items<T> {
-    session: Session,
-    id: TaskId,
-    consumer: ConsumerId,
+    reader: Arc<Reader>,
     worker_known: bool,
     decode: Decode<T>,
     arrivals: mpsc::Receiver<Arrival>,
     pump: AbortHandle,
-    limits: Arc<Limits>,
     window: Window,
     batch: Batch,
-    taken: u64,
-    /// The size of the item the caller has and may not be done with.
-    in_hand: Option<usize>,
+    /// The first item asked for.
+    from: u64,
+    /// Behind the last item the caller has been given.
+    place: Place,
+    /// Behind the last item the caller is done with.
+    done: Place,
+    manual_ack: bool,
     /// How the task has ended, once the caller has seen that.
     ended: Option<State>,
 }
 
 /// What an open stream consists of.
 pub(super) struct Opened {
-    pub(super) session: Session,
-    pub(super) id: TaskId,
-    pub(super) consumer: ConsumerId,
+    pub(super) reader: Arc<Reader>,
     pub(super) worker_known: bool,
     pub(super) arrivals: mpsc::Receiver<Arrival>,
     pub(super) pump: AbortHandle,
-    pub(super) limits: Arc<Limits>,
     pub(super) window: Window,
+    /// Where it begins.
+    pub(super) at: Place,
+    pub(super) manual_ack: bool,
 }
 
 impl<T> Items<T> {
     pub(super) fn new(opened: Opened, decode: Decode<T>) -> Self {
         let Opened {
-            session,
-            id,
-            consumer,
+            reader,
             worker_known,
             arrivals,
             pump,
-            limits,
             window,
+            at,
+            manual_ack,
         } = opened;
         Self {
-            session,
-            id,
-            consumer,
+            reader,
             worker_known,
             decode,
             arrivals,
             pump,
-            limits,
             window,
-            batch: Batch::default(),
-            taken: 0,
-            in_hand: None,
+            batch: Batch::none(at),
+            from: at.index,
+            place: at,
+            done: at,
+            manual_ack,
             ended: None,
         }
     }
 
     /// The task's id.
-    pub const fn id(&self) -> TaskId {
-        self.id
+    pub fn id(&self) -> TaskId {
+        self.reader.id
     }
 
     /// Whether some connected worker had registered the task's name when it was enqueued.
@@ -103,9 +104,16 @@ impl<T> Items<T> {
         self.worker_known
     }
 
-    /// How many items have been taken.
+    /// How many items have been taken from this stream.
     pub const fn taken(&self) -> u64 {
-        self.taken
+        self.place.index - self.from
+    }
+
+    /// The index of the next item, counted from the task's first one, which is 0:
+    /// from there [`crate::Client::resume`] goes on, once all items taken are
+    /// dealt with.
+    pub const fn position(&self) -> u64 {
+        self.place.index
     }
 
     /// The next item; `None` when there are no more. May be dropped and asked
@@ -114,18 +122,48 @@ impl<T> Items<T> {
         poll_fn(|cx| self.poll_item(cx)).await.transpose()
     }
 
+    /// Says that all items taken so far are done with: the broker need not keep
+    /// them, and more may come. What is not acknowledged can be read again with
+    /// [`crate::Client::resume`]. Needed with
+    /// [`manual_ack`](crate::Iterate::manual_ack), at least once for each window of
+    /// items, and allowed without. The broker hears of it once that is worth a word.
+    ///
+    /// ```no_run
+    /// # async fn example(client: asynq_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// # use asynq_client::{Iter, OnLoss};
+    /// # use std::io::Write;
+    /// const ROWS: Iter<String, String> = Iter::new("rows", OnLoss::Replay);
+    ///
+    /// let mut file = std::fs::File::create("rows.txt")?;
+    /// let mut rows = client.iterate(ROWS, &"orders".to_owned()).manual_ack().await?;
+    /// while let Some(row) = rows.try_next().await? {
+    ///     writeln!(file, "{row}")?;
+    ///     if rows.position() % 100 == 0 {
+    ///         file.sync_data()?;
+    ///         rows.ack();
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn ack(&mut self) {
+        let (items, bytes) = (self.place.index - self.done.index, self.place.byte - self.done.byte);
+        self.done = self.place;
+        if items > 0
+            && let Some(credit) = self.window.take(items, bytes)
+        {
+            self.reader.tell(credit, self.done);
+        }
+    }
+
     /// Ends the task early and waits until it has ended. What it had yielded
     /// and nobody has read is dropped. A task that had ended before stays as it is.
     pub async fn stop(mut self) -> Result<Cancellation, Error> {
-        let cancellation = |outcome, state| Cancellation {
-            id: self.id,
-            outcome,
-            state,
-        };
+        let (reader, id) = (Arc::clone(&self.reader), self.id());
+        let cancellation = |outcome, state| Cancellation { id, outcome, state };
         if let Some(state) = self.ended {
             return Ok(cancellation(CancelOutcome::Finished, state));
         }
-        let outcome = self.session.stop(self.id, self.consumer).await?.outcome;
+        let outcome = reader.session.stop(id, reader.consumer()).await?.outcome;
         let end = loop {
             match self.arrivals.recv().await {
                 Some(Arrival::Items(_)) => {}
@@ -135,7 +173,7 @@ impl<T> Items<T> {
         };
         let end = match end {
             // The stream cannot tell any more; the broker can.
-            Err(Error::StreamBroken { .. }) => self.session.wait(self.id, None).await.map(drop),
+            Err(Error::StreamBroken { .. } | Error::Refused { .. }) => reader.session.wait(id, None).await.map(drop),
             end => end,
         };
         Ok(cancellation(
@@ -145,15 +183,12 @@ impl<T> Items<T> {
     }
 
     fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, Error>>> {
-        if let Some(bytes) = self.in_hand.take()
-            && let Some(credit) = self.window.take(bytes)
-        {
-            self.give(credit);
+        if !self.manual_ack {
+            self.ack();
         }
         loop {
             if let Some(item) = self.batch.next() {
-                self.in_hand = Some(item.len());
-                self.taken += 1;
+                self.place = self.batch.place();
                 return Poll::Ready(Some((self.decode)(&item)));
             }
             if self.ended.is_some() {
@@ -171,17 +206,12 @@ impl<T> Items<T> {
                 }
                 Poll::Pending => {
                     if let Some(credit) = self.window.starve() {
-                        self.give(credit);
+                        self.reader.tell(credit, self.done);
                     }
                     return Poll::Pending;
                 }
             }
         }
-    }
-
-    fn give(&self, credit: asynq_proto::v1::Credit) {
-        self.limits.raise(credit);
-        self.session.flow(self.id, self.consumer, credit);
     }
 }
 
@@ -206,16 +236,16 @@ impl<T> Stream for Items<T> {
 
 impl<T> Drop for Items<T> {
     fn drop(&mut self) {
+        self.reader.close();
         self.pump.abort();
-        self.session.no_more_flow(self.consumer);
     }
 }
 
 impl<T> fmt::Debug for Items<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Items")
-            .field("id", &self.id)
-            .field("taken", &self.taken)
+            .field("id", &self.id())
+            .field("position", &self.position())
             .field("ended", &self.ended)
             .finish_non_exhaustive()
     }

@@ -1,24 +1,30 @@
 //! Iterates: a task that yields items, and the stream of them.
 
 mod batch;
+mod gap;
+mod head;
 mod items;
+mod options;
 mod pump;
+mod reader;
+mod resume;
 mod window;
 
 use std::{future::IntoFuture, sync::Arc, time::Duration};
 
-use asynq_proto::{reasons::INVALID_FIELD, v1};
+use asynq_proto::{Place, v1};
 
-pub use self::items::Items;
 use self::{
+    head::Head,
     items::Opened,
-    pump::{Limits, Pump},
-    window::Window,
+    options::{Options, reading_options},
+    pump::Pump,
+    reader::Reader,
 };
+pub use self::{items::Items, resume::Resume};
 use crate::{
-    BoxFuture, Error, Refusal,
+    BoxFuture, Error, TaskId,
     call::Decode,
-    limits::MAX_WINDOW,
     session::{ConsumerId, Session},
     spec::{Spec, task_id, task_options},
 };
@@ -32,30 +38,23 @@ use crate::{
 pub struct Iterate<T> {
     session: Session,
     spec: Spec,
-    window: Option<u32>,
+    options: Options,
     decode: Decode<T>,
 }
 
 impl<T: Send + 'static> Iterate<T> {
-    pub(crate) const fn new(session: Session, spec: Spec, decode: Decode<T>) -> Self {
+    pub(crate) fn new(session: Session, spec: Spec, decode: Decode<T>) -> Self {
         Self {
             session,
             spec,
-            window: None,
+            options: Options::default(),
             decode,
         }
     }
 
     task_options!();
     task_id!();
-
-    /// How many items the worker may run ahead of the reader: 1 to 65,536.
-    /// Default: 256, and more, up to 4,096, for a reader who is that fast.
-    /// Apart from that, unread items are held to 8 MiB.
-    pub fn window(mut self, items: u32) -> Self {
-        self.window = Some(items);
-        self
-    }
+    reading_options!();
 
     /// Waits no longer than this for the broker to take the task. An error after
     /// that is [indefinite](Error::is_indefinite), but without its reader the
@@ -64,41 +63,6 @@ impl<T: Send + 'static> Iterate<T> {
         self.spec.patience = Some(patience);
         self
     }
-
-    async fn open(self) -> Result<Items<T>, Error> {
-        let Self {
-            session,
-            spec,
-            window,
-            decode,
-        } = self;
-        let window = match window {
-            None => Window::auto(),
-            Some(items) => Window::fixed(items).ok_or_else(|| bad_window(items))?,
-        };
-        let (id, patience, consumer) = (spec.id, spec.patience, ConsumerId::random());
-        let request = v1::IterateRequest {
-            task: Some(spec.into_request(session.broker_now(), false)?),
-            consumer_id: consumer.to_wire(),
-            credit: Some(window.credit()),
-            auto_ack: false,
-        };
-        let opening = session.data().iterate(id, request);
-        let (enqueued, frames) = session.within(id, patience, opening).await?;
-        let limits = Arc::new(Limits::new(window.credit()));
-        let (pump, arrivals) = Pump::new(id, session.broker().to_owned(), frames, Arc::clone(&limits));
-        let opened = Opened {
-            id,
-            consumer,
-            worker_known: enqueued.worker_known,
-            arrivals,
-            pump: tokio::spawn(pump.run()).abort_handle(),
-            limits,
-            window,
-            session,
-        };
-        Ok(Items::new(opened, decode))
-    }
 }
 
 impl<T: Send + 'static> IntoFuture for Iterate<T> {
@@ -106,15 +70,88 @@ impl<T: Send + 'static> IntoFuture for Iterate<T> {
     type IntoFuture = BoxFuture<Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.open())
+        Box::pin(async move {
+            let Self {
+                session,
+                spec,
+                options,
+                decode,
+            } = self;
+            let (id, patience) = (spec.id, spec.patience);
+            let begin = Begin {
+                id,
+                task: spec.into_request(session.broker_now(), false)?,
+                attach: false,
+                take_over: false,
+                from: 0,
+            };
+            open(session, begin, options, patience, decode).await
+        })
     }
 }
 
-fn bad_window(items: u32) -> Error {
-    Error::Refused {
-        kind: Refusal::InvalidArgument,
-        reason: INVALID_FIELD.to_owned(),
-        message: format!("a window of {items} items; it must have 1 to {MAX_WINDOW}"),
-        retry_after: None,
+/// A stream that is to be opened for the first time by its reader.
+struct Begin {
+    id: TaskId,
+    task: v1::EnqueueRequest,
+    /// The task is there.
+    attach: bool,
+    take_over: bool,
+    /// The first item wanted.
+    from: u64,
+}
+
+async fn open<T>(
+    session: Session,
+    begin: Begin,
+    options: Options,
+    patience: Option<Duration>,
+    decode: Decode<T>,
+) -> Result<Items<T>, Error> {
+    options.check()?;
+    let mut window = options.window(begin.from)?;
+    let Begin {
+        id,
+        mut task,
+        attach,
+        take_over,
+        from,
+    } = begin;
+    let (consumer, credit, mut open_seq) = (ConsumerId::random(), window.credit(), 0);
+    let opening = session.data().open(id, || {
+        open_seq += 1;
+        let request = v1::IterateRequest {
+            attach,
+            take_over,
+            from_index: from,
+            ..options.request(task.clone(), consumer, open_seq, credit)
+        };
+        // Once more it is not taken for fresh, however old.
+        task.first_send = false;
+        request
+    });
+    let open = session.within(id, patience, opening).await?;
+    let at = match open.at {
+        Some(at) => Place::from(at),
+        // A stream that is begun can begin nowhere else.
+        None if from == 0 => Place::START,
+        None => return Err(Error::unexpected("a stream that does not say where it begins")),
+    };
+    if at.index != from {
+        return Err(Error::unexpected("a stream that begins elsewhere than was asked for"));
     }
+    window.begin_at(at.byte);
+    let (nth, told) = ((open_seq, attach || open.enqueued.existed), (window.credit(), at));
+    let reader = Arc::new(Reader::new(session, id, consumer, options, nth, told));
+    let (pump, arrivals) = Pump::new(Arc::clone(&reader), Head::new(id, at), open.frames);
+    let opened = Opened {
+        worker_known: open.enqueued.worker_known,
+        arrivals,
+        pump: tokio::spawn(pump.run()).abort_handle(),
+        manual_ack: options.manual_ack,
+        reader,
+        window,
+        at,
+    };
+    Ok(Items::new(opened, decode))
 }

@@ -25,27 +25,34 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// One that grows while the caller waits empty at its end.
-    pub(super) fn auto() -> Self {
-        Self::new(AUTO_WINDOW, AUTO_WINDOW_GROWN)
+    /// One that grows while the caller waits empty at its end, for a stream that is
+    /// read from an item on.
+    pub(super) fn auto(from: u64) -> Self {
+        Self::new(AUTO_WINDOW, AUTO_WINDOW_GROWN, from)
     }
 
     /// One that stays as it is; `None` unless it is of 1 to [`MAX_WINDOW`] items.
-    pub(super) fn fixed(items: u32) -> Option<Self> {
-        (1..=MAX_WINDOW).contains(&items).then(|| Self::new(items, items))
+    pub(super) fn fixed(items: u32, from: u64) -> Option<Self> {
+        (1..=MAX_WINDOW).contains(&items).then(|| Self::new(items, items, from))
     }
 
-    fn new(items: u32, most: u32) -> Self {
+    fn new(items: u32, most: u32, from: u64) -> Self {
         let mut window = Self {
             items: items.into(),
             most: most.into(),
-            taken: 0,
+            taken: from,
             taken_bytes: 0,
             told: Credit::default(),
-            edge: items.into(),
+            edge: 0,
         };
-        window.tell();
+        window.edge = window.tell().limit_index;
         window
+    }
+
+    /// Where the first item lies in the stream: until it is known, bytes count from there.
+    pub(super) const fn begin_at(&mut self, byte: u64) {
+        self.taken_bytes += byte;
+        self.told.limit_bytes += byte;
     }
 
     /// What the broker has been told.
@@ -53,15 +60,15 @@ impl Window {
         self.told
     }
 
-    /// The caller asks for the item after one of `bytes`, and so is done with
-    /// that one. Tells the broker once half the window has been taken.
-    pub(super) fn take(&mut self, bytes: usize) -> Option<Credit> {
-        if self.taken == self.edge {
+    /// The caller is done with the next `items`, of so many bytes. Tells the broker
+    /// once half the window has been taken.
+    pub(super) fn take(&mut self, items: u64, bytes: u64) -> Option<Credit> {
+        if self.taken + items > self.edge {
             // More came than there was room for then: the worker has had a later word.
             self.edge = self.told.limit_index;
         }
-        self.taken += 1;
-        self.taken_bytes += bytes as u64;
+        self.taken += items;
+        self.taken_bytes += bytes;
         let unread_bytes = self.told.limit_bytes - self.taken_bytes;
         let due = 2 * (self.taken - self.told.acked) >= self.items || 2 * unread_bytes <= WINDOW_BYTES;
         due.then(|| self.tell())
@@ -82,7 +89,7 @@ impl Window {
     fn tell(&mut self) -> Credit {
         self.told = Credit {
             acked: self.taken,
-            limit_index: self.taken + self.items,
+            limit_index: self.taken.saturating_add(self.items),
             limit_bytes: self.taken_bytes + WINDOW_BYTES,
         };
         self.told
@@ -104,6 +111,7 @@ mod tests {
         sizes: Vec<usize>,
         head: u64,
         head_bytes: u64,
+        together: bool,
     }
 
     impl Wire {
@@ -115,6 +123,7 @@ mod tests {
                 sizes: Vec::new(),
                 head: 0,
                 head_bytes: 0,
+                together: false,
             }
         }
 
@@ -132,7 +141,12 @@ mod tests {
             let taken = usize::try_from(self.window.taken).unwrap();
             let items = self.window.items;
             let told = match self.sizes.get(taken) {
-                Some(&bytes) => self.window.take(bytes),
+                Some(_) => {
+                    // All that is there, or the next one.
+                    let items = if self.together { self.sizes.len() - taken } else { 1 };
+                    let bytes: usize = self.sizes[taken..taken + items].iter().sum();
+                    self.window.take(items as u64, bytes as u64)
+                }
                 None => self.window.starve(),
             };
             assert!(
@@ -169,7 +183,10 @@ mod tests {
         for _ in 0..20_000 {
             match dice.u8(0..3) {
                 0 => _ = wire.send(dice.usize(sizes.clone())),
-                1 => wire.take(),
+                1 => {
+                    wire.together = dice.u8(0..8) == 0;
+                    wire.take();
+                }
                 _ => wire.hear(),
             }
             wire.hold();
@@ -182,9 +199,9 @@ mod tests {
         for seed in 0..40 {
             let mut dice = fastrand::Rng::with_seed(seed);
             let window = match seed % 4 {
-                0 => Window::auto(),
-                1 => Window::fixed(1).unwrap(),
-                _ => Window::fixed(dice.u32(1..=MAX_WINDOW)).unwrap(),
+                0 => Window::auto(0),
+                1 => Window::fixed(1, 0).unwrap(),
+                _ => Window::fixed(dice.u32(1..=MAX_WINDOW), 0).unwrap(),
             };
             let most = if seed % 5 == 0 { MAX_PAYLOAD_BYTES } else { 200 };
             let mut wire = run(window, 0..=most, &mut dice);
@@ -203,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_fast_reader_gets_a_larger_window_up_to_the_limit() {
-        let mut wire = Wire::new(Window::auto());
+        let mut wire = Wire::new(Window::auto(0));
         for _ in 0..20 {
             while wire.send(100) {}
             while wire.window.taken < wire.head {
@@ -219,19 +236,19 @@ mod tests {
 
     #[test]
     fn waiting_for_a_slow_worker_is_no_reason_to_grow() {
-        let mut window = Window::auto();
+        let mut window = Window::auto(0);
         for _ in 0..100 {
-            assert_eq!((window.starve(), window.take(10)), (None, None));
+            assert_eq!((window.starve(), window.take(1, 10)), (None, None));
         }
         assert_eq!(window.items, u64::from(AUTO_WINDOW));
     }
 
     #[test]
     fn half_a_window_is_worth_a_word() {
-        let mut window = Window::fixed(10).unwrap();
+        let mut window = Window::fixed(10, 0).unwrap();
         assert_eq!(window.credit().limit_index, 10);
         let told: Vec<_> = (0..10)
-            .map(|_| window.take(1).map(|credit| credit.limit_index))
+            .map(|_| window.take(1, 1).map(|credit| credit.limit_index))
             .collect();
         assert_eq!(
             told,
@@ -239,14 +256,35 @@ mod tests {
         );
         assert_eq!(window.starve(), None, "a fixed window stays");
 
-        let mut window = Window::fixed(10).unwrap();
-        let credit = window.take(MAX_PAYLOAD_BYTES).unwrap();
+        let mut window = Window::fixed(10, 0).unwrap();
+        let credit = window.take(1, MAX_PAYLOAD_BYTES as u64).unwrap();
         assert_eq!(credit.limit_bytes, MAX_PAYLOAD_BYTES as u64 + WINDOW_BYTES);
     }
 
     #[test]
     fn windows_have_limits() {
-        assert!(Window::fixed(0).is_none() && Window::fixed(MAX_WINDOW + 1).is_none());
-        assert!(Window::fixed(MAX_WINDOW).is_some());
+        assert!(Window::fixed(0, 0).is_none() && Window::fixed(MAX_WINDOW + 1, 0).is_none());
+        assert!(Window::fixed(MAX_WINDOW, 0).is_some());
+    }
+
+    #[test]
+    fn a_window_may_begin_anywhere() {
+        let mut window = Window::fixed(10, 1_000).unwrap();
+        let Credit {
+            acked,
+            limit_index,
+            limit_bytes,
+        } = window.credit();
+        assert_eq!((acked, limit_index, limit_bytes), (1_000, 1_010, WINDOW_BYTES));
+        window.begin_at(77);
+        assert_eq!(window.credit().limit_bytes, 77 + WINDOW_BYTES);
+        let told = window.take(5, 5).unwrap();
+        assert_eq!(
+            (told.acked, told.limit_index, told.limit_bytes),
+            (1_005, 1_015, 82 + WINDOW_BYTES)
+        );
+
+        let last = Window::auto(u64::MAX);
+        assert_eq!(last.credit().limit_index, u64::MAX);
     }
 }

@@ -42,26 +42,29 @@ struct Inner {
 
 struct Stream {
     task: TaskId,
+    /// Which opening it is for.
+    open_seq: u64,
     credit: Credit,
     due: bool,
 }
 
 impl Flows {
-    pub(super) fn set(&self, task: TaskId, consumer: ConsumerId, credit: Credit) {
+    pub(super) fn set(&self, task: TaskId, consumer: ConsumerId, open_seq: u64, credit: Credit) {
         let mut inner = self.lock();
         let stream = inner.streams.entry(consumer).or_insert(Stream {
             task,
+            open_seq,
             credit,
             due: false,
         });
-        stream.credit = credit;
+        (stream.open_seq, stream.credit) = (open_seq, credit);
         if !std::mem::replace(&mut stream.due, true) {
             inner.due.push_back(consumer);
             self.some.notify_one();
         }
     }
 
-    /// The stream has ended.
+    /// The stream has ended, or is to be opened again.
     pub(super) fn remove(&self, consumer: ConsumerId) {
         let mut inner = self.lock();
         if inner.streams.remove(&consumer).is_some_and(|stream| stream.due) {
@@ -101,6 +104,7 @@ impl Flows {
                 id: stream.task.to_wire(),
                 consumer_id: consumer.to_wire(),
                 credit: Some(stream.credit),
+                open_seq: stream.open_seq,
             })
         });
         // Unanswered, so the call number means nothing.
@@ -143,12 +147,12 @@ mod tests {
         let (flows, task) = (Flows::default(), TASK.parse().unwrap());
         let [a, b] = [ConsumerId([1; 16]), ConsumerId([2; 16])];
         for (consumer, limit) in [(a, 1), (b, 10), (a, 2), (a, 3)] {
-            flows.set(task, consumer, credit(limit));
+            flows.set(task, consumer, 1, credit(limit));
         }
         assert_eq!(taken(&flows, 9), [3, 10]);
         assert!(!flows.any());
-        flows.set(task, b, credit(11));
-        flows.set(task, a, credit(4));
+        flows.set(task, b, 1, credit(11));
+        flows.set(task, a, 1, credit(4));
         assert_eq!((taken(&flows, 1), taken(&flows, 1)), (vec![11], vec![4]));
     }
 
@@ -156,18 +160,28 @@ mod tests {
     fn a_new_session_is_told_all_that_still_holds() {
         let (flows, task) = (Flows::default(), TASK.parse().unwrap());
         let [a, b] = [ConsumerId([1; 16]), ConsumerId([2; 16])];
-        flows.set(task, a, credit(1));
-        flows.set(task, b, credit(2));
+        flows.set(task, a, 1, credit(1));
+        flows.set(task, b, 1, credit(2));
         assert_eq!(taken(&flows, 1), [1]);
         flows.resend();
         let mut all = taken(&flows, 9);
         all.sort_unstable();
         assert_eq!(all, [1, 2]);
 
-        flows.set(task, a, credit(3));
+        flows.set(task, a, 1, credit(3));
         flows.remove(a);
         assert!(!flows.any());
         flows.resend();
         assert_eq!(taken(&flows, 9), [2]);
+    }
+
+    #[test]
+    fn a_word_names_the_opening_it_is_for() {
+        let (flows, task) = (Flows::default(), TASK.parse().unwrap());
+        let consumer = ConsumerId([1; 16]);
+        flows.set(task, consumer, 1, credit(1));
+        flows.set(task, consumer, 2, credit(1));
+        let operation = flows.take(1).remove(0);
+        assert!(matches!(operation.op, Some(Op::Flow(FlowRequest { open_seq: 2, .. }))));
     }
 }

@@ -188,12 +188,12 @@ impl Session {
         }
     }
 
-    /// Gives a stream room. Only the latest word counts; it is sent as soon as may be.
-    pub(crate) fn flow(&self, id: TaskId, consumer: ConsumerId, credit: v1::Credit) {
-        self.shared.flows.set(id, consumer, credit);
+    /// Gives an opening of a stream room. Only the latest word counts; it is sent as soon as may be.
+    pub(crate) fn flow(&self, id: TaskId, consumer: ConsumerId, open_seq: u64, credit: v1::Credit) {
+        self.shared.flows.set(id, consumer, open_seq, credit);
     }
 
-    /// A stream has ended.
+    /// A stream has ended, or is to be opened again.
     pub(crate) fn no_more_flow(&self, consumer: ConsumerId) {
         self.shared.flows.remove(consumer);
     }

@@ -11,10 +11,10 @@
 //! - `fussy` dies of 3, ends for arguments of three digits only when cancelled
 //!
 //! Iterated, a task yields the numbers below its argument, within its credit:
-//! - `dead.error` and the like, and `cancelled`, end so after them; `cut` breaks the stream there
+//! - `dead.error` and the like, and `cancelled`, end so after them; `cut` breaks there, the first time
 //! - `large` yields strings of 3 MiB, `over` twice what there is credit for
-//! - `slow` and `nobody` yield nothing until they are stopped
-//! - `lost` is opened, but the first time the answer is UNAVAILABLE
+//! - `slow` and `nobody` yield nothing more until they are stopped
+//! - `echo` is no iterator
 
 mod session;
 mod streams;
@@ -32,9 +32,14 @@ use asynq_proto::{
     limits::MAX_MESSAGE_BYTES,
     v1::{self, admin_server::AdminServer, tasks_server::TasksServer},
 };
-use tokio::{net::TcpListener, sync::watch, time::Instant};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::watch,
+    time::Instant,
+};
 use tokio_stream::{Stream, StreamExt, wrappers::TcpListenerStream};
-use tonic::{Code, Request, Response, Status, Streaming, body::Body, codegen::Bytes};
+use tonic::{Code, Request, Response, Status, Streaming, body::Body, codegen::Bytes, transport::server::Connected};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::{Service, service_fn};
 
@@ -72,6 +77,24 @@ impl Fake {
 
     pub(crate) async fn with_max_outstanding(max_outstanding: u32) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let incoming = TcpListenerStream::new(listener).map(|stream| {
+            let stream = stream?;
+            stream.set_nodelay(true)?;
+            Ok::<_, std::io::Error>(stream)
+        });
+        Self::serve(incoming, address, max_outstanding)
+    }
+
+    /// Serves what comes in.
+    pub(crate) fn serve<I>(
+        incoming: impl Stream<Item = std::io::Result<I>> + Send + 'static,
+        address: SocketAddr,
+        max_outstanding: u32,
+    ) -> Self
+    where
+        I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    {
         let inner = Inner {
             max_outstanding,
             tasks: Mutex::default(),
@@ -84,7 +107,7 @@ impl Fake {
             unanswered: Mutex::default(),
         };
         let fake = Self {
-            address: listener.local_addr().unwrap(),
+            address,
             inner: Arc::new(inner),
         };
         let tasks = TasksServer::new(fake.clone())
@@ -100,11 +123,6 @@ impl Fake {
                     false => admin.call(request).await,
                 }
             }
-        });
-        let incoming = TcpListenerStream::new(listener).map(|stream| {
-            let stream = stream?;
-            stream.set_nodelay(true)?;
-            Ok::<_, std::io::Error>(stream)
         });
         let serving = tonic::transport::Server::builder().serve_with_incoming(both, incoming);
         tokio::spawn(serving);
@@ -140,6 +158,22 @@ impl Fake {
     /// The streams opened so far.
     pub(crate) fn streams(&self) -> Vec<Seen> {
         lock(&self.inner.streams).seen()
+    }
+
+    /// All that has been asked for by those who opened streams.
+    pub(crate) fn openings(&self) -> Vec<v1::IterateRequest> {
+        lock(&self.inner.streams).requests()
+    }
+
+    /// Lets things go wrong with the next openings of streams, one with each, and
+    /// nothing else any more:
+    /// - `3` breaks it after three frames with UNAVAILABLE, `3.quiet` as if it were at its end
+    /// - `before` takes it and answers UNAVAILABLE
+    /// - `away` answers UNAVAILABLE to this and all that follow
+    /// - `refused.9.REASON` refuses it with a gRPC code
+    /// - `other_items` yields others than before, `other_digest` says that it will
+    pub(crate) fn fail(&self, faults: &[&'static str]) {
+        lock(&self.inner.streams).fail(faults);
     }
 
     /// Waits until the streams are as `wanted`.

@@ -47,6 +47,11 @@ impl Tasks {
         }
     }
 
+    /// What was asked for under an id.
+    pub(crate) fn request(&self, id: &[u8]) -> Option<v1::EnqueueRequest> {
+        Some(self.known.get(id)?.request.clone())
+    }
+
     /// How the task has ended, if it has.
     pub(crate) fn finished(&self, id: &[u8]) -> Option<v1::Finished> {
         let task = self.known.get(id)?;

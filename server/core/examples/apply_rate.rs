@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use asynq_core::{
-    Core, Declaration, Effect, Epoch, Event, Hello, LeaseToken, Name, NameError, OnKey, Output, Payload, Recovered,
-    RequestId, SessionId, TaskId, TaskSpec, Timestamp,
+    Core, Declaration, Effect, Epoch, Event, Hello, LeaseToken, Name, NameError, OnKey, OnLoss, Output, Payload,
+    Recovered, RequestId, SessionId, TaskId, TaskSpec, Timestamp,
 };
 
 /// Tasks that have been accepted and have not ended.
@@ -69,6 +69,7 @@ impl Driver {
                 name: Name::new("echo")?,
                 timeout: None,
                 max_attempts: None,
+                on_loss: OnLoss::Fail,
             }],
             held: Vec::new(),
         };

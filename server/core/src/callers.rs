@@ -77,8 +77,10 @@ impl Core {
                 self.replace(now, before, spec.id, out);
                 self.accept(now, spec, reader, None, out)
             }
-            Ok(Admitted::Known(_)) if reader.is_some() => Reply::Refused(Refusal::BeingRead(spec.id)),
-            Ok(Admitted::Known(known)) => known,
+            Ok(Admitted::Known(known)) => match (reader, self.find(spec.id)) {
+                (Some(reader), Some(key)) => self.attach(now, key, reader, true, out),
+                _ => known,
+            },
             Err(refusal) => Reply::Refused(refusal),
         };
         out.effects.push(Effect::Reply(request, reply));
@@ -204,6 +206,7 @@ impl Core {
         options.stream = reader.is_some();
         let state = match start_at.filter(|&at| at > now) {
             Some(at) => Live::Scheduled(at),
+            None if reader.is_some() => Live::Unread,
             None => Live::Ready,
         };
         let (niceness, placement) = (options.niceness, options.placement);
@@ -223,7 +226,7 @@ impl Core {
                 options,
                 start_at,
                 content_type: payload.content_type.clone(),
-                stream: reader.map(Stream::new),
+                stream: reader.as_ref().map(|reader| Box::new(Stream::new(reader))),
                 ..Extra::default()
             })
         });
@@ -247,10 +250,13 @@ impl Core {
         let record = Box::new(self.live(key).record(&self.names));
         out.changes.push(Change::Insert { seq, record, payload });
         self.enter_state(key);
-        Reply::Enqueued {
-            task: id,
-            existed: false,
-            worker_known,
+        match reader {
+            Some(reader) => self.attach(now, key, reader, false, out),
+            None => Reply::Enqueued {
+                task: id,
+                existed: false,
+                worker_known,
+            },
         }
     }
 

@@ -40,16 +40,27 @@ impl Core {
             }
             alarms.extend(self.alarms(key));
             if let Some(stream) = task.stream() {
-                let credit = stream.credit;
-                assert!(credit.acked <= stream.head, "{id}: taken before it came");
-                assert!(stream.head <= credit.limit_index, "{id}: more items than credit");
-                assert!(stream.head_bytes <= credit.limit_bytes, "{id}: more bytes than credit");
+                stream.check(id);
+                let waits = stream.detached_until.is_some();
+                let stops = task.held().is_some_and(|held| held.stop.is_some());
+                assert!(
+                    stream.has_reader() || waits || stops,
+                    "{id} waits for a reader for ever"
+                );
             }
             self.check_calls(task);
             match &task.state {
                 Live::Scheduled(_) => {}
+                Live::Unread => assert!(
+                    task.stream().is_some_and(|stream| !stream.has_reader()),
+                    "{id} waits for a reader it has"
+                ),
                 Live::Ready => {
                     ready += 1;
+                    assert!(
+                        matches!(task.ready(), Live::Ready),
+                        "{id} is to begin, and nobody reads it"
+                    );
                     assert_eq!(waiting.get(&key), Some(&task.seq), "{id} is ready and does not wait");
                 }
                 Live::Aside(aside) => {
@@ -83,7 +94,7 @@ impl Core {
         assert_eq!(self.keys.len(), keyed, "a key of nobody");
         for (at, timer) in self.timers.iter() {
             match timer {
-                Timer::Due(_) | Timer::Expire(_) | Timer::Timeout(_) | Timer::Aside(_) => {
+                Timer::Due(_) | Timer::Expire(_) | Timer::Timeout(_) | Timer::Aside(_) | Timer::Detached(_) => {
                     assert!(alarms.remove(&(at, timer)), "{timer:?} lingers");
                 }
                 Timer::ResumeGrace => {}

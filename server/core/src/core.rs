@@ -69,7 +69,7 @@ pub struct Core {
     /// Runs found at a restart, before their sessions are.
     pub(crate) restored_runs: Vec<(TaskKey, Held)>,
     /// Streams found at a restart: their readers went with the broker.
-    pub(crate) orphaned: Vec<TaskKey>,
+    pub(crate) restored_streams: Vec<TaskKey>,
     /// Tasks found at a restart that were called by runs.
     pub(crate) restored_calls: Vec<TaskId>,
     /// Called tasks whose runs are over; empty between events.
@@ -131,7 +131,7 @@ impl Core {
             grace_until: Timestamp::ZERO,
             recovering: Vec::new(),
             restored_runs: Vec::new(),
-            orphaned: Vec::new(),
+            restored_streams: Vec::new(),
             restored_calls: Vec::new(),
             orphans: Vec::new(),
             awaited: BTreeSet::new(),
@@ -192,11 +192,28 @@ impl Core {
             Event::Extended { session, token, left } => self.on_extended(now, session, token, left, out),
             Event::Abandoned { session, token } => self.on_abandoned(now, session, token, out),
             Event::Leaked { session, slots } => self.on_leaked(session, slots),
-            Event::Flow { task, consumer, credit } => self.on_flow(task, consumer, credit, out),
-            Event::ReaderGone { task, consumer } => self.on_reader_gone(now, task, consumer, out),
+            Event::Attach { request, task, reader } => self.on_attach(now, request, task, reader, out),
+            Event::Flow {
+                task,
+                consumer,
+                open_seq,
+                credit,
+            } => self.on_flow(task, consumer, open_seq, credit, out),
+            Event::ReaderGone {
+                task,
+                consumer,
+                open_seq,
+                how,
+            } => self.on_reader_gone(now, task, (consumer, open_seq), how, out),
+            Event::EmitOpened { session, token, resume } => self.on_emit_opened(now, session, token, resume, out),
             Event::Items { session, token, batch } => self.on_items(now, session, token, batch, out),
             Event::Blocked { session, token, credit } => self.on_blocked(session, token, credit),
-            Event::Iterated { session, token, count } => self.on_iterated(now, session, token, count, out),
+            Event::Iterated {
+                session,
+                token,
+                count,
+                digest,
+            } => self.on_iterated(now, session, token, (count, digest), out),
             Event::Gap(gap) => self.on_gap(gap),
             Event::Tick => self.on_tick(now, out),
         }
@@ -217,6 +234,14 @@ impl Core {
         self.tally
     }
 
+    /// Whether the session has a connection.
+    #[must_use]
+    pub fn is_connected(&self, session: SessionId) -> bool {
+        self.sessions
+            .get(&session)
+            .is_some_and(|session| session.link.is_connected())
+    }
+
     /// Whether the task is known and has not ended.
     #[must_use]
     pub fn is_live(&self, id: TaskId) -> bool {
@@ -234,6 +259,7 @@ impl Core {
                 Timer::Expire(key) => self.on_expire(now, key, out),
                 Timer::Timeout(key) => self.on_timeout(now, key, out),
                 Timer::Aside(key) => self.on_aside(now, key, out),
+                Timer::Detached(key) => self.on_detached(now, key, out),
             }
         }
         while let Some(claim) = self.claims.pop_front_if(|claim| claim.at <= now) {
@@ -284,6 +310,9 @@ impl Core {
             task.grant = Grant { epoch, attempt };
             task.state = Live::Held(Box::new(held));
         });
+        let Ok(stream) = self.begin_stream(key, id) else {
+            return self.give_up_stream(now, key, out);
+        };
         let task = self.live(key);
         let token = task.token();
         out.effects.push(Effect::Assign(Box::new(Assignment {
@@ -297,7 +326,7 @@ impl Core {
             deadline: task.deadline().filter(|_| self.believes_clock()),
             payload_bytes: u64::from(task.payload_bytes),
             enqueued_at: task.enqueued_at,
-            stream: task.stream().map(|stream| stream.credit),
+            stream,
             at_most_once: claim_first,
         })));
         if claim_first {
@@ -381,13 +410,22 @@ impl Core {
             ttl = ttl.max(limits::FETCH_GRACE);
             self.answer_call(task.id, called.by);
         }
+        let tail = task
+            .stream()
+            .filter(|_| outcome.keeps_items())
+            .and_then(|stream| stream.tail().pack());
+        if tail.is_some() {
+            // Whoever reads it may be without a connection just now.
+            ttl = ttl.max(limits::FETCH_GRACE);
+        }
+        let kept = tail.as_ref().or(result.as_ref());
         let started_at = task.held().map(|held| held.started_at);
         let finish = Finish {
             outcome: outcome.clone(),
             at: now,
             started_at,
             worker,
-            result: result.as_ref().map(|result| ResultInfo {
+            result: kept.map(|result| ResultInfo {
                 bytes: result.data.len() as u64,
                 content_type: result.content_type.clone(),
                 until: now + ttl,
@@ -410,7 +448,7 @@ impl Core {
         out.changes.push(Change::Finish {
             seq: task.seq,
             record: Box::new(record),
-            result: result.filter(|_| !ttl.is_zero()),
+            result: tail.or(result).filter(|_| !ttl.is_zero()),
             forget_at,
         });
         for name in [task.name, task.queue, task.series] {
@@ -458,13 +496,15 @@ impl Core {
     pub(crate) fn alarms(&self, key: TaskKey) -> impl Iterator<Item = (Timestamp, Timer)> + use<> {
         let task = self.live(key);
         let expires_at = || task.expires_at().filter(|_| self.believes_clock());
-        let mut alarms = [None; 2];
+        let mut alarms = [None; 3];
+        let detached = task.stream().and_then(|stream| stream.detached_until);
+        alarms[2] = detached.map(|at| (at, Timer::Detached(key)));
         match &task.state {
             Live::Scheduled(at) => {
                 alarms[0] = Some((*at, Timer::Due(key)));
                 alarms[1] = expires_at().map(|at| (at, Timer::Expire(key)));
             }
-            Live::Ready | Live::Recovering | Live::Aside(_) => {
+            Live::Ready | Live::Recovering | Live::Unread | Live::Aside(_) => {
                 if let Live::Aside(aside) = &task.state {
                     alarms[0] = Some((aside.until, Timer::Aside(key)));
                 }
@@ -491,7 +531,7 @@ impl Core {
         let task = &mut self.tasks[key.index()];
         match &mut task.state {
             // Who sets a worker aside has seen to it.
-            Live::Scheduled(_) | Live::Aside(_) => {}
+            Live::Scheduled(_) | Live::Unread | Live::Aside(_) => {}
             Live::Ready => self.sched.insert(&task.waiting(key)),
             Live::Recovering => self.recovering.push(key),
             Live::Held(held) => {
@@ -512,7 +552,7 @@ impl Core {
         let task = &self.tasks[key.index()];
         match &task.state {
             // A key that stays behind in `recovering` is told by the state.
-            Live::Scheduled(_) | Live::Recovering => {}
+            Live::Scheduled(_) | Live::Recovering | Live::Unread => {}
             Live::Ready if popped => {}
             Live::Aside(_) => self.leave_aside(key),
             Live::Ready => {

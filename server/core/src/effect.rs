@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::event::RequestId;
 use crate::ids::{LeaseToken, Name, Seq, SessionId, TaskId};
 use crate::keys::KeyTaken;
-use crate::streams::{Credit, ItemBatch};
+use crate::streams::{Credit, ItemBatch, Place};
 use crate::task::{Failure, Outcome, Payload, StateName, StopIntent};
 use crate::time::Timestamp;
 use crate::view::QueueView;
@@ -35,6 +35,30 @@ pub enum Effect {
         token: LeaseToken,
         /// How far.
         credit: Credit,
+    },
+    /// The consumer whose request this is reads the stream from here on, and the one
+    /// before does not. What else is said of the stream comes after it.
+    Reading {
+        /// Of which task.
+        task: TaskId,
+        /// Where its items begin.
+        at: Place,
+    },
+    /// The reader wants items that are gone: end its stream.
+    NotRead {
+        /// Of which task.
+        task: TaskId,
+        /// The first item there is.
+        floor: u64,
+    },
+    /// Tell a worker whose Emit broke from where to send.
+    SendFrom {
+        /// Whom to tell.
+        session: SessionId,
+        /// Which run.
+        token: LeaseToken,
+        /// The first item.
+        from: u64,
     },
     /// Hand items to the reader. To be held while the task itself is not yet
     /// durable.
@@ -73,7 +97,13 @@ impl Effect {
         match self {
             Self::Reply(..) | Self::Ack { .. } | Self::Finished(_) => true,
             Self::Assign(run) => run.at_most_once || run.token.grant.attempt > 1,
-            Self::Stop { .. } | Self::Credit { .. } | Self::Items { .. } | Self::SessionEnded(_) => false,
+            Self::Stop { .. }
+            | Self::Credit { .. }
+            | Self::Reading { .. }
+            | Self::NotRead { .. }
+            | Self::SendFrom { .. }
+            | Self::Items { .. }
+            | Self::SessionEnded(_) => false,
         }
     }
 }
@@ -89,6 +119,17 @@ pub enum Reply {
         existed: bool,
         /// Some connected worker has registered its name.
         worker_known: bool,
+    },
+    /// The caller reads the stream of the task.
+    Attached {
+        /// The task.
+        task: TaskId,
+        /// It was known already and is the same.
+        existed: bool,
+        /// Some connected worker has registered its name.
+        worker_known: bool,
+        /// Where the items begin.
+        at: Place,
     },
     /// What became of the wish to cancel.
     Cancelled {
@@ -142,8 +183,43 @@ pub enum Refusal {
     #[error("{0}")]
     KeyTaken(Box<KeyTaken>),
     /// The task has a reader already.
-    #[error("task {0} is being read by another caller")]
+    #[error("task {0} is being read by another caller; take it over to read it in that one's place")]
     BeingRead(TaskId),
+    /// The reader has opened the stream again since, or lost it to another.
+    #[error("the stream of task {0} has been opened anew since: this opening is an old one")]
+    StaleReader(TaskId),
+    /// The items are gone.
+    #[error(
+        "items before {floor} of task {task} have been acknowledged and are gone; ask for item {floor} or a later one"
+    )]
+    BelowFloor {
+        /// The task.
+        task: TaskId,
+        /// The first item there is.
+        floor: u64,
+    },
+    /// There are no such items yet.
+    #[error("the stream of task {task} has come to item {head}; ask for that one or an earlier one")]
+    BeyondHead {
+        /// The task.
+        task: TaskId,
+        /// One past the last there is.
+        head: u64,
+    },
+    /// Somebody yielded other items than before, or the reader has mixed something up.
+    #[error("before item {index} of task {task} the reader has read other items than there are")]
+    ReadOtherItems {
+        /// The task.
+        task: TaskId,
+        /// Up to which item it has read.
+        index: u64,
+    },
+    /// The task gives one result.
+    #[error("task {0} was not enqueued as a stream: its result is waited for, not iterated")]
+    NotAStream(TaskId),
+    /// After a restart nobody knows yet where the stream stands.
+    #[error("the worker that runs task {0} has not come back since the broker restarted; try again")]
+    NotPlaced(TaskId),
     /// No task has the id.
     #[error("no task {0}: it never existed, or it ended and has been forgotten")]
     NotFound(TaskId),
@@ -216,9 +292,18 @@ pub struct Assignment {
     /// When the task was accepted.
     pub enqueued_at: Timestamp,
     /// How far its items may go, if somebody reads them as they come.
-    pub stream: Option<Credit>,
+    pub stream: Option<StreamStart>,
     /// The task must not begin twice: the run waits until the grant is durable.
     pub at_most_once: bool,
+}
+
+/// Where and how far a run's items go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamStart {
+    /// How far.
+    pub credit: Credit,
+    /// The first to be sent: those before have come from an earlier attempt.
+    pub start: Place,
 }
 
 /// Why a worker is told to end a run.

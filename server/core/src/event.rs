@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::filter::StateSet;
 use crate::ids::{ConsumerId, LeaseToken, Name, Seq, SessionId, TaskId};
 use crate::queues::QueueUpdate;
-use crate::streams::{Credit, ItemBatch, Reader};
-use crate::task::{Failure, Payload, TaskRecord, TaskSpec};
+use crate::streams::{Credit, EmitResume, ItemBatch, Left, Reader};
+use crate::task::{Failure, OnLoss, Payload, TaskRecord, TaskSpec};
 
 /// Chosen by the shell to match a [`crate::Reply`] with whoever asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -190,12 +190,24 @@ pub enum Event {
         /// How many.
         slots: u32,
     },
+    /// A caller reads the stream of a task that is there. Answered by one
+    /// [`crate::Reply`].
+    Attach {
+        /// Whom to answer.
+        request: RequestId,
+        /// Of which task.
+        task: TaskId,
+        /// Who, and from where.
+        reader: Reader,
+    },
     /// A caller has taken items and has room for more.
     Flow {
         /// Of which task.
         task: TaskId,
         /// Which reader.
         consumer: ConsumerId,
+        /// Of which of its openings; 0 for the last.
+        open_seq: u64,
         /// What it has taken and has room for.
         credit: Credit,
     },
@@ -205,6 +217,19 @@ pub enum Event {
         task: TaskId,
         /// Which reader.
         consumer: ConsumerId,
+        /// Of which of its openings; 0 for the last.
+        open_seq: u64,
+        /// Whether it may come back.
+        how: Left,
+    },
+    /// A run has opened an Emit stream.
+    EmitOpened {
+        /// Who says so.
+        session: SessionId,
+        /// Which run.
+        token: LeaseToken,
+        /// Where it stands, if it had another before.
+        resume: Option<EmitResume>,
     },
     /// A run yields items.
     Items {
@@ -232,6 +257,8 @@ pub enum Event {
         token: LeaseToken,
         /// Items in all.
         count: u64,
+        /// The digest of all of them.
+        digest: Option<u64>,
     },
     /// The shell did not run for so long, and heartbeats may wait unread: leases and
     /// graces last for as much longer. Before the next [`Event::Tick`] the shell
@@ -288,4 +315,6 @@ pub struct Declaration {
     pub timeout: Option<Duration>,
     /// Failures allowed.
     pub max_attempts: Option<u32>,
+    /// What becomes of its streams when they are lost.
+    pub on_loss: OnLoss,
 }

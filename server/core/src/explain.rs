@@ -2,6 +2,7 @@
 //! where it is.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::alone::Aside;
 use crate::core::Core;
@@ -83,6 +84,7 @@ impl Core {
                 message + "."
             }
             (Reason::Behind, _) => explain_place(task, self.sched.ahead_of(&task.waiting(key)), &mut details),
+            (Reason::WaitingReader, _) => explain_unread(now, task, &mut details),
             (Reason::Resuming, _) => {
                 let workers = self.awaited.len();
                 details.insert("awaited_workers", workers.to_string());
@@ -110,6 +112,7 @@ impl Core {
         match &task.state {
             Live::Scheduled(_) => Reason::NotDue,
             Live::Recovering => Reason::Resuming,
+            Live::Unread => Reason::WaitingReader,
             Live::Aside(_) => Reason::NoFreeSlot,
             Live::Held(held) if held.stop.is_some() => Reason::Stopping,
             Live::Held(held) if !self.sessions[&held.session].link.is_connected() => Reason::Resuming,
@@ -144,7 +147,7 @@ impl Core {
         let ran = now.since(held.started_at);
         details.insert("worker", worker.to_string());
         if let Some(stream) = task.stream() {
-            details.insert("items", stream.head.to_string());
+            details.insert("items", stream.head.index.to_string());
             details.insert("items_taken", stream.credit.acked.to_string());
             details.insert("blocked_on", if held.lent { "credit" } else { "worker" }.into());
         }
@@ -197,7 +200,7 @@ impl Core {
             }
             _ if held.lent => format!(
                 "Worker {worker} waits for its caller to take items: {} sent, {} taken. Its slot is lent meanwhile.",
-                task.stream().map_or(0, |stream| stream.head),
+                task.stream().map_or(0, |stream| stream.head.index),
                 task.stream().map_or(0, |stream| stream.credit.acked),
             ),
             _ => format!("Worker {worker} has run attempt {attempt} for {ran:.1?}."),
@@ -294,6 +297,16 @@ impl Core {
 }
 
 /// Why it waits for a time.
+fn explain_unread(now: Timestamp, task: &Task, details: &mut BTreeMap<&'static str, String>) -> String {
+    let until = task.stream().and_then(|stream| stream.detached_until);
+    let left = until.map_or(Duration::ZERO, |until| until.since(now));
+    details.insert("cancelled_in_ms", left.as_millis().to_string());
+    format!(
+        "It is a stream that nobody reads: its reader's connection was lost, or the broker has restarted. It begins when \
+         somebody reads it; if nobody does, it is cancelled in {left:.1?}."
+    )
+}
+
 fn explain_wait(now: Timestamp, task: &Task, due: Timestamp, details: &mut BTreeMap<&'static str, String>) -> String {
     let left = due.since(now);
     details.insert("due_at_ms", due.as_millis().to_string());

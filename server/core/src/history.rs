@@ -344,7 +344,7 @@ impl TaskRecord {
     fn end(&self, finish: &Finish) -> Note {
         let cause = match finish.outcome {
             Outcome::Succeeded => Cause::Completed,
-            Outcome::Dead(DeadReason::Error | DeadReason::Rejected) => Cause::Failed,
+            Outcome::Dead(DeadReason::Error | DeadReason::Rejected | DeadReason::NonDeterministic) => Cause::Failed,
             Outcome::Dead(DeadReason::Timeout) => Cause::TimedOut,
             Outcome::Dead(DeadReason::Poison) if self.counters.crashes >= limits::MAX_CRASHES => Cause::Crashed,
             // Such a task has one try: it crashed or was lost.

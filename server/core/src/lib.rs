@@ -58,7 +58,7 @@ mod view;
 pub use crate::core::{Core, Output};
 pub use callers::digest;
 pub use change::{Change, SessionRecord};
-pub use effect::{Assignment, CancelOutcome, Effect, Finished, Refusal, Reply, StopCause, Verdict};
+pub use effect::{Assignment, CancelOutcome, Effect, Finished, Refusal, Reply, StopCause, StreamStart, Verdict};
 pub use event::{Call, Closed, Declaration, Event, Hello, RequestId};
 pub use filter::{StateSet, TaskFilter};
 pub use history::{Cause, Note, Notes, Step, Transition};
@@ -66,10 +66,10 @@ pub use ids::{ConsumerId, Epoch, Grant, LeaseToken, Name, NameError, Niceness, S
 pub use keys::{Key, KeyError, KeyTaken, OnKey, answer_ended};
 pub use queues::{QueueSettings, QueueUpdate};
 pub use recovery::Recovered;
-pub use streams::{Credit, ItemBatch, Reader};
+pub use streams::{Credit, EmitResume, ITEMS, ItemBatch, Left, Place, Reader, Tail};
 pub use task::{
-    CalledBy, Counters, DeadReason, Failure, Finish, Options, Outcome, Payload, Placement, ResultInfo, Run, State,
-    StateName, StopIntent, Tally, TaskRecord, TaskSpec,
+    CalledBy, Counters, DeadReason, Failure, Finish, OnLoss, Options, Outcome, Payload, Placement, ResultInfo, Run,
+    State, StateName, StopIntent, Tally, TaskRecord, TaskSpec,
 };
 pub use time::Timestamp;
 pub use view::{Explanation, QueueView, Reason, TaskView, WorkerState, WorkerView};

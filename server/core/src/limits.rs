@@ -92,3 +92,13 @@ pub const FETCH_GRACE: Duration = Duration::from_mins(1);
 pub const DEAD_TTL: Duration = Duration::from_hours(7 * 24);
 /// How long at least the id of a finished task is remembered.
 pub const MIN_DEDUP_TTL: Duration = Duration::from_hours(1);
+/// A stream whose reader has lost its connection waits for it this long, if the
+/// reader did not say otherwise.
+pub const DETACH_GRACE: Duration = Duration::from_secs(30);
+/// The longest a reader can ask for.
+pub const MAX_DETACH_GRACE: Duration = Duration::from_hours(24);
+/// Items of one stream that are kept, whatever credit there is: the largest window
+/// an SDK asks for.
+pub const MAX_STREAM_ITEMS: u64 = 65_536;
+/// The same in bytes: two of the largest items, so that any one fits beside another.
+pub const MAX_STREAM_BYTES: u64 = 8 * 1024 * 1024;

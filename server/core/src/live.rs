@@ -39,6 +39,8 @@ pub(crate) enum Live {
     Ready,
     /// Ready after a restart, held back because a worker may still run it.
     Recovering,
+    /// A stream that nobody reads: it begins once somebody does.
+    Unread,
     /// Ready, and a worker is being emptied for it.
     Aside(Box<Aside>),
     Held(Box<Held>),
@@ -78,7 +80,7 @@ pub(crate) struct Extra {
     pub(crate) failure: Option<Box<Failure>>,
     pub(crate) notes: Option<Box<Notes>>,
     pub(crate) replaced_by: Option<Box<TaskId>>,
-    pub(crate) stream: Option<Stream>,
+    pub(crate) stream: Option<Box<Stream>>,
     /// Set if a run has called it.
     pub(crate) called: Option<Box<Called>>,
     /// What its run has called and waits for.
@@ -97,7 +99,7 @@ impl Task {
     pub(crate) fn state_name(&self) -> StateName {
         match &self.state {
             Live::Scheduled(_) => StateName::Scheduled,
-            Live::Ready | Live::Recovering | Live::Aside(_) => StateName::Ready,
+            Live::Ready | Live::Recovering | Live::Unread | Live::Aside(_) => StateName::Ready,
             Live::Held(held) if held.stop.is_some() => StateName::Stopping,
             Live::Held(_) => StateName::Running,
         }
@@ -113,14 +115,14 @@ impl Task {
     pub(crate) fn held(&self) -> Option<&Held> {
         match &self.state {
             Live::Held(held) => Some(held),
-            Live::Scheduled(_) | Live::Ready | Live::Recovering | Live::Aside(_) => None,
+            Live::Scheduled(_) | Live::Ready | Live::Recovering | Live::Unread | Live::Aside(_) => None,
         }
     }
 
     pub(crate) fn held_mut(&mut self) -> Option<&mut Held> {
         match &mut self.state {
             Live::Held(held) => Some(held),
-            Live::Scheduled(_) | Live::Ready | Live::Recovering | Live::Aside(_) => None,
+            Live::Scheduled(_) | Live::Ready | Live::Recovering | Live::Unread | Live::Aside(_) => None,
         }
     }
 
@@ -137,7 +139,7 @@ impl Task {
     }
 
     pub(crate) fn stream(&self) -> Option<&Stream> {
-        self.extra.as_ref()?.stream.as_ref()
+        self.extra.as_ref()?.stream.as_deref()
     }
 
     pub(crate) fn called(&self) -> Option<&Called> {
@@ -168,10 +170,26 @@ impl Task {
         self.grant.attempt > 0
     }
 
-    /// A run that ends badly ends the task: of a stream half would be told again,
-    /// and what is to begin once does not begin again.
+    /// A run that ends badly ends the task: a stream that cannot be run again would
+    /// be told by half, and what is to begin once does not begin again.
     pub(crate) fn has_one_try(&self) -> bool {
-        self.stream().is_some() || self.at_most_once()
+        self.stream().is_some_and(Stream::has_one_try) || self.at_most_once()
+    }
+
+    /// The state in which it waits for a slot.
+    pub(crate) fn ready(&self) -> Live {
+        match self.stream() {
+            Some(stream) if !stream.has_reader() => Live::Unread,
+            _ => Live::Ready,
+        }
+    }
+
+    /// Of a stream that has come on since, what went wrong before tells nothing.
+    pub(crate) fn forgive(&mut self) {
+        if self.stream().is_some_and(Stream::has_come_on) {
+            let counters = &mut self.extra_mut().counters;
+            (counters.losses, counters.crashes) = (0, 0);
+        }
     }
 
     pub(crate) fn counters(&self) -> Counters {
@@ -229,12 +247,13 @@ impl Task {
     pub(crate) fn record(&self, names: &Names) -> TaskRecord {
         let state = match &self.state {
             Live::Scheduled(at) => State::Scheduled { at: *at },
-            Live::Ready | Live::Recovering | Live::Aside(_) => State::Ready,
+            Live::Ready | Live::Recovering | Live::Unread | Live::Aside(_) => State::Ready,
             Live::Held(held) => {
                 let run = Run {
                     session: held.session,
                     started_at: held.started_at,
                     extended: held.timeout.filter(|_| held.extended),
+                    on_loss: self.stream().map_or_else(Default::default, |stream| stream.on_loss),
                 };
                 held.stop
                     .map_or(State::Running(run), |intent| State::Stopping(run, intent))

@@ -12,7 +12,8 @@ use crate::live::{Called, Extra, Held, Live, Task};
 use crate::names::NameId;
 use crate::queues::QueueSettings;
 use crate::sched::TaskKey;
-use crate::task::{Options, Outcome, Run, State, StateName, StopIntent, TaskRecord};
+use crate::streams::Stream;
+use crate::task::{OnLoss, Options, Outcome, Run, State, StateName, StopIntent, TaskRecord};
 use crate::time::Timestamp;
 use crate::timers::Timer;
 
@@ -63,10 +64,16 @@ impl Core {
         if record.called_by.is_some() {
             self.restored_calls.push(record.id);
         }
+        let on_loss = match &record.state {
+            State::Running(run) | State::Stopping(run, _) => run.on_loss,
+            _ => OnLoss::default(),
+        };
         let key = self.take_back(seq, record, state);
         if streamed {
-            self.orphaned.push(key);
-            return;
+            let mut stream = Stream::unknown();
+            stream.on_loss = on_loss;
+            self.tasks[key.index()].extra_mut().stream = Some(Box::new(stream));
+            self.restored_streams.push(key);
         }
         self.restored_runs.extend(run.map(|held| (key, held)));
     }
@@ -162,8 +169,8 @@ impl Core {
             self.awaited.insert(session.id);
             self.insert_session(now, session);
         }
-        for key in std::mem::take(&mut self.orphaned) {
-            self.finish(now, key, Trigger::Cancelled, Outcome::Cancelled, None, out);
+        for key in std::mem::take(&mut self.restored_streams) {
+            self.with_stream(key, |stream| stream.detach(now));
         }
         for (key, held) in std::mem::take(&mut self.restored_runs) {
             let stop = held.stop;
@@ -228,7 +235,7 @@ impl Core {
         let task = self.live(key);
         let held_back = task.seq < self.recovering_below && task.grant.epoch < self.epoch;
         self.change(key, Trigger::Due, |task| {
-            task.state = if held_back { Live::Recovering } else { Live::Ready };
+            task.state = if held_back { Live::Recovering } else { task.ready() };
         });
     }
 
@@ -248,8 +255,10 @@ impl Core {
             let recovering = |task: &Task| matches!(task.state, Live::Recovering);
             if self.tasks.get(key.index()).is_some_and(recovering) {
                 // Ready before and after: only the scheduler learns of it.
-                self.tasks[key.index()].state = Live::Ready;
-                self.sched.insert(&self.live(key).waiting(key));
+                self.tasks[key.index()].state = self.live(key).ready();
+                if matches!(self.live(key).state, Live::Ready) {
+                    self.sched.insert(&self.live(key).waiting(key));
+                }
             }
         }
     }

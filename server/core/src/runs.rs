@@ -134,7 +134,7 @@ impl Core {
                 self.note(now, key, StateName::Ready, Cause::Released);
                 self.change(key, Trigger::Returned, |task| {
                     task.extra_mut().counters.releases += 1;
-                    task.state = Live::Ready;
+                    task.state = task.ready();
                 });
                 if claimed {
                     self.remember(key, out);
@@ -261,7 +261,11 @@ impl Core {
         let held = self.live(key).held();
         let allowed = held.map_or(limits::DEFAULT_MAX_ATTEMPTS, |held| held.max_attempts);
         let allowed = allowed.max(min_attempts);
-        let (retryable, rejected) = (failure.retryable, failure.kind == Failure::REJECTED);
+        let retryable = failure.retryable;
+        let (rejected, differs) = (
+            failure.kind == Failure::REJECTED,
+            failure.kind == Failure::NON_DETERMINISTIC && self.live(key).stream().is_some(),
+        );
         self.tally.failures += 1;
         let task = &mut self.tasks[key.index()];
         let has_one_try = task.has_one_try();
@@ -269,11 +273,13 @@ impl Core {
         extra.counters.failures += 1;
         extra.failure = Some(Box::new(failure));
         let spent = extra.counters.failures;
-        if retryable && spent < allowed && !has_one_try {
+        if retryable && spent < allowed && !has_one_try && !differs {
             return self.retry(now, key, spent, Cause::Failed, out);
         }
         let reason = if rejected {
             DeadReason::Rejected
+        } else if differs {
+            DeadReason::NonDeterministic
         } else {
             DeadReason::Error
         };
@@ -285,6 +291,7 @@ impl Core {
     pub(crate) fn crash(&mut self, now: Timestamp, key: TaskKey, failure: Failure, out: &mut Output) -> StateName {
         self.tally.crashes += 1;
         let task = &mut self.tasks[key.index()];
+        task.forgive();
         let has_one_try = task.has_one_try();
         let extra = task.extra_mut();
         extra.counters.crashes += 1;
@@ -307,21 +314,17 @@ impl Core {
             return self.conclude_stop(now, key, intent, out);
         }
         self.tally.losses += 1;
+        let for_good = match self.live(key).stream() {
+            Some(stream) if stream.has_one_try() => Some(self.lost_stream(key)),
+            _ if self.live(key).at_most_once() => Some(lost_run()),
+            _ => None,
+        };
         let task = &mut self.tasks[key.index()];
-        let has_one_try = task.has_one_try();
+        task.forgive();
         let extra = task.extra_mut();
         extra.counters.losses += 1;
-        if has_one_try {
-            let message = match &extra.stream {
-                Some(_) => "its worker went away before the stream had ended",
-                None => "its worker went away before it had ended, and it must not begin twice",
-            };
-            extra.failure = Some(Box::new(Failure {
-                kind: "lost".into(),
-                message: message.into(),
-                trace: String::new(),
-                retryable: true,
-            }));
+        if let Some(failure) = for_good {
+            extra.failure = Some(Box::new(failure));
             self.finish(
                 now,
                 key,
@@ -348,7 +351,7 @@ impl Core {
 
     /// Gives a run up without counting anything.
     pub(crate) fn put_back(&mut self, key: TaskKey, out: &mut Output) -> StateName {
-        self.change(key, Trigger::Returned, |task| task.state = Live::Ready);
+        self.change(key, Trigger::Returned, |task| task.state = task.ready());
         self.remember(key, out);
         StateName::Ready
     }
@@ -361,6 +364,16 @@ impl Core {
         self.change(key, Trigger::Retried, |task| task.state = Live::Scheduled(at));
         self.remember(key, out);
         StateName::Scheduled
+    }
+}
+
+/// What is said of a run that must not begin again.
+fn lost_run() -> Failure {
+    Failure {
+        kind: "lost".into(),
+        message: "its worker went away before it had ended, and it must not begin twice".into(),
+        trace: String::new(),
+        retryable: true,
     }
 }
 
@@ -385,6 +398,8 @@ fn backoff(task: TaskId, attempt: u32, spent: u32) -> Duration {
 impl Failure {
     /// The kind of a failure that no retry can mend.
     pub const REJECTED: &str = "rejected";
+    /// The kind of a failure of a generator that, run again, yielded other items.
+    pub const NON_DETERMINISTIC: &str = "non_deterministic";
 
     /// Without what exceeds [`limits::MAX_FAILURE_BYTES`]: of the message the
     /// end goes, of the trace the beginning.

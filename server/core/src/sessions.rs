@@ -15,7 +15,7 @@ use crate::limits;
 use crate::live::Live;
 use crate::names::NameId;
 use crate::sched::{ClassId, Routes, Scheduler, TaskKey};
-use crate::task::StateName;
+use crate::task::{OnLoss, StateName};
 use crate::time::Timestamp;
 use crate::timers::Timer;
 
@@ -53,6 +53,7 @@ pub(crate) struct Session {
 pub(crate) struct Defaults {
     pub(crate) timeout: Option<Duration>,
     pub(crate) max_attempts: Option<u32>,
+    pub(crate) on_loss: OnLoss,
     /// The route of such tasks where a run waits for them.
     pub(crate) called: NameId,
 }
@@ -202,6 +203,7 @@ impl Core {
             let defaults = Defaults {
                 timeout: task.timeout,
                 max_attempts: task.max_attempts,
+                on_loss: task.on_loss,
                 called: self.names.acquire(&task.name.called()),
             };
             if let Some(before) = declared.insert(name, defaults) {
@@ -258,6 +260,12 @@ impl Core {
             return;
         };
         let fresh = self.held_by(id, key, now);
+        let name = self.live(key).name;
+        let on_loss = self.sessions[&id].tasks.get(&name).map(|declared| declared.on_loss);
+        if let (Some(stream), Some(on_loss)) = (self.stream_mut(key), on_loss) {
+            // What it was granted with may not have been written.
+            stream.on_loss = on_loss;
+        }
         if after_restart {
             let worker = self.sessions[&id].worker.clone();
             self.note_adopted(now, key, token.grant.attempt, worker);
@@ -291,7 +299,7 @@ impl Core {
         let task = self.live(key);
         match &task.state {
             Live::Held(held) => held.session == id && task.grant == token.grant,
-            Live::Scheduled(_) | Live::Ready | Live::Recovering | Live::Aside(_) => {
+            Live::Scheduled(_) | Live::Ready | Live::Recovering | Live::Unread | Live::Aside(_) => {
                 let ahead = token.grant.attempt.saturating_sub(task.grant.attempt);
                 token.grant > task.grant && token.grant.epoch == self.previous && ahead <= limits::MAX_UNWRITTEN_GRANTS
             }
@@ -419,7 +427,7 @@ impl Core {
             let was_alone = task.held().is_some_and(|held| held.alone);
             if broke && was_alone && is_going && ran == 1 {
                 self.crash(now, key, took_it_along(), out);
-            } else if before_restart && is_going && !task.at_most_once() {
+            } else if before_restart && is_going && !task.has_one_try() {
                 self.note(now, key, StateName::Ready, Cause::NotResumed);
                 self.put_back(key, out);
             } else {

@@ -138,6 +138,8 @@ pub enum DeadReason {
     Poison,
     /// Its worker went away and it may not run again.
     WorkerLost,
+    /// Run again, it yielded other items than before.
+    NonDeterministic,
 }
 
 /// Who runs a task, and since when.
@@ -149,6 +151,19 @@ pub struct Run {
     pub started_at: Timestamp,
     /// Longest time of this attempt, if its handler asked for more than it had.
     pub extended: Option<Duration>,
+    /// What becomes of its stream if it is lost.
+    pub on_loss: OnLoss,
+}
+
+/// What becomes of a stream whose worker is lost, or whose run fails and has
+/// attempts left. Declared with the iterator.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum OnLoss {
+    /// It is dead.
+    #[default]
+    Fail,
+    /// It runs again, and what has come is left out.
+    Replay,
 }
 
 /// Why a run is being stopped, and so how its task ends or goes on.
@@ -307,6 +322,12 @@ impl State {
 }
 
 impl Outcome {
+    /// Whether what a stream has yielded is still to be read.
+    #[must_use]
+    pub(crate) const fn keeps_items(&self) -> bool {
+        matches!(self, Self::Succeeded | Self::Dead(_))
+    }
+
     /// The state a task with this outcome is in.
     #[must_use]
     pub const fn state_name(&self) -> StateName {
@@ -321,12 +342,13 @@ impl Outcome {
 
 impl DeadReason {
     /// All of them, as they are numbered.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Error,
         Self::Rejected,
         Self::Timeout,
         Self::Poison,
         Self::WorkerLost,
+        Self::NonDeterministic,
     ];
 
     /// The word users see.
@@ -338,6 +360,7 @@ impl DeadReason {
             Self::Timeout => "timeout",
             Self::Poison => "poison",
             Self::WorkerLost => "worker_lost",
+            Self::NonDeterministic => "non_deterministic",
         }
     }
 }

@@ -23,6 +23,8 @@ pub(crate) enum Timer {
     Timeout(TaskKey),
     /// A worker has been kept free for a task for long enough.
     Aside(TaskKey),
+    /// A stream has waited for a reader for long enough.
+    Detached(TaskKey),
 }
 
 #[derive(Debug, Default)]

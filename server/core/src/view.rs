@@ -40,6 +40,8 @@ pub enum Reason {
     NoFreeSlot,
     /// Others are served first.
     Behind,
+    /// Nobody reads its items.
+    WaitingReader,
     /// Its time has not come.
     NotDue,
     /// The broker has restarted and waits for the worker that may hold it.
@@ -60,6 +62,7 @@ impl Reason {
             Self::NoWorker => "no_worker",
             Self::NoFreeSlot => "no_free_slot",
             Self::Behind => "behind",
+            Self::WaitingReader => "waiting_reader",
             Self::NotDue => "not_due",
             Self::Resuming => "resuming",
             Self::Stopping => "stopping",

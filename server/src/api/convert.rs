@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use asynq_core::limits::{MAX_BUDGET, MAX_DECLARATIONS, MAX_DURATION, MAX_NAME_BYTES, MAX_SLOTS};
 use asynq_core::{
-    Declaration, Epoch, Failure, Grant, Key, LeaseToken, Name, NameError, Niceness, OnKey, Options, Payload, Placement,
-    Refusal, SessionId, TaskId, TaskSpec, Timestamp,
+    Declaration, Epoch, Failure, Grant, Key, LeaseToken, Name, NameError, Niceness, OnKey, OnLoss, Options, Payload,
+    Placement, Refusal, SessionId, TaskId, TaskSpec, Timestamp,
 };
 use asynq_proto::limits::MAX_PAYLOAD_BYTES;
 use asynq_proto::v1;
@@ -38,7 +38,7 @@ pub(super) fn ask(operation: v1::Operation, now: Timestamp) -> Ask {
         Some(Wire::History(request)) => on_task(&request.id, Op::History),
         Some(Wire::Forget(forget)) => Ok(Op::Forget(forget.call)),
         Some(Wire::Flow(request)) => {
-            items::flow(request).map(|(task, consumer, credit)| Op::Flow(task, consumer, credit))
+            items::flow(request).map(|(task, consumer, open_seq, credit)| Op::Flow(task, consumer, open_seq, credit))
         }
         Some(Wire::Stop(request)) => items::stop(&request).map(|(task, consumer)| Op::Stop(task, consumer)),
         None => Err(invalid("op", "is missing, or of a kind this broker does not know")),
@@ -353,6 +353,16 @@ pub(super) fn hello(hello: v1::WorkHello) -> Result<WorkerHello, Error> {
     };
     let declaration = |task: v1::TaskDeclaration| {
         Ok(Declaration {
+            on_loss: match v1::OnLoss::try_from(task.on_loss) {
+                Ok(v1::OnLoss::Fail) => OnLoss::Fail,
+                Ok(v1::OnLoss::Replay) => OnLoss::Replay,
+                Err(_) => {
+                    return Err(invalid(
+                        "hello.tasks.on_loss",
+                        format!("is {}, which is no policy", task.on_loss),
+                    ));
+                }
+            },
             name: name("hello.tasks.name", &task.name)?,
             timeout: duration("hello.tasks.timeout_ms", task.timeout_ms)?,
             max_attempts: budget("hello.tasks.max_attempts", Some(task.max_attempts).filter(|&n| n != 0))?,

@@ -105,7 +105,8 @@ async fn converse(broker: &Broker, emit: &Emit, frames: &mut Streaming<v1::EmitF
         let emitter = emit.emitter.clone();
         broker.send(Command::Emit { run, emitter, said }).await
     };
-    send(Emission::Opened).await?;
+    let resume = first.resume.take().map(items::emit_resume).transpose()?;
+    send(Emission::Opened(resume)).await?;
     let mut frame = Some(first);
     while let Some(this) = frame {
         if let Some(said) = items::emission(this)? {

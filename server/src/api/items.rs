@@ -1,6 +1,9 @@
 //! Items and the credit for them, from the wire and to it.
 
-use asynq_core::{ConsumerId, Credit, ItemBatch, SessionId, TaskId, Timestamp};
+use std::time::Duration;
+
+use asynq_core::limits::{DETACH_GRACE, MAX_DETACH_GRACE};
+use asynq_core::{ConsumerId, Credit, EmitResume, ItemBatch, Place, Reader, SessionId, TaskId, Timestamp};
 use asynq_proto::limits::MAX_PAYLOAD_BYTES;
 use asynq_proto::v1;
 use asynq_proto::v1::emit_frame::Frame as EmitFrame;
@@ -12,15 +15,34 @@ use crate::limits::{MAX_CONTENT_TYPE_BYTES, MAX_ITEM_BATCH_BYTES, MAX_ITEMS_PER_
 
 pub(super) fn iterate(request: v1::IterateRequest, now: Timestamp) -> Result<Iterate, Error> {
     let id = consumer_id(&request.consumer_id)?;
+    let open_seq = request.open_seq.max(1);
     let consumer = match request.credit {
-        _ if request.auto_ack => Consumer::auto_ack(id),
-        Some(asked) => Consumer::new(id, credit(asked)),
+        _ if request.auto_ack => Consumer::auto_ack(id, open_seq),
+        Some(asked) => Consumer::new((id, open_seq), credit(asked), request.detach_on_reset),
         None => {
             let problem = "is missing: say what you have room for, or set auto_ack";
             return Err(convert::invalid("credit", problem));
         }
     };
+    let reader = Reader {
+        consumer: id,
+        open_seq,
+        credit: Credit::default(),
+        from: from(&request)?,
+        take_over: request.take_over,
+        grace: grace(request.detach_grace_ms)?,
+    };
     let task = request.task.ok_or_else(|| convert::invalid("task", "is missing"))?;
+    if request.attach {
+        return Ok(Iterate {
+            task: convert::task_id("task.id", &task.id)?,
+            spec: None,
+            is_fresh: false,
+            is_new: false,
+            reader,
+            consumer,
+        });
+    }
     let is_fresh = task.first_send;
     let task = v1::EnqueueRequest {
         first_send: false,
@@ -32,18 +54,68 @@ pub(super) fn iterate(request: v1::IterateRequest, now: Timestamp) -> Result<Ite
         return Err(convert::invalid("options.key", problem));
     }
     Ok(Iterate {
-        spec: enqueue.spec,
+        task: enqueue.spec.id,
+        spec: Some(enqueue.spec),
         is_fresh,
         is_new: enqueue.first_send,
+        reader,
         consumer,
     })
 }
 
-pub(super) fn flow(request: v1::FlowRequest) -> Result<(TaskId, ConsumerId, Credit), Error> {
+/// Where the reader begins.
+fn from(request: &v1::IterateRequest) -> Result<Place, Error> {
+    let Some(from) = request.from else {
+        return Ok(Place::at_index(request.from_index));
+    };
+    let from = place(from);
+    match from.index == request.from_index {
+        true => Ok(from),
+        false => Err(convert::invalid("from.index", "is another than from_index")),
+    }
+}
+
+fn grace(asked: Option<u64>) -> Result<Duration, Error> {
+    let grace = asked.map_or(DETACH_GRACE, Duration::from_millis);
+    if grace > MAX_DETACH_GRACE {
+        let problem = format!("is {grace:?}, at most {MAX_DETACH_GRACE:?} are allowed");
+        return Err(convert::invalid("detach_grace_ms", problem));
+    }
+    Ok(grace)
+}
+
+const fn place(wire: v1::StreamPosition) -> Place {
+    Place {
+        index: wire.index,
+        byte: wire.byte,
+        digest: wire.digest,
+        before: wire.digest_before_last,
+    }
+}
+
+pub(super) const fn render_place(place: Place) -> v1::StreamPosition {
+    v1::StreamPosition {
+        index: place.index,
+        byte: place.byte,
+        digest: place.digest,
+        digest_before_last: place.before,
+    }
+}
+
+/// The first frame of a stream.
+pub(super) fn render_opened(opened: v1::Enqueued, at: Place) -> v1::StreamFrame {
+    v1::StreamFrame {
+        frame: Some(Wire::Opened(opened)),
+        at: Some(render_place(at)),
+    }
+}
+
+pub(super) fn flow(request: v1::FlowRequest) -> Result<(TaskId, ConsumerId, u64, Credit), Error> {
     let asked = request.credit.ok_or_else(|| convert::invalid("credit", "is missing"))?;
     Ok((
         convert::task_id("id", &request.id)?,
         consumer_id(&request.consumer_id)?,
+        request.open_seq,
         credit(asked),
     ))
 }
@@ -74,13 +146,27 @@ pub(super) fn emit_run(frame: &mut v1::EmitFrame) -> Result<EmitRun, Error> {
     })
 }
 
+/// Where the run stands, if it had an Emit before.
+pub(super) fn emit_resume(resume: v1::EmitResume) -> Result<EmitResume, Error> {
+    let floor = resume.floor.map(place);
+    let floor = floor.ok_or_else(|| convert::invalid("resume.floor", "is missing"))?;
+    if resume.head < floor.index {
+        return Err(convert::invalid("resume.head", "lies before resume.floor"));
+    }
+    Ok(EmitResume {
+        floor,
+        head: resume.head,
+        credit: resume.credit.map(credit).unwrap_or_default(),
+    })
+}
+
 /// A frame of an Emit stream; `None` if there is nothing in it, as may be in
 /// the first.
 pub(super) fn emission(frame: v1::EmitFrame) -> Result<Option<Emission>, Error> {
     let emission = match frame.frame {
         Some(EmitFrame::Items(items)) => Emission::Items(batch(items)?),
         Some(EmitFrame::Blocked(used_up)) => Emission::Blocked(credit(used_up)),
-        Some(EmitFrame::End(end)) => Emission::End(end.count),
+        Some(EmitFrame::End(end)) => Emission::End(end.count, end.digest),
         Some(EmitFrame::Failure(failure)) if failure.crashed => Emission::Crashed(convert::task_failure(failure)),
         Some(EmitFrame::Failure(failure)) => Emission::Failed(convert::task_failure(failure)),
         None => return Ok(None),
@@ -153,13 +239,17 @@ pub(super) fn render_frame(frame: Frame) -> v1::StreamFrame {
             finished: Some(render::finished(&end, false)),
         }),
     };
-    v1::StreamFrame { frame: Some(frame) }
+    v1::StreamFrame {
+        frame: Some(frame),
+        at: None,
+    }
 }
 
 pub(super) fn render_control(run: EmitRun, control: Control) -> v1::EmitControl {
     v1::EmitControl {
         credit: control.credit.map(render_credit),
         ack: control.verdict.map(|verdict| render::run_ack(run.token, verdict)),
+        from: control.from,
     }
 }
 
@@ -222,7 +312,7 @@ mod tests {
             }),
             consumer_id: vec![1; 16].into(),
             credit: Some(v1::Credit::default()),
-            auto_ack: false,
+            ..Default::default()
         };
         let now = Timestamp::from_millis(1_700_000_000_000);
         assert!(iterate(good.clone(), now).unwrap().is_new, "its id is made here");
@@ -233,7 +323,7 @@ mod tests {
         };
         iterate(auto, now).unwrap();
         let named = v1::EnqueueRequest {
-            id: iterate(good.clone(), now).unwrap().spec.id.0.to_vec().into(),
+            id: iterate(good.clone(), now).unwrap().task.0.to_vec().into(),
             first_send: true,
             ..good.task.clone().unwrap()
         };

@@ -2,7 +2,6 @@
 //! replies stops the task.
 
 use asynq_proto::v1;
-use asynq_proto::v1::stream_frame::Frame as Wire;
 use futures_util::stream::{self, Stream};
 use tonic::Status;
 
@@ -12,7 +11,7 @@ use crate::broker::{ConsumerGuard, End, Error, Frame};
 /// All frames, beginning with `opened`.
 pub(super) fn frames(
     guard: ConsumerGuard,
-    opened: v1::Enqueued,
+    opened: v1::StreamFrame,
 ) -> impl Stream<Item = Result<v1::StreamFrame, Status>> + use<> {
     let state = State {
         guard,
@@ -25,7 +24,7 @@ pub(super) fn frames(
 
 struct State {
     guard: ConsumerGuard,
-    opened: Option<v1::Enqueued>,
+    opened: Option<v1::StreamFrame>,
     /// Taken from the outbox, not written yet.
     ready: std::vec::IntoIter<Frame>,
     ended: bool,
@@ -34,9 +33,7 @@ struct State {
 impl State {
     async fn next(&mut self) -> Option<Result<v1::StreamFrame, Status>> {
         if let Some(opened) = self.opened.take() {
-            return Some(Ok(v1::StreamFrame {
-                frame: Some(Wire::Opened(opened)),
-            }));
+            return Some(Ok(opened));
         }
         // That a frame is asked for says that all before it were written.
         self.guard.tell().await;

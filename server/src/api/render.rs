@@ -25,7 +25,9 @@ pub(super) fn answered(Answered { call, answer, .. }: Answered) -> v1::Answer {
         Answer::Finished { end, deferred } => Of::Finished(finished(&end, deferred)),
         Answer::Cancelled { task, outcome, state } => Of::Cancelled(cancelled(task, outcome, state)),
         // Nothing in a session asks for these.
-        Answer::Retried { .. } | Answer::Purged(_) | Answer::QueueSet(_) => return v1::Answer { call, of: None },
+        Answer::Retried { .. } | Answer::Purged(_) | Answer::QueueSet(_) | Answer::Attached { .. } => {
+            return v1::Answer { call, of: None };
+        }
         Answer::Shown(view) => Of::Shown(task_info(*view)),
         Answer::Explained(why) => Of::Explained(explanation(*why)),
         Answer::History(task, steps) => Of::History(history(task, steps)),
@@ -234,7 +236,8 @@ pub(super) fn assignment(run: asynq_core::Assignment, arguments: Option<Payload>
         deadline_ms: run.deadline.map_or(0, Timestamp::as_millis),
         enqueued_at_ms: run.enqueued_at.as_millis(),
         at_most_once: run.at_most_once,
-        stream: run.stream.map(items::render_credit),
+        stream: run.stream.map(|stream| items::render_credit(stream.credit)),
+        start: run.stream.map(|stream| items::render_place(stream.start)),
     }
 }
 
@@ -293,6 +296,7 @@ const fn dead(reason: DeadReason) -> v1::DeadReason {
         DeadReason::Timeout => v1::DeadReason::Timeout,
         DeadReason::Poison => v1::DeadReason::Poison,
         DeadReason::WorkerLost => v1::DeadReason::WorkerLost,
+        DeadReason::NonDeterministic => v1::DeadReason::NonDeterministic,
     }
 }
 

@@ -18,7 +18,13 @@ fn classify(error: &Error) -> (Code, &'static str) {
     match error {
         Error::Refused(Refusal::AlreadyExists(_)) => (Code::AlreadyExists, reasons::TASK_EXISTS),
         Error::Refused(Refusal::KeyTaken(_)) => (Code::AlreadyExists, reasons::KEY_TAKEN),
-        Error::Refused(Refusal::BeingRead(_)) | Error::StreamOver(_) => (Code::AlreadyExists, reasons::STREAM_TAKEN),
+        Error::Refused(Refusal::BeingRead(_)) => (Code::AlreadyExists, reasons::BEING_READ),
+        Error::Refused(Refusal::StaleReader(_)) => (Code::Aborted, reasons::STALE_READER),
+        Error::Refused(Refusal::BelowFloor { .. }) => (Code::OutOfRange, reasons::BELOW_FLOOR),
+        Error::Refused(Refusal::BeyondHead { .. }) => (Code::OutOfRange, reasons::BEYOND_HEAD),
+        Error::Refused(Refusal::ReadOtherItems { .. }) => (Code::FailedPrecondition, reasons::READ_OTHER_ITEMS),
+        Error::Refused(Refusal::NotAStream(_)) => (Code::FailedPrecondition, reasons::NOT_A_STREAM),
+        Error::Refused(Refusal::NotPlaced(_)) | Error::SessionAway => (Code::Unavailable, reasons::WORKER_AWAY),
         Error::Refused(Refusal::NotFound(_)) => (Code::NotFound, reasons::TASK_NOT_FOUND),
         Error::Refused(Refusal::Exhausted { .. })
         | Error::TooManyOnOneTask(_)

@@ -9,6 +9,7 @@ use tracing::error;
 
 use super::{Replies, convert, items, iterate, render, session};
 use crate::broker::{Answer, Broker, Command, End, Error, Op};
+use crate::line::Line;
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -75,17 +76,19 @@ impl Tasks for TasksApi {
     }
 
     async fn iterate(&self, request: Request<v1::IterateRequest>) -> Result<Response<Self::IterateStream>, Status> {
+        let line = request.extensions().get::<Line>().cloned();
         let iterate = items::iterate(request.into_inner(), self.broker.clock().now())?;
-        match self.broker.iterate(iterate).await? {
+        match self.broker.iterate(iterate, line).await? {
             (
-                Answer::Enqueued {
+                Answer::Attached {
                     task,
                     existed,
                     worker_known,
+                    at,
                 },
                 guard,
             ) => {
-                let opened = render::enqueued(task, existed, worker_known);
+                let opened = items::render_opened(render::enqueued(task, existed, worker_known), at);
                 Ok(Response::new(Box::pin(iterate::frames(guard, opened))))
             }
             (other, _) => Err(mismatch(&other)),
@@ -93,8 +96,14 @@ impl Tasks for TasksApi {
     }
 
     async fn flow(&self, request: Request<v1::FlowRequest>) -> Result<Response<v1::FlowReply>, Status> {
-        let (task, consumer, credit) = items::flow(request.into_inner())?;
-        let told = self.broker.send(Command::Flow { task, consumer, credit }).await;
+        let (task, consumer, open_seq, credit) = items::flow(request.into_inner())?;
+        let flow = Command::Flow {
+            task,
+            consumer,
+            open_seq,
+            credit,
+        };
+        let told = self.broker.send(flow).await;
         told.map_err(Status::from)?;
         Ok(Response::new(v1::FlowReply {}))
     }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use asynq_core::limits::MAX_SESSION_CALLS;
 use asynq_core::{
-    Call, CancelOutcome, ConsumerId, Credit, Explanation, Finished, Name, QueueUpdate, QueueView, SessionId, StateName,
-    StateSet, TaskId, TaskSpec, TaskView, Transition,
+    Call, CancelOutcome, ConsumerId, Credit, Explanation, Finished, Name, Place, QueueUpdate, QueueView, SessionId,
+    StateName, StateSet, TaskId, TaskSpec, TaskView, Transition,
 };
 use asynq_proto::limits::{INLINE_BYTES, MAX_BATCH_BYTES, MAX_BATCH_OPS};
 
@@ -40,7 +40,7 @@ pub(crate) enum Op {
     /// Run a task and send its items as they come.
     Iterate(Iterate),
     /// A stream may go this far. Unanswered.
-    Flow(TaskId, ConsumerId, Credit),
+    Flow(TaskId, ConsumerId, u64, Credit),
     /// End a stream early.
     Stop(TaskId, ConsumerId),
     /// Have a queue serve so.
@@ -81,7 +81,7 @@ impl Ask {
     pub(super) fn payload_bytes(&self) -> usize {
         match &self.op {
             Op::Enqueue(enqueue) => enqueue.spec.payload.data.len(),
-            Op::Iterate(iterate) => iterate.spec.payload.data.len(),
+            Op::Iterate(iterate) => iterate.spec.as_ref().map_or(0, |spec| spec.payload.data.len()),
             _ => 0,
         }
     }
@@ -94,6 +94,13 @@ pub(crate) enum Answer {
         task: TaskId,
         existed: bool,
         worker_known: bool,
+    },
+    /// A stream is read from `at` on.
+    Attached {
+        task: TaskId,
+        existed: bool,
+        worker_known: bool,
+        at: Place,
     },
     /// Without the result where `deferred`.
     Finished {
@@ -153,7 +160,11 @@ impl Weigh for Answered {
                 Answer::Explained(_) | Answer::QueueSet(_) => 512,
                 Answer::History(_, steps) => steps.iter().map(|step| 128 + step.message.len()).sum(),
                 Answer::Failed(_) => 128,
-                Answer::Enqueued { .. } | Answer::Cancelled { .. } | Answer::Retried { .. } | Answer::Purged(_) => 0,
+                Answer::Enqueued { .. }
+                | Answer::Attached { .. }
+                | Answer::Cancelled { .. }
+                | Answer::Retried { .. }
+                | Answer::Purged(_) => 0,
             }
     }
 }

@@ -54,8 +54,8 @@ impl Loop {
                     }
                     continue;
                 }
-                Op::Flow(task, consumer, credit) => {
-                    self.flow(task, consumer, credit);
+                Op::Flow(task, consumer, open_seq, credit) => {
+                    self.flow(task, consumer, open_seq, credit);
                     continue;
                 }
                 _ => {}
@@ -74,7 +74,7 @@ impl Loop {
     fn operate(&mut self, asked: Asked) {
         let id = match &asked.op {
             Op::Enqueue(enqueue) => enqueue.spec.id,
-            Op::Iterate(iterate) => iterate.spec.id,
+            Op::Iterate(iterate) => iterate.task,
             Op::Wait(id)
             | Op::Cancel(id)
             | Op::Show(id)
@@ -89,7 +89,7 @@ impl Loop {
         };
         let spec = match &asked.op {
             Op::Enqueue(enqueue) => Some(&enqueue.spec),
-            Op::Iterate(iterate) => Some(&iterate.spec),
+            Op::Iterate(iterate) => iterate.spec.as_ref(),
             _ => None,
         };
         if let Some(refusal) = spec.and_then(|spec| self.refuse_promise(spec)) {
@@ -206,7 +206,7 @@ impl Loop {
 
     /// Why a new task has no place on the disk. One that is known is answered.
     fn refuse_full(&self, op: &Op) -> Option<Error> {
-        let (Op::Enqueue(Enqueue { spec, .. }) | Op::Iterate(Iterate { spec, .. })) = op else {
+        let (Op::Enqueue(Enqueue { spec, .. }) | Op::Iterate(Iterate { spec: Some(spec), .. })) = op else {
             return None;
         };
         let full = self.admission.refuse(spec.payload.data.len(), 1)?;
@@ -258,6 +258,9 @@ impl Loop {
                     self.operator_on_ended(*seq, record, asked);
                 }
                 (Some((seq, record)), _) => self.operate_ended(*seq, record, asked),
+                (None, Op::Iterate(Iterate { spec: None, .. })) => {
+                    asked.caller.answer(asked.call, not_found(id), true);
+                }
                 (None, Op::Enqueue(_) | Op::Iterate(_)) if self.is_too_old(id, &asked.op) => {
                     let refused = Answer::Failed(Error::IdTooOld(id));
                     asked.caller.answer(asked.call, refused, true);
@@ -283,6 +286,10 @@ impl Loop {
             return caller.answer(call, not_found(task), true);
         };
         let state = finish.outcome.state_name();
+        let op = match op {
+            Op::Iterate(iterate) => return self.iterate_ended(record, seq, caller, call, iterate),
+            op => op,
+        };
         let wait = match &op {
             Op::Enqueue(Enqueue { spec, wait, .. }) => {
                 if let Some(refusal) = refuse_again(spec, record) {
@@ -299,14 +306,6 @@ impl Loop {
                 );
                 *wait
             }
-            Op::Iterate(Iterate { spec, .. }) => {
-                let refused = if asynq_core::digest(spec) == record.digest {
-                    Error::StreamOver(task)
-                } else {
-                    Refusal::AlreadyExists(task).into()
-                };
-                return caller.answer(call, Answer::Failed(refused), true);
-            }
             Op::Wait(_) => true,
             _ => false,
         };
@@ -317,7 +316,8 @@ impl Loop {
             }
             Op::Enqueue(_) | Op::Wait(_) if wait => {
                 let finished = finished(record, finish);
-                if finish.outcome == Outcome::Succeeded {
+                // What is left of a stream is no result.
+                if finish.outcome == Outcome::Succeeded && !record.options.stream {
                     return self.reader.push(Job::Result {
                         seq,
                         finished: Box::new(finished),
@@ -369,6 +369,20 @@ impl Loop {
                     !wait,
                 );
             }
+            Reply::Attached {
+                task,
+                existed,
+                worker_known,
+                at,
+            } => {
+                let attached = Answer::Attached {
+                    task,
+                    existed,
+                    worker_known,
+                    at,
+                };
+                caller.answer(call, attached, true);
+            }
             Reply::Cancelled { task, outcome, state } => {
                 caller.answer(call, Answer::Cancelled { task, outcome, state }, true);
             }
@@ -407,7 +421,7 @@ pub(super) fn not_found(task: TaskId) -> Answer {
 }
 
 /// The end of a task, as far as its record tells it.
-fn finished(record: &TaskRecord, finish: &Finish) -> Finished {
+pub(super) fn finished(record: &TaskRecord, finish: &Finish) -> Finished {
     Finished {
         task: record.id,
         outcome: finish.outcome.clone(),

@@ -3,22 +3,28 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use asynq_core::{ConsumerId, Credit, Finished, ItemBatch, TaskId, TaskSpec};
+use asynq_core::{ConsumerId, Credit, Finished, ItemBatch, Left, Place, Reader, TaskId, TaskSpec};
 use asynq_proto::limits::{MAX_BATCH_BYTES, MAX_BATCH_OPS};
+use tokio::runtime::Handle;
 
 use super::error::Error;
 use super::handle::{Broker, Command};
 use super::outbox::{Outbox, Weigh};
 use crate::limits::{AUTO_ACK_ITEMS, STREAM_BACKLOG_BYTES, STREAM_BACKLOG_ITEMS};
+use crate::line::Line;
 
 /// A task whose items are to be sent as they come.
 #[derive(Debug)]
 pub(crate) struct Iterate {
-    pub(crate) spec: Box<TaskSpec>,
+    pub(crate) task: TaskId,
+    /// What to run; `None`: only a task that is there is read.
+    pub(crate) spec: Option<Box<TaskSpec>>,
     /// The id was made here, so it cannot have been used before.
     pub(crate) is_new: bool,
     /// The caller has not sent the id before, so its age says nothing.
     pub(crate) is_fresh: bool,
+    /// From where it is read; the credit is the consumer's.
+    pub(crate) reader: Reader,
     pub(crate) consumer: Arc<Consumer>,
 }
 
@@ -46,8 +52,12 @@ impl Weigh for Frame {
 #[derive(Debug)]
 pub(crate) struct Consumer {
     id: ConsumerId,
-    /// What it said when it opened the stream.
+    /// Counts the times it has opened the stream.
+    open_seq: u64,
+    /// What it said when it opened the stream; bytes are counted from there.
     asked: Credit,
+    /// The end of its call is taken for a lost connection.
+    detaches: bool,
     /// What is written counts as taken.
     auto_ack: bool,
     /// Filled as far as credit goes, and [`Consumer::cap`] bounds that.
@@ -58,25 +68,27 @@ pub(crate) struct Consumer {
 
 impl Consumer {
     /// One that says itself what it has taken and has room for.
-    pub(crate) fn new(id: ConsumerId, asked: Credit) -> Arc<Self> {
-        Self::with(id, asked, false)
+    pub(crate) fn new((id, open_seq): (ConsumerId, u64), asked: Credit, detaches: bool) -> Arc<Self> {
+        Self::with((id, open_seq), asked, detaches, false)
     }
 
     /// One for which the broker keeps a window of its own open past what is
     /// written.
-    pub(crate) fn auto_ack(id: ConsumerId) -> Arc<Self> {
+    pub(crate) fn auto_ack(id: ConsumerId, open_seq: u64) -> Arc<Self> {
         let asked = Credit {
             acked: 0,
             limit_index: u64::MAX,
             limit_bytes: u64::MAX,
         };
-        Self::with(id, asked, true)
+        Self::with((id, open_seq), asked, false, true)
     }
 
-    fn with(id: ConsumerId, asked: Credit, auto_ack: bool) -> Arc<Self> {
+    fn with((id, open_seq): (ConsumerId, u64), asked: Credit, detaches: bool, auto_ack: bool) -> Arc<Self> {
         Arc::new(Self {
             id,
+            open_seq,
             asked,
+            detaches,
             auto_ack,
             outbox: Outbox::new(),
             written_items: AtomicU64::new(0),
@@ -88,6 +100,10 @@ impl Consumer {
         self.id
     }
 
+    pub(super) fn open_seq(&self) -> u64 {
+        self.open_seq
+    }
+
     pub(super) fn asked(&self) -> Credit {
         self.asked
     }
@@ -96,12 +112,12 @@ impl Consumer {
         &self.outbox
     }
 
-    /// Credit as far as it can be given: whatever a consumer says, no more than
-    /// a window may wait here to be written. One that counts what it has room
-    /// for from what it has taken never meets this bound.
-    pub(super) fn cap(&self, asked: Credit) -> Credit {
-        let written = self.written_items.load(Ordering::Relaxed);
-        let written_bytes = self.written_bytes.load(Ordering::Relaxed);
+    /// Credit as far as it can be given to a consumer that reads from `at`: whatever
+    /// it says, no more than a window may wait here to be written. One that counts
+    /// what it has room for from what it has taken never meets this bound.
+    pub(super) fn cap(&self, asked: Credit, at: Place) -> Credit {
+        let written = at.index.saturating_add(self.written_items.load(Ordering::Relaxed));
+        let written_bytes = at.byte.saturating_add(self.written_bytes.load(Ordering::Relaxed));
         Credit {
             acked: if self.auto_ack { written } else { asked.acked },
             limit_index: asked.limit_index.min(written.saturating_add(self.window_items())),
@@ -120,22 +136,26 @@ impl Consumer {
     }
 }
 
-/// A consumer for as long as somebody listens: dropped, its task is stopped.
+/// A consumer for as long as somebody listens: dropped, its task is stopped, or
+/// left to wait for it if the connection was lost.
 #[derive(Debug)]
 pub(crate) struct ConsumerGuard {
     task: TaskId,
     consumer: Arc<Consumer>,
     broker: Broker,
+    /// Tells a lost connection from a call that was ended.
+    line: Option<Line>,
     /// Items and bytes written that the loop has not been told of.
     untold: (u64, u64),
 }
 
 impl ConsumerGuard {
-    pub(super) fn new(broker: Broker, task: TaskId, consumer: Arc<Consumer>) -> Self {
+    pub(super) fn new(broker: Broker, task: TaskId, consumer: Arc<Consumer>, line: Option<Line>) -> Self {
         Self {
             task,
             consumer,
             broker,
+            line,
             untold: (0, 0),
         }
     }
@@ -181,7 +201,29 @@ impl Drop for ConsumerGuard {
         // Over already: the task has ended.
         if !self.consumer.outbox.is_over() {
             self.consumer.outbox.abandon();
-            self.broker.consumer_left(self.task, self.consumer.clone());
+            self.tell_left();
+        }
+    }
+}
+
+impl ConsumerGuard {
+    fn tell_left(&mut self) {
+        let (broker, task, consumer) = (self.broker.clone(), self.task, self.consumer.clone());
+        if consumer.auto_ack {
+            return broker.consumer_left(task, consumer, Left::Stopped);
+        }
+        if consumer.detaches {
+            return broker.consumer_left(task, consumer, Left::Cut);
+        }
+        match (self.line.take(), Handle::try_current()) {
+            (Some(line), Ok(runtime)) => {
+                // Which of the two it is shows a moment later.
+                runtime.spawn(async move {
+                    let how = if line.is_over().await { Left::Cut } else { Left::Stopped };
+                    broker.consumer_left(task, consumer, how);
+                });
+            }
+            _ => broker.consumer_left(task, consumer, Left::Cut),
         }
     }
 }
@@ -207,32 +249,38 @@ mod tests {
 
     #[test]
     fn a_window_counted_from_what_was_taken_is_given_whole() {
-        let consumer = Consumer::new(ID, credit(0, 0, 0));
+        let consumer = Consumer::new((ID, 1), credit(0, 0, 0), false);
         let first = credit(0, STREAM_BACKLOG_ITEMS, STREAM_BACKLOG_BYTES);
-        assert_eq!(consumer.cap(first), first);
+        assert_eq!(consumer.cap(first, Place::START), first);
         write(&consumer, 10, 1_000);
         let next = credit(9, STREAM_BACKLOG_ITEMS + 9, STREAM_BACKLOG_BYTES + 900);
-        assert_eq!(consumer.cap(next), next);
+        assert_eq!(consumer.cap(next, Place::START), next);
     }
 
     #[test]
     fn credit_without_bounds_does_not_fill_the_memory() {
-        let consumer = Consumer::new(ID, credit(0, 0, 0));
+        let consumer = Consumer::new((ID, 1), credit(0, 0, 0), false);
         let endless = credit(3, u64::MAX, u64::MAX);
         write(&consumer, 5, 500);
         let given = credit(3, 5 + STREAM_BACKLOG_ITEMS, 500 + STREAM_BACKLOG_BYTES);
-        assert_eq!(consumer.cap(endless), given);
+        assert_eq!(consumer.cap(endless, Place::START), given);
+        let place = Place {
+            byte: 50,
+            ..Place::at_index(7)
+        };
+        let later = credit(3, 12 + STREAM_BACKLOG_ITEMS, 550 + STREAM_BACKLOG_BYTES);
+        assert_eq!(consumer.cap(endless, place), later);
     }
 
     #[test]
     fn what_is_written_counts_as_taken_where_the_broker_keeps_the_window() {
-        let consumer = Consumer::auto_ack(ID);
+        let consumer = Consumer::auto_ack(ID, 1);
         assert_eq!(
-            consumer.cap(consumer.asked()),
+            consumer.cap(consumer.asked(), Place::START),
             credit(0, AUTO_ACK_ITEMS, STREAM_BACKLOG_BYTES)
         );
         write(&consumer, 7, 70);
         let given = credit(7, 7 + AUTO_ACK_ITEMS, 70 + STREAM_BACKLOG_BYTES);
-        assert_eq!(consumer.cap(consumer.asked()), given);
+        assert_eq!(consumer.cap(consumer.asked(), Place::START), given);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use asynq_core::{Credit, Failure, ItemBatch, LeaseToken, SessionId, Verdict};
+use asynq_core::{Credit, EmitResume, Failure, ItemBatch, LeaseToken, SessionId, Verdict};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -19,14 +19,14 @@ pub(crate) struct EmitRun {
 /// One frame of an Emit stream, checked.
 #[derive(Debug)]
 pub(crate) enum Emission {
-    /// The stream is there.
-    Opened,
+    /// The stream is there: the run's first, or another one after that broke.
+    Opened(Option<EmitResume>),
     /// Items within the credit.
     Items(ItemBatch),
     /// Nothing more may be sent with this credit.
     Blocked(Credit),
-    /// That many items were all.
-    End(u64),
+    /// That many items were all, with that digest.
+    End(u64, Option<u64>),
     /// The generator failed after the items sent.
     Failed(Failure),
     /// The process of the generator died after the items sent.
@@ -39,21 +39,23 @@ impl Emission {
         match self {
             Self::Items(batch) => batch.data.len(),
             Self::Failed(failure) | Self::Crashed(failure) => failure.message.len() + failure.trace.len(),
-            Self::Opened | Self::Blocked(_) | Self::End(_) => 0,
+            Self::Opened(_) | Self::Blocked(_) | Self::End(..) => 0,
         }
     }
 
     /// Nothing follows it.
     pub(crate) fn is_last(&self) -> bool {
-        matches!(self, Self::End(_) | Self::Failed(_) | Self::Crashed(_))
+        matches!(self, Self::End(..) | Self::Failed(_) | Self::Crashed(_))
     }
 }
 
-/// What an Emit stream is told next. Both are totals: only the latest counts.
+/// What an Emit stream is told next: only the latest counts.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Control {
     pub(crate) credit: Option<Credit>,
     pub(crate) verdict: Option<Verdict>,
+    /// The first item to be sent, after an Emit broke.
+    pub(crate) from: Option<u64>,
 }
 
 /// See the module.
@@ -82,6 +84,12 @@ impl Emitter {
     /// The run may go this far. Replaces what has not been taken yet.
     pub(super) fn credit(&self, credit: Credit) {
         self.lock().next.credit = Some(credit);
+        self.ready.notify_one();
+    }
+
+    /// The run is to go on from this item.
+    pub(super) fn send_from(&self, from: u64) {
+        self.lock().next.from = Some(from);
         self.ready.notify_one();
     }
 

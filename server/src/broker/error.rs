@@ -37,9 +37,9 @@ pub(crate) enum Error {
         reach = ID_REACH.as_secs() / 60
     )]
     IdTooOld(TaskId),
-    /// The items of a task that has ended are not kept.
-    #[error("the stream of task {0} is over, and items are not kept; use a new id to run it again")]
-    StreamOver(TaskId),
+    /// A run's session is not there, and what it holds not known.
+    #[error("the worker's session has no connection yet; open Emit again when it has")]
+    SessionAway,
     /// The disk of the data directory has no space for more tasks.
     #[error(
         "the broker's disk is full: {} are free, {} are needed to take in new tasks; free space on the disk of its data directory, or wait until tasks have ended and are forgotten",

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use asynq_core::{ConsumerId, Credit, Epoch, LeaseToken, Payload, QueueView, SessionId, TaskId, Verdict, WorkerView};
+use asynq_core::{
+    ConsumerId, Credit, Epoch, LeaseToken, Left, Payload, QueueView, SessionId, TaskId, Verdict, WorkerView,
+};
 use asynq_proto::limits::INLINE_BYTES;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep};
@@ -19,6 +21,7 @@ use super::listing::{ListTasks, Listing, Page};
 use super::worker::{Hangup, Report, WorkerConn, WorkerHello, WorkerInput};
 use crate::clock::Clock;
 use crate::limits::{COMMAND_QUEUE_KIB, MAX_LISTINGS, MAX_NAP, MAX_SILENCE};
+use crate::line::Line;
 use crate::metrics::Figures;
 use crate::server::Durability;
 
@@ -67,6 +70,7 @@ pub(crate) enum Command {
     Flow {
         task: TaskId,
         consumer: ConsumerId,
+        open_seq: u64,
         credit: Credit,
     },
     /// Items have been written to a consumer.
@@ -120,7 +124,7 @@ struct Shared {
     gone: Mutex<Vec<CallerId>>,
     /// Consumers of streams that left before the end: no more than there are
     /// streams.
-    left: Mutex<Vec<(TaskId, Arc<Consumer>)>>,
+    left: Mutex<Vec<(TaskId, Arc<Consumer>, Left)>>,
     /// Something has been added to that list.
     leaving: Notify,
     /// KiB that large commands on their way may still take.
@@ -288,8 +292,8 @@ impl Broker {
 
     /// Opens a stream of items: its first answer, and the stream for as long as
     /// somebody takes from it.
-    pub(crate) async fn iterate(&self, iterate: Iterate) -> Result<(Answer, ConsumerGuard), Error> {
-        let guard = ConsumerGuard::new(self.clone(), iterate.spec.id, iterate.consumer.clone());
+    pub(crate) async fn iterate(&self, iterate: Iterate, line: Option<Line>) -> Result<(Answer, ConsumerGuard), Error> {
+        let guard = ConsumerGuard::new(self.clone(), iterate.task, iterate.consumer.clone(), line);
         Ok((self.call(Op::Iterate(iterate)).await?, guard))
     }
 
@@ -376,9 +380,9 @@ impl Broker {
     }
 
     /// Nobody takes the items of a stream any more.
-    pub(super) fn consumer_left(&self, task: TaskId, consumer: Arc<Consumer>) {
+    pub(super) fn consumer_left(&self, task: TaskId, consumer: Arc<Consumer>, how: Left) {
         let mut left = self.shared.left.lock().unwrap_or_else(PoisonError::into_inner);
-        left.push((task, consumer));
+        left.push((task, consumer, how));
         drop(left);
         self.shared.leaving.notify_one();
     }
@@ -388,7 +392,7 @@ impl Broker {
         self.shared.leaving.notified().await;
     }
 
-    pub(super) fn take_left(&self) -> Vec<(TaskId, Arc<Consumer>)> {
+    pub(super) fn take_left(&self) -> Vec<(TaskId, Arc<Consumer>, Left)> {
         std::mem::take(&mut *self.shared.left.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

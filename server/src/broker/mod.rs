@@ -9,6 +9,7 @@ mod emitter;
 mod error;
 mod handle;
 mod keys;
+mod lane;
 mod listing;
 mod operators;
 mod outbox;

@@ -7,13 +7,14 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use asynq_core::{
-    Assignment, Finished, Key, LeaseToken, Name, Payload, ResultInfo, Seq, SessionId, State, StateName, TaskId,
+    Assignment, Finished, Key, LeaseToken, Name, Payload, ResultInfo, Seq, SessionId, State, StateName, Tail, TaskId,
     TaskRecord, TaskView, Verdict,
 };
 use asynq_store::{Listed, Reader as StoreReader, StoreError};
 use tokio::sync::{mpsc, oneshot};
 
 use super::caller::{Answer, Caller};
+use super::consumer::Iterate;
 use super::error::Error;
 use super::listing::{Listing, Page};
 use super::worker::WorkerConn;
@@ -34,6 +35,14 @@ pub(super) enum Job {
         finished: Box<Finished>,
         caller: Arc<Caller>,
         call: u64,
+    },
+    /// What is left of a stream that has ended, for a caller who reads it.
+    Tail {
+        seq: Seq,
+        end: Box<Finished>,
+        caller: Arc<Caller>,
+        call: u64,
+        iterate: Box<Iterate>,
     },
     /// Arguments too large to ride with their run.
     Fetch {
@@ -90,7 +99,7 @@ impl Job {
         match self {
             Self::Arguments(run) => run.payload_bytes,
             // One at a time, so that each is answered as soon as it is read.
-            Self::List(_) => READ_BYTES,
+            Self::List(_) | Self::Tail { .. } => READ_BYTES,
             // The others go straight to who asked, or are small.
             Self::Task(_)
             | Self::Key(..)
@@ -113,6 +122,14 @@ pub(super) enum Found {
     Task(TaskId, Option<(Seq, Box<TaskRecord>)>),
     /// See [`Job::Key`].
     Key(Name, Key, Option<(Seq, Box<TaskRecord>)>),
+    /// See [`Job::Tail`]; without a tail if it has been dropped.
+    Tail {
+        end: Box<Finished>,
+        tail: Option<Tail>,
+        caller: Arc<Caller>,
+        call: u64,
+        iterate: Box<Iterate>,
+    },
     /// See [`Job::State`].
     State(SessionId, LeaseToken, Option<StateName>),
     /// See [`Job::Acked`].
@@ -231,6 +248,19 @@ fn read(reader: &mut dyn StoreReader, jobs: Vec<Job>) -> Result<Vec<Found>, Stor
                 };
                 caller.answer(call, answer, true);
             }
+            Job::Tail {
+                seq,
+                end,
+                caller,
+                call,
+                iterate,
+            } => found.push(Found::Tail {
+                tail: reader.result(seq)?.as_ref().and_then(Tail::unpack),
+                end,
+                caller,
+                call,
+                iterate,
+            }),
             Job::Fetch { token, reply } => {
                 let payload = match reader.task(token.task)? {
                     Some((seq, _)) => reader.payloads(&[seq])?.pop().flatten(),

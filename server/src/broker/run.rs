@@ -217,8 +217,8 @@ impl Loop {
             for caller in self.broker.take_gone() {
                 self.waiters.remove_caller(caller);
             }
-            for (task, consumer) in self.broker.take_left() {
-                self.consumer_left(task, &consumer);
+            for (task, consumer, how) in self.broker.take_left() {
+                self.consumer_left(task, &consumer, how);
             }
             self.flush();
             self.move_horizon();
@@ -272,7 +272,12 @@ impl Loop {
             Command::CompleteLarge { report, reply } => self.complete_large(report, reply),
             Command::FetchPayload { token, reply } => self.fetch(token, reply),
             Command::Emit { run, emitter, said } => self.emit(run, &emitter, said),
-            Command::Flow { task, consumer, credit } => self.flow(task, consumer, credit),
+            Command::Flow {
+                task,
+                consumer,
+                open_seq,
+                credit,
+            } => self.flow(task, consumer, open_seq, credit),
             Command::Written { task, consumer } => self.give_credit(task, &consumer),
             Command::List(listing) => self.list(listing),
             Command::Queues(reply) => {
@@ -444,6 +449,13 @@ impl Loop {
                 Found::Arguments(run, payload) => self.arguments_read(run, payload)?,
                 Found::Task(id, task) => self.resolved(id, task),
                 Found::Key(queue, key, task) => self.key_resolved(queue, key, task.as_ref()),
+                Found::Tail {
+                    end,
+                    tail,
+                    caller,
+                    call,
+                    iterate,
+                } => self.read_tail(*end, tail, &caller, call, &iterate),
                 Found::State(session, token, state) => self.state_found(session, token, state),
                 Found::Acked(conn, number) => conn.outbox().push(ToWorker::Acked(number)),
                 Found::Listed(listing, part) => self.listed(listing, part),

@@ -1,161 +1,325 @@
 //! The loop's part in streams of items: who consumes them, how far they may go,
-//! which Emit stream they come from.
+//! which Emit stream they come from, and what is left of them when their task has
+//! ended.
 
 use std::sync::Arc;
 
 use asynq_core::{
-    ConsumerId, Credit, Event, Finished, ItemBatch, LeaseToken, Reader, Refusal, SessionId, TaskId, Verdict,
+    ConsumerId, Credit, EmitResume, Event, Finished, ItemBatch, LeaseToken, Left, Place, Reader, Refusal, SessionId,
+    State, Tail, TaskId, TaskRecord, Verdict,
 };
 use foldhash::HashMap;
 use tracing::debug;
 
 use super::caller::{Answer, Caller};
-use super::consumer::{Consumer, Frame, Iterate};
+use super::callers;
+use super::consumer::{Consumer, Iterate};
 use super::emitter::{Emission, EmitRun, Emitter};
-use super::error::End;
+use super::error::{End, Error};
+use super::lane::Lane;
+use super::reader::Job;
 use super::run::Loop;
 
-/// Streams whose end is not durable yet.
+/// What is under way of streams.
 #[derive(Debug, Default)]
-pub(super) struct Streams(HashMap<TaskId, Stream>);
+pub(super) struct Streams {
+    /// Of tasks whose end is not durable yet.
+    live: HashMap<TaskId, Stream>,
+    /// Consumers of tasks that have ended, which have not been handed all yet.
+    ended: HashMap<(TaskId, ConsumerId), Lane>,
+    /// Who asks to read a stream just now.
+    asks: Option<Arc<Consumer>>,
+}
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Stream {
-    id: ConsumerId,
-    /// `None`: it has gone.
-    consumer: Option<Arc<Consumer>>,
-    /// What the consumer has said so far.
-    asked: Credit,
-    /// What of that the core has been told.
+    /// `None`: nobody reads it.
+    lane: Option<Lane>,
+    /// What of the consumer's credit the core has been told.
     given: Credit,
-    /// Items handed on.
-    sent: u64,
     /// `None` before Emit is open, and once the run's end has come.
     emitter: Option<Arc<Emitter>>,
 }
 
 impl Streams {
-    /// The stream this consumer takes from: not one that was refused to it,
+    /// What this consumer is sent of a live task: not one that was refused to it,
     /// whatever it calls itself.
     fn of(&mut self, task: TaskId, consumer: &Arc<Consumer>) -> Option<&mut Stream> {
-        let is_its = |stream: &&mut Stream| stream.consumer.as_ref().is_some_and(|now| Arc::ptr_eq(now, consumer));
-        self.0.get_mut(&task).filter(is_its)
+        let is_its = |stream: &&mut Stream| stream.lane.as_ref().is_some_and(|lane| lane.is_of(consumer));
+        self.live.get_mut(&task).filter(is_its)
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.live.len()
     }
 
-    /// Items for the consumer. They may be handed on before the task itself is
-    /// durable: who opened the stream takes nothing before it has been told of
-    /// that.
+    /// Who asks reads it from here on, and who did before does not.
+    pub(super) fn reading(&mut self, task: TaskId, at: Place) {
+        let Some(consumer) = self.asks.take() else { return };
+        let lane = Lane::new(consumer, at);
+        let stream = self.live.entry(task).or_default();
+        stream.given = lane.credit();
+        if let Some(before) = stream.lane.replace(lane) {
+            before.cut(Refusal::StaleReader(task));
+        }
+    }
+
+    /// The items the consumer wants are gone.
+    pub(super) fn not_read(&mut self, task: TaskId, floor: u64) {
+        if let Some(lane) = self.live.get_mut(&task).and_then(|stream| stream.lane.take()) {
+            lane.cut(Refusal::BelowFloor { task, floor });
+        }
+    }
+
+    /// Items for the consumer.
     pub(super) fn items(&mut self, task: TaskId, batch: ItemBatch) {
-        let Some(stream) = self.0.get_mut(&task) else { return };
-        stream.sent = batch.first_index + batch.lengths.len() as u64;
-        if let Some(consumer) = &stream.consumer {
-            consumer.outbox().push(Frame::Items(batch));
+        if let Some(lane) = self.live.get_mut(&task).and_then(|stream| stream.lane.as_mut()) {
+            lane.push(batch);
         }
     }
 
     /// How far a run may go.
     pub(super) fn credit(&self, token: LeaseToken, credit: Credit) {
         // Not open yet: it is told when it is.
-        if let Some(emitter) = self.0.get(&token.task).and_then(|stream| stream.emitter.as_ref()) {
+        if let Some(emitter) = self.emitter(token.task) {
             emitter.credit(credit);
         }
     }
 
+    /// Where a run goes on whose Emit broke.
+    pub(super) fn send_from(&self, token: LeaseToken, from: u64) {
+        if let Some(emitter) = self.emitter(token.task) {
+            emitter.send_from(from);
+        }
+    }
+
+    fn emitter(&self, task: TaskId) -> Option<&Arc<Emitter>> {
+        self.live.get(&task)?.emitter.as_ref()
+    }
+
     /// A task has ended, durably.
     pub(super) fn finished(&mut self, end: &Arc<Finished>) {
-        let Some(stream) = self.0.remove(&end.task) else { return };
+        let Some(stream) = self.live.remove(&end.task) else {
+            return;
+        };
         if let Some(emitter) = stream.emitter {
             emitter.end(End::Done);
         }
-        if let Some(consumer) = stream.consumer {
-            consumer.outbox().push(Frame::End {
-                count: stream.sent,
-                end: end.clone(),
-            });
-            consumer.outbox().end(End::Done);
+        if let Some(mut lane) = stream.lane {
+            lane.finish(end.clone());
+            self.keep(end.task, lane);
+        }
+    }
+
+    /// What is left of a stream whose task has ended, for one consumer.
+    fn keep(&mut self, task: TaskId, lane: Lane) {
+        if lane.is_over() {
+            return;
+        }
+        let key = (task, lane.consumer().id());
+        if let Some(before) = self.ended.insert(key, lane) {
+            before.cut(Refusal::StaleReader(task));
         }
     }
 }
 
 impl Loop {
-    pub(super) fn iterate(&mut self, caller: Arc<Caller>, call: u64, Iterate { spec, consumer, .. }: Iterate) {
+    /// On a task that lives, or a new one.
+    pub(super) fn iterate(&mut self, caller: Arc<Caller>, call: u64, iterate: Iterate) {
+        let Iterate {
+            task,
+            spec,
+            reader,
+            consumer,
+            ..
+        } = iterate;
         if consumer.outbox().is_over() {
             // It has left already, and will not leave again.
             return caller.answer(call, Answer::Failed(End::Gone.into()), true);
         }
-        let (task, id) = (spec.id, consumer.id());
-        let credit = consumer.cap(consumer.asked());
-        let known = self.core.is_live(task);
+        // Bytes are counted from where it begins, wherever that is.
+        let from = Place { byte: 0, ..reader.from };
+        let reader = Reader {
+            credit: consumer.cap(consumer.asked(), from),
+            ..reader
+        };
         let request = self.request(caller, call, false);
-        self.apply(Event::Enqueue {
-            request,
-            spec,
-            reader: Some(Reader { consumer: id, credit }),
+        self.streams.asks = Some(consumer);
+        self.apply(match spec {
+            Some(spec) => Event::Enqueue {
+                request,
+                spec,
+                reader: Some(reader),
+            },
+            None => Event::Attach { request, task, reader },
         });
-        if !known && self.core.is_live(task) {
-            let stream = Stream {
-                id,
-                asked: consumer.asked(),
-                consumer: Some(consumer),
-                given: credit,
-                sent: 0,
-                emitter: None,
-            };
-            self.streams.0.insert(task, stream);
+        self.streams.asks = None;
+    }
+
+    /// On a task that has ended: what nobody has taken of it is read from the store.
+    pub(super) fn iterate_ended(
+        &mut self,
+        record: &TaskRecord,
+        seq: asynq_core::Seq,
+        caller: Arc<Caller>,
+        call: u64,
+        iterate: Iterate,
+    ) {
+        let task = record.id;
+        let refused = |error: Error| caller.answer(call, Answer::Failed(error), true);
+        if iterate
+            .spec
+            .as_ref()
+            .is_some_and(|spec| asynq_core::digest(spec) != record.digest)
+        {
+            return refused(Refusal::AlreadyExists(task).into());
         }
+        if !record.options.stream {
+            return refused(Refusal::NotAStream(task).into());
+        }
+        let State::Finished(finish) = &record.state else { return };
+        if finish.purged {
+            return refused(Error::ResultPurged(task));
+        }
+        let end = Box::new(callers::finished(record, finish));
+        if finish.result.is_some() {
+            let job = Job::Tail {
+                seq,
+                end,
+                caller,
+                call,
+                iterate: Box::new(iterate),
+            };
+            return self.reader.push(job);
+        }
+        self.read_tail(*end, Some(Tail(Vec::new())), &caller, call, &iterate);
+    }
+
+    /// The store has been looked into for what is left of a stream.
+    pub(super) fn read_tail(
+        &mut self,
+        end: Finished,
+        tail: Option<Tail>,
+        caller: &Arc<Caller>,
+        call: u64,
+        iterate: &Iterate,
+    ) {
+        let (task, from, consumer) = (end.task, iterate.reader.from, &iterate.consumer);
+        let Some(Tail(batches)) = tail else {
+            return caller.answer(call, Answer::Failed(Error::ResultExpired(task)), true);
+        };
+        if consumer.outbox().is_over() {
+            return caller.answer(call, Answer::Failed(End::Gone.into()), true);
+        }
+        let refusal = match (batches.first(), batches.last()) {
+            (Some(first), _) if from.index < first.first_index => Some(Refusal::BelowFloor {
+                task,
+                floor: first.first_index,
+            }),
+            (_, Some(last)) if from.index > last.end() => Some(Refusal::BeyondHead { task, head: last.end() }),
+            _ => None,
+        };
+        if let Some(refusal) = refusal {
+            return caller.answer(call, Answer::Failed(refusal.into()), true);
+        }
+        let wanted: Vec<_> = batches
+            .iter()
+            .filter_map(|batch| batch.from_index(from.index))
+            .collect();
+        let byte = match (wanted.first(), batches.last()) {
+            (Some(first), _) => first.first_byte,
+            (None, Some(last)) => last.end_byte(),
+            (None, None) => from.byte,
+        };
+        let mut lane = Lane::new(consumer.clone(), Place { byte, ..from });
+        wanted.into_iter().for_each(|batch| lane.push(batch));
+        lane.finish(Arc::new(end));
+        self.streams.keep(task, lane);
+        let attached = Answer::Attached {
+            task,
+            existed: true,
+            worker_known: true,
+            at: Place { byte, ..from },
+        };
+        caller.answer(call, attached, true);
     }
 
     /// The consumer has taken items, and has room for more.
-    pub(super) fn flow(&mut self, task: TaskId, consumer: ConsumerId, credit: Credit) {
-        let Some(stream) = self.streams.0.get_mut(&task).filter(|stream| stream.id == consumer) else {
-            return;
+    pub(super) fn flow(&mut self, task: TaskId, consumer: ConsumerId, open_seq: u64, credit: Credit) {
+        let follows = |lane: &&mut Lane| {
+            let now = lane.consumer();
+            now.id() == consumer && (open_seq == 0 || now.open_seq() == open_seq)
         };
-        stream.asked = Credit {
-            acked: stream.asked.acked.max(credit.acked),
-            limit_index: stream.asked.limit_index.max(credit.limit_index),
-            limit_bytes: stream.asked.limit_bytes.max(credit.limit_bytes),
-        };
-        if let Some(consumer) = stream.consumer.clone() {
+        if let Some(lane) = self.streams.ended.get_mut(&(task, consumer)).filter(follows) {
+            lane.raise(credit);
+            let consumer = lane.consumer().clone();
+            return self.give_credit(task, &consumer);
+        }
+        let lane = self.streams.live.get_mut(&task).and_then(|stream| stream.lane.as_mut());
+        if let Some(lane) = lane.filter(follows) {
+            lane.raise(credit);
+            let consumer = lane.consumer().clone();
             self.give_credit(task, &consumer);
         }
     }
 
     /// Gives what credit there is, after a flow or after items were written.
     pub(super) fn give_credit(&mut self, task: TaskId, consumer: &Arc<Consumer>) {
+        let key = (task, consumer.id());
+        if let Some(lane) = self.streams.ended.get_mut(&key).filter(|lane| lane.is_of(consumer)) {
+            lane.release();
+            if lane.is_over() {
+                self.streams.ended.remove(&key);
+            }
+            return;
+        }
         let Some(stream) = self.streams.of(task, consumer) else {
             return;
         };
-        let credit = consumer.cap(stream.asked);
+        let Some(lane) = &mut stream.lane else { return };
+        lane.release();
+        let credit = lane.credit();
         if credit != stream.given {
             stream.given = credit;
-            let consumer = consumer.id();
-            self.apply(Event::Flow { task, consumer, credit });
+            self.apply(Event::Flow {
+                task,
+                consumer: consumer.id(),
+                open_seq: consumer.open_seq(),
+                credit,
+            });
         }
     }
 
-    /// Nobody takes the items any more.
-    pub(super) fn consumer_left(&mut self, task: TaskId, consumer: &Arc<Consumer>) {
+    /// Nobody takes the items any more, for now or for good.
+    pub(super) fn consumer_left(&mut self, task: TaskId, consumer: &Arc<Consumer>, how: Left) {
+        let key = (task, consumer.id());
+        if self.streams.ended.get(&key).is_some_and(|lane| lane.is_of(consumer)) {
+            self.streams.ended.remove(&key);
+        }
         if let Some(stream) = self.streams.of(task, consumer) {
-            stream.consumer = None;
-            let consumer = consumer.id();
-            self.apply(Event::ReaderGone { task, consumer });
+            stream.lane = None;
+            self.apply(Event::ReaderGone {
+                task,
+                consumer: consumer.id(),
+                open_seq: consumer.open_seq(),
+                how,
+            });
         }
     }
 
     /// Why a consumer may not stop a live task.
     pub(super) fn refuse_stop(&self, task: TaskId, consumer: ConsumerId) -> Option<Refusal> {
-        match self.streams.0.get(&task) {
-            Some(stream) if stream.id == consumer => None,
-            Some(_) => Some(Refusal::BeingRead(task)),
-            None => Some(Refusal::Invalid {
+        let is_stream = self.core.task(task).is_some_and(|view| view.record.options.stream);
+        if !is_stream {
+            return Some(Refusal::Invalid {
                 field: "id",
                 problem: format!("names task {task}, which was not opened with Iterate; use Cancel"),
-            }),
+            });
         }
+        let lane = self.streams.live.get(&task).and_then(|stream| stream.lane.as_ref());
+        // Where nobody reads it, whoever did may stop it.
+        let other = lane.is_some_and(|lane| lane.consumer().id() != consumer);
+        other.then_some(Refusal::BeingRead(task))
     }
 
     pub(super) fn emit(&mut self, run: EmitRun, emitter: &Arc<Emitter>, said: Emission) {
@@ -163,12 +327,17 @@ impl Loop {
         // that has gone may have left its last words.
         let EmitRun { session, token } = run;
         match said {
-            Emission::Opened => self.open_emit(session, token, emitter),
+            Emission::Opened(resume) => self.open_emit(session, token, emitter, resume),
             Emission::Items(batch) => self.apply(Event::Items { session, token, batch }),
             Emission::Blocked(credit) => self.apply(Event::Blocked { session, token, credit }),
-            Emission::End(count) => {
+            Emission::End(count, digest) => {
                 self.last_emission(token, emitter);
-                self.apply(Event::Iterated { session, token, count });
+                self.apply(Event::Iterated {
+                    session,
+                    token,
+                    count,
+                    digest,
+                });
             }
             Emission::Failed(failure) => {
                 self.last_emission(token, emitter);
@@ -176,7 +345,7 @@ impl Loop {
                     session,
                     token,
                     failure,
-                    min_attempts: 0, // half a stream is not sent again
+                    min_attempts: 0,
                 });
             }
             Emission::Crashed(failure) => {
@@ -190,26 +359,35 @@ impl Loop {
         }
     }
 
-    fn open_emit(&mut self, session: SessionId, token: LeaseToken, emitter: &Arc<Emitter>) {
+    fn open_emit(&mut self, session: SessionId, token: LeaseToken, emitter: &Arc<Emitter>, resume: Option<EmitResume>) {
+        if !self.core.is_connected(session) {
+            // After a restart the session may be on its way as well; and what it
+            // holds is not known before.
+            return emitter.end(Error::SessionAway);
+        }
         if self.core.holder(token) != Some(session) {
             debug!(task = %token.task, %session, "items of a run that is not current are refused");
             let state = self.core.task(token.task).map(|view| view.record.state.name());
             return emitter.acknowledge(Verdict::Stale(state));
         }
         // Where nobody asked for a stream, the core says so to the first item.
-        if let Some(stream) = self.streams.0.get_mut(&token.task) {
-            // The run knows the credit of its assignment; more may have come since.
-            emitter.credit(stream.given);
+        if self
+            .core
+            .task(token.task)
+            .is_some_and(|view| view.record.options.stream)
+        {
+            let stream = self.streams.live.entry(token.task).or_default();
             if let Some(before) = stream.emitter.replace(emitter.clone()) {
                 before.end(End::Superseded);
             }
         }
+        self.apply(Event::EmitOpened { session, token, resume });
     }
 
     /// The emitter stays open for the verdict, which comes after the end of the
     /// task.
     fn last_emission(&mut self, token: LeaseToken, emitter: &Arc<Emitter>) {
-        if let Some(stream) = self.streams.0.get_mut(&token.task) {
+        if let Some(stream) = self.streams.live.get_mut(&token.task) {
             stream.emitter = None;
         }
         self.sessions.expect_verdict(token, emitter.clone());

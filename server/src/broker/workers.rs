@@ -449,6 +449,9 @@ impl Loop {
                 self.meters.items(&batch);
                 self.streams.items(task, batch);
             }
+            Effect::Reading { task, at } => self.streams.reading(task, at),
+            Effect::NotRead { task, floor } => self.streams.not_read(task, floor),
+            Effect::SendFrom { token, from, .. } => self.streams.send_from(token, from),
             Effect::Reply(..) | Effect::Finished(_) => {}
         }
     }

@@ -136,8 +136,8 @@ async fn a_reader_that_does_not_read_loses_its_stream_at_the_deadline() {
     let request = v1::IterateRequest {
         task: Some(rows),
         consumer_id: vec![7; 16].into(),
-        credit: None,
         auto_ack: true,
+        ..Default::default()
     };
     let stalled = deaf.call("/asynq.v1.Tasks/Iterate", &limited(), framed(&request)).await;
     let mut state = async || {

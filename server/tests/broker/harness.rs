@@ -274,6 +274,8 @@ pub(crate) struct Worker {
 pub(crate) fn hello(slots: u32, names: &[&str]) -> v1::WorkHello {
     let declare = |name: &&str| v1::TaskDeclaration {
         name: (*name).to_owned(),
+        // By their names, so that tests can have both.
+        on_loss: i32::from(name.starts_with("replayed")),
         ..Default::default()
     };
     v1::WorkHello {

@@ -302,8 +302,8 @@ async fn an_unknown_id_of_long_ago_is_refused() {
     let iterate = |first_send| v1::IterateRequest {
         task: Some(of_age(old, first_send)),
         consumer_id: vec![7; 16].into(),
-        credit: None,
         auto_ack: true,
+        ..Default::default()
     };
     let mut tasks = broker.tasks().await;
     let refused = soon(tasks.iterate(iterate(false))).await.unwrap_err();

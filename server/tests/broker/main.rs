@@ -26,6 +26,7 @@ mod stores;
 mod streaming;
 mod streams;
 mod streams_bad;
+mod streams_resumed;
 mod stuck;
 mod tls;
 mod tokens;

@@ -33,6 +33,7 @@ pub(crate) fn rows(credit: Option<v1::Credit>) -> v1::IterateRequest {
         consumer_id: fastrand::u128(..).to_be_bytes().to_vec().into(),
         auto_ack: credit.is_none(),
         credit,
+        ..Default::default()
     }
 }
 
@@ -50,16 +51,16 @@ impl Rows {
     pub(crate) async fn open(tasks: &mut TasksClient<Channel>, request: v1::IterateRequest) -> Result<Self, Status> {
         let consumer_id = request.consumer_id.clone();
         let mut frames = soon(tasks.iterate(request)).await?.into_inner();
-        let first = soon(frames.message()).await?.and_then(|first| first.frame);
-        let Some(Frame::Opened(opened)) = first else {
-            panic!("a stream begins with opened: {first:?}")
+        let first = soon(frames.message()).await?.expect("a frame");
+        let (Some(Frame::Opened(opened)), Some(at)) = (first.frame, first.at) else {
+            panic!("a stream begins with opened, and where")
         };
         Ok(Self {
             id: opened.id,
             consumer_id,
             frames,
-            got: 0,
-            bytes: 0,
+            got: at.index,
+            bytes: at.byte,
         })
     }
 
@@ -105,6 +106,7 @@ impl Rows {
             id: self.id.clone(),
             consumer_id: self.consumer_id.clone(),
             credit: Some(credit),
+            open_seq: 0,
         }
     }
 
@@ -135,11 +137,22 @@ impl Emit {
     }
 
     pub(crate) async fn open(broker: &Broker, token: v1::LeaseToken, session: Bytes) -> Self {
+        Self::resume(broker, token, session, None).await
+    }
+
+    /// Another one, after one broke.
+    pub(crate) async fn resume(
+        broker: &Broker,
+        token: v1::LeaseToken,
+        session: Bytes,
+        resume: Option<v1::EmitResume>,
+    ) -> Self {
         let (frames, outgoing) = mpsc::channel(1);
         let first = v1::EmitFrame {
             token: Some(token.clone()),
             session,
             frame: None,
+            resume,
         };
         frames.send(first).await.unwrap();
         let mut workers = broker.workers().await.max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -176,7 +189,11 @@ impl Emit {
     }
 
     pub(crate) async fn end(&self) {
-        self.say(Emitted::End(v1::EmitEnd { count: self.sent })).await;
+        self.say(Emitted::End(v1::EmitEnd {
+            count: self.sent,
+            digest: None,
+        }))
+        .await;
     }
 
     pub(crate) async fn control(&mut self) -> Result<Option<v1::EmitControl>, Status> {

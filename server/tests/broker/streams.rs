@@ -335,17 +335,3 @@ async fn both_ends_are_told_of_the_shutdown() {
     }
     broker.stop().await.unwrap();
 }
-
-#[tokio::test]
-async fn a_restart_ends_a_stream_as_if_its_reader_had_left() {
-    let dir = tempfile::tempdir().unwrap();
-    let broker = Broker::on_disk(dir.path()).await;
-    let mut tasks = broker.tasks().await;
-    let reader = Rows::open(&mut tasks, rows(None)).await.unwrap();
-    broker.stop().await.unwrap();
-    let broker = Broker::on_disk(dir.path()).await;
-    let wait = v1::WaitRequest { id: reader.id.clone() };
-    let finished = broker.tasks().await.wait(wait).await.unwrap().into_inner();
-    assert_eq!(finished.state(), TaskState::Cancelled);
-    broker.stop().await.unwrap();
-}

@@ -23,15 +23,18 @@ async fn a_stream_has_one_reader_once() {
     let taken = tasks.iterate(other.clone()).await.unwrap_err();
     assert_eq!(
         (taken.code(), reason(&taken).as_str()),
-        (Code::AlreadyExists, "STREAM_TAKEN")
+        (Code::AlreadyExists, "BEING_READ")
     );
     let same_name = tasks.iterate(request.clone()).await.unwrap_err();
-    assert_eq!(reason(&same_name), "STREAM_TAKEN");
+    assert_eq!(
+        (same_name.code(), reason(&same_name).as_str()),
+        (Code::Aborted, "STALE_READER")
+    );
     let stop = v1::StopRequest {
         consumer_id: vec![9; 16].into(),
         ..reader.stop()
     };
-    assert_eq!(reason(&tasks.stop(stop).await.unwrap_err()), "STREAM_TAKEN");
+    assert_eq!(reason(&tasks.stop(stop).await.unwrap_err()), "BEING_READ");
     let flow = v1::FlowRequest {
         consumer_id: vec![9; 16].into(),
         ..reader.flow(credit(0, 99, BYTES))
@@ -46,8 +49,10 @@ async fn a_stream_has_one_reader_once() {
     let mut reader = reader;
     reader.items_up_to(1).await;
     reader.end().await;
-    // Items are not kept; other content is another task.
-    assert_eq!(reason(&tasks.iterate(other).await.unwrap_err()), "STREAM_TAKEN");
+    // What nobody has acknowledged is still there; other content is another task.
+    let mut again = Rows::open(&mut tasks, other).await.unwrap();
+    again.items_up_to(1).await;
+    assert_eq!(again.end().await.count, 1);
     let different = v1::IterateRequest {
         task: Some(v1::EnqueueRequest {
             payload: Some(json("2")),
@@ -86,6 +91,21 @@ async fn malformed_requests_are_refused() {
             },
             "credit",
         ),
+        (
+            v1::IterateRequest {
+                detach_grace_ms: Some(86_400_001),
+                ..good.clone()
+            },
+            "detach_grace_ms",
+        ),
+        (
+            v1::IterateRequest {
+                from_index: 3,
+                from: Some(v1::StreamPosition::default()),
+                ..good.clone()
+            },
+            "from.index",
+        ),
     ] {
         let status = tasks.iterate(bad).await.unwrap_err();
         assert_eq!(reason(&status), "INVALID_FIELD");
@@ -94,7 +114,7 @@ async fn malformed_requests_are_refused() {
     let flow = v1::FlowRequest {
         id: new_id(),
         consumer_id: vec![1; 16].into(),
-        credit: None,
+        ..Default::default()
     };
     assert_eq!(reason(&tasks.flow(flow.clone()).await.unwrap_err()), "INVALID_FIELD");
     let mut session = Session::open(&broker).await;
@@ -211,7 +231,7 @@ async fn a_stream_that_ends_too_early_is_no_success() {
     let mut reader = Rows::open(&mut tasks, rows(Some(credit(0, 9, BYTES)))).await.unwrap();
     let (mut emit, _) = Emit::next_run(&broker, &mut worker).await;
     emit.items(1, 1).await;
-    emit.say(Emitted::End(v1::EmitEnd { count: 2 })).await;
+    emit.say(Emitted::End(v1::EmitEnd { count: 2, digest: None })).await;
     assert_eq!(emit.ack().await.state(), TaskState::Dead);
     reader.items_up_to(1).await;
     let end = reader.end().await;

@@ -11,6 +11,7 @@ mod explain;
 mod kills;
 mod reruns;
 mod stopped;
+mod streams;
 
 use std::fmt;
 use std::time::Duration;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use asynq_core::{
     Event as CoreEvent, Finish, Finished, Grant, Outcome, Payload, Refusal, Reply, RequestId, Seq, State, StateSet,
-    TaskId, TaskRecord,
+    Tail, TaskId, TaskRecord,
 };
 use asynq_tests::history::Record;
 
@@ -179,23 +179,31 @@ impl Process {
             ));
             return self.answer(id, call, not_found(task), true, env);
         };
+        let is_stream = record.options.stream;
         let other = |spec: &asynq_core::TaskSpec| asynq_core::digest(spec) != record.digest;
         let exists = Answer::Refused(Refused::ByCore(Refusal::AlreadyExists(task)));
         let answer = match op {
             Op::Enqueue { spec, .. } if other(&spec) => exists,
             Op::Iterate(spec, _) if other(&spec) => exists,
-            Op::Iterate(..) => Answer::Refused(Refused::StreamOver),
+            Op::Iterate(..) if finish.purged => Answer::Refused(Refused::ResultExpired),
+            Op::Iterate(_, reading) => {
+                let end = Box::new(finished(record, finish));
+                return match finish.result {
+                    Some(_) => self.read(Job::Tail(seq, end, id, call, reading)),
+                    None => self.read_tail(*end, Some(Tail(Vec::new())), id, call, &reading, env),
+                };
+            }
             Op::Enqueue { wait, .. } => {
                 self.answer(id, call, Answer::Enqueued(task), !wait, env);
                 match wait {
                     true if finish.purged => Answer::Refused(Refused::ResultExpired),
-                    true => return self.tell_end(seq, finished(record, finish), id, call, env),
+                    true => return self.tell_end(seq, (finished(record, finish), is_stream), id, call, env),
                     false => return,
                 }
             }
             Op::Wait(_) if finish.purged => Answer::Refused(Refused::ResultExpired),
             Op::Cancel(_) | Op::Stop(..) | Op::Show(_) if finish.purged => not_found(task),
-            Op::Wait(_) => return self.tell_end(seq, finished(record, finish), id, call, env),
+            Op::Wait(_) => return self.tell_end(seq, (finished(record, finish), is_stream), id, call, env),
             Op::Cancel(_) | Op::Stop(..) => Answer::Cancelled(task, finish.outcome.state_name()),
             Op::Show(_) => Answer::Shown,
             Op::Retry(_) => {
@@ -222,11 +230,12 @@ impl Process {
     }
 
     /// Tells the end of a task that was looked up, with its result.
-    fn tell_end(&mut self, seq: Seq, finished: Finished, id: ConnId, call: u64, env: &mut Env) {
+    fn tell_end(&mut self, seq: Seq, (finished, is_stream): (Finished, bool), id: ConnId, call: u64, env: &mut Env) {
         if env.has_bug(Bug::WaiterForgotten) {
             return;
         }
-        if finished.outcome == Outcome::Succeeded {
+        // What is left of a stream is no result.
+        if finished.outcome == Outcome::Succeeded && !is_stream {
             self.read(Job::Result(seq, Box::new(finished), id, call));
         } else {
             self.answer(id, call, Answer::Finished(Arc::new(finished)), true, env);
@@ -254,7 +263,7 @@ impl Process {
             panic!("the core answered request {key} twice");
         };
         let (answer, last) = match reply {
-            Reply::Enqueued { task, .. } => (Answer::Enqueued(task), !wait),
+            Reply::Enqueued { task, .. } | Reply::Attached { task, .. } => (Answer::Enqueued(task), !wait),
             Reply::Cancelled { task, state, .. } => (Answer::Cancelled(task, state), true),
             Reply::Retried { task, .. } => (Answer::Retried(task), true),
             Reply::Purged { task, .. } => (Answer::Purged(task), true),

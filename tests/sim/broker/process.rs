@@ -192,7 +192,7 @@ impl Process {
         match arrived {
             Arrived::HungUp(id, how) => {
                 self.waiters.remove_caller(id);
-                self.consumer_left(id, env);
+                self.consumer_left(id, how, env);
                 self.worker_hangup(id, how, env);
             }
             Arrived::Wrote(id, items, bytes) => self.written_to(id, items, bytes, env),
@@ -204,7 +204,7 @@ impl Process {
                 Up::Iterate(spec, reading) => self.open_stream(id, spec, reading, env),
                 Up::Hello { hello, resume } => self.worker_hello(id, *hello, resume, env),
                 Up::Work(work) => self.worker_input(id, work, env),
-                Up::EmitOpened(session, token) => self.open_emit(id, session, token),
+                Up::EmitOpened(session, token, resume) => self.open_emit(id, session, token, resume, env),
                 Up::Emit(said) => self.emit(id, said, env),
                 Up::CompleteLarge(token, result) => self.complete_large(id, token, result, env),
                 Up::Fetch(token) => self.fetch(id, token),

@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use asynq_core::{Assignment, Finished, Payload, Seq, TaskId, TaskRecord};
+use asynq_core::{Assignment, Finished, Payload, Seq, Tail, TaskId, TaskRecord};
 use asynq_store::StoreError;
 
 use super::Wake;
 use super::process::Process;
 use crate::disk::Disk;
 use crate::env::{Env, Event};
-use crate::message::Down;
+use crate::message::{Down, Reading};
 use crate::net::ConnId;
 
 /// Something to read.
@@ -22,6 +22,8 @@ pub(super) enum Job {
     Arguments(Box<Assignment>),
     /// The result of a task that has succeeded, for who waits.
     Result(Seq, Box<Finished>, ConnId, u64),
+    /// What is left of a stream that has ended, for who reads it.
+    Tail(Seq, Box<Finished>, ConnId, u64, Reading),
     /// Arguments a worker fetches.
     Fetch(TaskId, ConnId),
 }
@@ -77,6 +79,10 @@ impl Process {
                 Job::Result(seq, finished, id, call) => {
                     let result = disk.result(seq)?;
                     self.result_read(*finished, result, id, call, env);
+                }
+                Job::Tail(seq, end, id, call, reading) => {
+                    let tail = disk.result(seq)?.as_ref().and_then(Tail::unpack);
+                    self.read_tail(*end, tail, id, call, &reading, env);
                 }
                 Job::Fetch(task, id) => {
                     let payload = match disk.task(task)? {

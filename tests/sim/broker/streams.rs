@@ -4,60 +4,69 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use asynq_core::limits::DETACH_GRACE as GRACE;
 use asynq_core::{
-    ConsumerId, Credit, Event as CoreEvent, Finished, ItemBatch, LeaseToken, Reader, Refusal, SessionId, TaskId,
-    TaskSpec, Verdict,
+    ConsumerId, Credit, EmitResume, Event as CoreEvent, Finished, ItemBatch, LeaseToken, Left, Place, Reader, Refusal,
+    SessionId, Tail, TaskId, TaskSpec, Verdict,
 };
 use asynq_tests::history::Record;
 
 use super::process::Process;
+use super::seen::asker;
 use crate::bug::Bug;
 use crate::env::Env;
 use crate::message::{Answer, Down, Emission, Reading, Refused};
-use crate::net::{ConnId, To};
+use crate::net::{ConnId, Hangup, To};
 
 /// Items the broker keeps room for where it acknowledges what it has written.
 const AUTO_ACK_ITEMS: u64 = 6;
 /// The same in bytes.
 const AUTO_ACK_BYTES: u64 = 400;
 
-/// Streams whose end is not durable yet.
+/// What is under way of streams.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
+    /// Of tasks whose end is not durable yet.
     by_task: BTreeMap<TaskId, Stream>,
     /// Which run an Emit connection is of.
     emitters: BTreeMap<ConnId, (SessionId, LeaseToken)>,
+    /// Who asks to read a stream just now.
+    asks: Option<(ConnId, Reading)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Stream {
-    id: ConsumerId,
-    /// `None`: it has gone.
+    /// `None`: nobody reads it.
     consumer: Option<Consumer>,
-    asked: Credit,
     given: Credit,
-    sent: u64,
     emitter: Option<ConnId>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Consumer {
     conn: ConnId,
+    id: ConsumerId,
+    open_seq: u64,
     auto_ack: bool,
+    /// Where its items begin.
+    at: Place,
+    asked: Credit,
     written: (u64, u64),
+    /// One past the last item it was sent.
+    head: u64,
 }
 
 impl Consumer {
     /// Credit as far as it can be given.
-    fn cap(&self, asked: Credit) -> Credit {
+    fn credit(&self) -> Credit {
         if !self.auto_ack {
-            return asked;
+            return self.asked;
         }
-        let (items, bytes) = self.written;
+        let (items, bytes) = (self.at.index + self.written.0, self.at.byte + self.written.1);
         Credit {
             acked: items,
-            limit_index: asked.limit_index.min(items + AUTO_ACK_ITEMS),
-            limit_bytes: asked.limit_bytes.min(bytes + AUTO_ACK_BYTES),
+            limit_index: items + AUTO_ACK_ITEMS,
+            limit_bytes: bytes + AUTO_ACK_BYTES,
         }
     }
 }
@@ -69,10 +78,9 @@ impl Streams {
 
     /// Why a consumer may not stop a live task.
     pub(super) fn refuse_stop(&self, task: TaskId, consumer: ConsumerId) -> Option<Refusal> {
-        match self.by_task.get(&task) {
-            Some(stream) if stream.id == consumer => None,
-            _ => Some(Refusal::BeingRead(task)),
-        }
+        let reads = self.by_task.get(&task).and_then(|stream| stream.consumer);
+        let other = reads.is_some_and(|now| now.id != consumer);
+        other.then_some(Refusal::BeingRead(task))
     }
 }
 
@@ -83,8 +91,8 @@ impl Process {
             return;
         };
         self.ending.extend(stream.emitter);
-        if let Some(Consumer { conn, .. }) = stream.consumer {
-            self.send(conn, Down::StreamEnd(stream.sent, end.clone()));
+        if let Some(Consumer { conn, head, .. }) = stream.consumer {
+            self.send(conn, Down::StreamEnd(head, end.clone()));
             self.ending.push(conn);
         }
     }
@@ -93,32 +101,88 @@ impl Process {
         if !env.net.is_open(id, To::Broker) {
             return self.answer(id, call, Answer::Refused(Refused::StreamOver), true, env);
         }
-        let consumer = Consumer {
-            conn: id,
-            auto_ack: reading.auto_ack,
-            written: (0, 0),
-        };
-        let task = spec.id;
-        let credit = consumer.cap(reading.credit);
-        let known = self.core.is_live(task);
         let request = self.request(id, call, false);
+        let room = Credit {
+            acked: 0,
+            limit_index: reading.from.index + AUTO_ACK_ITEMS,
+            limit_bytes: AUTO_ACK_BYTES,
+        };
+        let credit = if reading.auto_ack { room } else { reading.credit };
         let reader = Some(Reader {
             consumer: reading.consumer,
+            open_seq: reading.open_seq,
             credit: self.inflated(credit, env),
+            from: reading.from,
+            take_over: false,
+            grace: GRACE,
         });
+        self.streams.asks = Some((id, reading));
         self.apply(CoreEvent::Enqueue { request, spec, reader }, env);
-        if !known && self.core.is_live(task) {
-            let stream = Stream {
-                id: reading.consumer,
-                consumer: Some(consumer),
-                asked: reading.credit,
-                given: credit,
-                sent: 0,
-                emitter: None,
-            };
-            self.streams.by_task.insert(task, stream);
-            self.record_credit(task, reading.auto_ack, credit, env);
+        self.streams.asks = None;
+    }
+
+    /// Who asks reads it from here on, and who did before does not.
+    pub(super) fn reading(&mut self, task: TaskId, at: Place, env: &mut Env) {
+        let Some((conn, reading)) = self.streams.asks.take() else {
+            return;
+        };
+        let consumer = Consumer {
+            conn,
+            id: reading.consumer,
+            open_seq: reading.open_seq,
+            auto_ack: reading.auto_ack,
+            at,
+            asked: Credit {
+                limit_bytes: at.byte.saturating_add(reading.credit.limit_bytes),
+                ..reading.credit
+            },
+            written: (0, 0),
+            head: at.index,
+        };
+        let stream = self.streams.by_task.entry(task).or_default();
+        stream.given = consumer.credit();
+        let (credit, before) = (stream.given, stream.consumer.replace(consumer));
+        if let Some(before) = before {
+            // Its question may be unanswered yet; the end of its call is the answer.
+            env.record(Record::Gone(asker(before.conn)));
+            self.ending.push(before.conn);
         }
+        self.record_credit(task, reading.auto_ack, credit, env);
+    }
+
+    /// The items the consumer wants are gone.
+    pub(super) fn not_read(&mut self, task: TaskId) {
+        let consumer = self
+            .streams
+            .by_task
+            .get_mut(&task)
+            .and_then(|stream| stream.consumer.take());
+        self.ending.extend(consumer.map(|consumer| consumer.conn));
+    }
+
+    /// The store has been looked into for what is left of a stream.
+    pub(super) fn read_tail(
+        &mut self,
+        end: Finished,
+        tail: Option<Tail>,
+        id: ConnId,
+        call: u64,
+        reading: &Reading,
+        env: &mut Env,
+    ) {
+        let from = reading.from.index;
+        let Some(Tail(batches)) = tail.filter(|Tail(batches)| batches.first().is_none_or(|it| it.first_index <= from))
+        else {
+            return self.answer(id, call, Answer::Refused(Refused::StreamOver), true, env);
+        };
+        self.answer(id, call, Answer::Enqueued(end.task), true, env);
+        // Its window was as large when they came.
+        for batch in batches.iter().filter_map(|batch| batch.from_index(from)) {
+            self.send(id, Down::Items(batch));
+        }
+        let head = batches.last().map_or(from, ItemBatch::end);
+        self.send(id, Down::StreamEnd(head, Arc::new(end)));
+        self.ending.push(id);
     }
 
     /// Who acknowledges for its consumer gives the credit itself.
@@ -142,18 +206,18 @@ impl Process {
     }
 
     pub(super) fn flow(&mut self, task: TaskId, consumer: ConsumerId, credit: Credit, env: &mut Env) {
-        let Some(stream) = self
+        let reads = self
             .streams
             .by_task
             .get_mut(&task)
-            .filter(|stream| stream.id == consumer)
-        else {
+            .and_then(|stream| stream.consumer.as_mut());
+        let Some(reads) = reads.filter(|now| now.id == consumer) else {
             return;
         };
-        stream.asked = Credit {
-            acked: stream.asked.acked.max(credit.acked),
-            limit_index: stream.asked.limit_index.max(credit.limit_index),
-            limit_bytes: stream.asked.limit_bytes.max(credit.limit_bytes),
+        reads.asked = Credit {
+            acked: reads.asked.acked.max(credit.acked),
+            limit_index: reads.asked.limit_index.max(credit.limit_index),
+            limit_bytes: reads.asked.limit_bytes.max(credit.limit_bytes),
         };
         self.give_credit(task, env);
     }
@@ -163,15 +227,20 @@ impl Process {
             return;
         };
         let Some(by) = stream.consumer else { return };
-        let credit = by.cap(stream.asked);
+        let credit = by.credit();
         if credit == stream.given {
             return;
         }
         stream.given = credit;
-        let consumer = stream.id;
         self.record_credit(task, by.auto_ack, credit, env);
         let credit = self.inflated(credit, env);
-        self.apply(CoreEvent::Flow { task, consumer, credit }, env);
+        let event = CoreEvent::Flow {
+            task,
+            consumer: by.id,
+            open_seq: by.open_seq,
+            credit,
+        };
+        self.apply(event, env);
     }
 
     /// A consumer's connection has taken items.
@@ -188,21 +257,43 @@ impl Process {
         }
     }
 
-    /// Nobody takes the items any more.
-    pub(super) fn consumer_left(&mut self, conn: ConnId, env: &mut Env) {
+    /// Nobody takes the items any more, for now or for good.
+    pub(super) fn consumer_left(&mut self, conn: ConnId, how: Hangup, env: &mut Env) {
         self.streams.emitters.remove(&conn);
         let reads = |stream: &Stream| stream.consumer.is_some_and(|consumer| consumer.conn == conn);
         let Some((&task, stream)) = self.streams.by_task.iter_mut().find(|(_, stream)| reads(stream)) else {
             return;
         };
-        stream.consumer = None;
-        let consumer = stream.id;
+        let Some(by) = stream.consumer.take() else { return };
         if !env.has_bug(Bug::ReaderForgotten) {
-            self.apply(CoreEvent::ReaderGone { task, consumer }, env);
+            let ended_call = how == Hangup::Clean;
+            let event = CoreEvent::ReaderGone {
+                task,
+                consumer: by.id,
+                open_seq: by.open_seq,
+                how: if by.auto_ack || ended_call {
+                    Left::Stopped
+                } else {
+                    Left::Cut
+                },
+            };
+            self.apply(event, env);
         }
     }
 
-    pub(super) fn open_emit(&mut self, conn: ConnId, session: SessionId, token: LeaseToken) {
+    pub(super) fn open_emit(
+        &mut self,
+        conn: ConnId,
+        session: SessionId,
+        token: LeaseToken,
+        resume: Option<EmitResume>,
+        env: &mut Env,
+    ) {
+        if !self.core.is_connected(session) {
+            // It is to try again.
+            self.ending.push(conn);
+            return;
+        }
         self.streams.emitters.insert(conn, (session, token));
         if self.core.holder(token) != Some(session) {
             let state = self.core.task(token.task).map(|view| view.record.state.name());
@@ -210,19 +301,17 @@ impl Process {
             self.ending.push(conn);
             return;
         }
-        if let Some(stream) = self.streams.by_task.get_mut(&token.task) {
-            let given = stream.given;
-            let before = stream.emitter.replace(conn);
-            self.ending.extend(before);
-            self.send(conn, Down::Credit(given));
-        }
+        let stream = self.streams.by_task.entry(token.task).or_default();
+        let before = stream.emitter.replace(conn);
+        self.ending.extend(before);
+        self.apply(CoreEvent::EmitOpened { session, token, resume }, env);
     }
 
     pub(super) fn emit(&mut self, conn: ConnId, said: Emission, env: &mut Env) {
         let Some(&(session, token)) = self.streams.emitters.get(&conn) else {
             return;
         };
-        if matches!(said, Emission::End(_) | Emission::Failed(_)) {
+        if matches!(said, Emission::End(..) | Emission::Failed(_)) {
             // It stays open for the verdict, which comes after the end of the task.
             if let Some(stream) = self.streams.by_task.get_mut(&token.task) {
                 stream.emitter = None;
@@ -232,7 +321,12 @@ impl Process {
         let event = match said {
             Emission::Items(batch) => CoreEvent::Items { session, token, batch },
             Emission::Blocked(credit) => CoreEvent::Blocked { session, token, credit },
-            Emission::End(count) => CoreEvent::Iterated { session, token, count },
+            Emission::End(count, digest) => CoreEvent::Iterated {
+                session,
+                token,
+                count,
+                digest,
+            },
             Emission::Failed(failure) => CoreEvent::Failed {
                 session,
                 token,
@@ -252,13 +346,22 @@ impl Process {
         }
     }
 
+    /// Where a run goes on whose Emit broke.
+    pub(super) fn send_from(&mut self, token: LeaseToken, from: u64) {
+        let stream = self.streams.by_task.get(&token.task);
+        if let Some(emitter) = stream.and_then(|stream| stream.emitter) {
+            self.send(emitter, Down::SendFrom(from));
+        }
+    }
+
     /// Items for the consumer.
     pub(super) fn items(&mut self, task: TaskId, batch: ItemBatch, env: &mut Env) {
         let Some(stream) = self.streams.by_task.get_mut(&task) else {
             return;
         };
-        stream.sent = batch.first_index + batch.lengths.len() as u64;
-        if let Some(Consumer { conn, .. }) = stream.consumer {
+        if let Some(Consumer { conn, head, .. }) = &mut stream.consumer {
+            let conn = *conn;
+            *head = batch.end();
             if env.has_bug(Bug::ItemsTwice) && env.dice.chance(50) {
                 self.send(conn, Down::Items(batch.clone()));
             }

@@ -267,6 +267,9 @@ impl Process {
             Effect::SessionEnded(session) => self.session_over(session, env),
             Effect::Credit { token, credit, .. } => self.credit(token, credit),
             Effect::Items { task, batch, .. } => self.items(task, batch, env),
+            Effect::Reading { task, at } => self.reading(task, at, env),
+            Effect::NotRead { task, .. } => self.not_read(task),
+            Effect::SendFrom { token, from, .. } => self.send_from(token, from),
             Effect::Reply(..) | Effect::Finished(_) => {}
         }
     }

@@ -36,6 +36,8 @@ pub(crate) enum Wake {
     Patience(u64),
     /// A reader takes an item.
     Take(ConnId),
+    /// Opens a stream again that broke.
+    Reopen(ConnId),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,6 +163,7 @@ impl Caller {
             Wake::Later(later) => self.follow_up(later, env),
             Wake::Patience(call) => self.lose_patience(call, env),
             Wake::Take(conn) => self.take(conn, env),
+            Wake::Reopen(conn) => self.reopen(conn, env),
         }
     }
 

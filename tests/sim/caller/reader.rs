@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use asynq_core::{ConsumerId, Credit, ItemBatch, Outcome, TaskId, TaskSpec};
+use asynq_core::{ConsumerId, Credit, ItemBatch, Outcome, Place, Refusal, TaskId, TaskSpec};
 use asynq_tests::history::Record;
 
 use super::wants::Later;
@@ -12,12 +12,16 @@ use super::{Caller, Link, Wake};
 use crate::broker::end_of;
 use crate::dice::fingerprint;
 use crate::env::Env;
-use crate::message::{Answer, Ask, Down, Op, Reading, Up};
+use crate::message::{Answer, Ask, Down, Op, Reading, Refused, Up};
 use crate::net::{ConnId, To};
 
 #[derive(Debug)]
 pub(super) struct Reader {
     task: TaskId,
+    /// What was asked for, to be asked for again.
+    spec: Box<TaskSpec>,
+    /// Times it was opened.
+    open_seq: u64,
     /// The fingerprint of what was asked for.
     words: u64,
     consumer: ConsumerId,
@@ -25,7 +29,8 @@ pub(super) struct Reader {
     /// Room past the last item taken, in items and bytes.
     window: (u64, u64),
     told: Credit,
-    received: u64,
+    /// Behind the last item received.
+    received: Place,
     taken: (u64, u64),
     /// Lengths of items that have come and are not taken.
     waiting: VecDeque<u32>,
@@ -60,6 +65,8 @@ impl Caller {
         let auto_ack = self.dice.chance(250);
         let mut reader = Reader {
             task: spec.id,
+            spec: Box::new(spec.clone()),
+            open_seq: 1,
             words: asynq_core::digest(&spec),
             consumer: ConsumerId(self.dice.bytes16()),
             auto_ack,
@@ -69,7 +76,7 @@ impl Caller {
                 limit_index: u64::MAX,
                 limit_bytes: u64::MAX,
             },
-            received: 0,
+            received: Place::START,
             taken: (0, 0),
             waiting: VecDeque::new(),
             taking: false,
@@ -84,6 +91,8 @@ impl Caller {
         }
         let reading = Reading {
             consumer: reader.consumer,
+            open_seq: 1,
+            from: Place::START,
             credit: reader.told,
             auto_ack,
         };
@@ -103,7 +112,8 @@ impl Caller {
                 let words = self.readers.get(&conn).map_or(0, |reader| reader.words);
                 env.record(Record::Acknowledged(task, words));
             }
-            Down::Answer(..) => self.broken(conn, env),
+            Down::Answer(_, Answer::Refused(Refused::ByCore(Refusal::NotPlaced(_))), _) => self.broken(conn, env),
+            Down::Answer(..) => self.given_up(conn, env),
             Down::Items(batch) => self.items(conn, &batch, env),
             Down::StreamEnd(count, end) => {
                 env.record(Record::Told(end.task, end_of(&end)));
@@ -129,8 +139,8 @@ impl Caller {
                 index,
                 value: fingerprint(&batch.data[start..end]),
             });
+            reader.received.pass(&batch.data[start..end]);
             start = end;
-            reader.received = index + 1;
             reader.waiting.push_back(length);
         }
         if !std::mem::replace(&mut reader.taking, true) {
@@ -176,8 +186,41 @@ impl Caller {
         }
     }
 
-    /// The stream broke: nothing is known of the rest.
+    /// The stream broke: it is opened again, from what has not come.
     pub(super) fn broken(&mut self, conn: ConnId, env: &mut Env) {
+        if self.is_auto(conn) {
+            return self.given_up(conn, env);
+        }
+        env.close(conn, To::Peer);
+        let pause = self.dice.time(Duration::from_millis(1)..Duration::from_millis(500));
+        self.wake_in(pause, Wake::Reopen(conn), env);
+    }
+
+    pub(super) fn reopen(&mut self, conn: ConnId, env: &mut Env) {
+        let Some(mut reader) = self.readers.remove(&conn) else {
+            return;
+        };
+        reader.open_seq += 1;
+        let reading = Reading {
+            consumer: reader.consumer,
+            open_seq: reader.open_seq,
+            from: reader.received,
+            credit: Credit {
+                limit_bytes: reader.told.limit_bytes - reader.received.byte,
+                ..reader.told
+            },
+            auto_ack: false,
+        };
+        let again = env.connect(self.peer(), self.life);
+        env.up(again, Up::Iterate(reader.spec.clone(), reading));
+        if reader.taking {
+            self.wake_in(reader.pace, Wake::Take(again), env);
+        }
+        self.readers.insert(again, reader);
+    }
+
+    /// Nobody reads it any more: what became of it the task can tell.
+    fn given_up(&mut self, conn: ConnId, env: &mut Env) {
         env.close(conn, To::Peer);
         if let Some(reader) = self.readers.remove(&conn)
             && env.acknowledged.contains(&reader.task)

@@ -41,6 +41,7 @@ impl Worker {
     fn hears_aside(&mut self, conn: ConnId, token: LeaseToken, message: Down, env: &mut Env) {
         match message {
             Down::Credit(credit) => self.more_credit(token, credit, env),
+            Down::SendFrom(from) => self.send_from(token, from, env),
             Down::Verdict(verdict) => {
                 self.side.remove(&conn);
                 env.close(conn, To::Peer);

@@ -9,7 +9,7 @@ mod stream;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use asynq_core::{Declaration, Hello, LeaseToken, Name, SessionId, limits};
+use asynq_core::{Declaration, Hello, LeaseToken, Name, OnLoss, SessionId, limits};
 use asynq_tests::history::Record;
 
 use super::bug::Bug;
@@ -42,6 +42,8 @@ pub(crate) enum Wake {
     Blocked(LeaseToken, u64, u64),
     /// A transfer is tried again.
     Transfer(LeaseToken),
+    /// Another Emit connection, after one broke.
+    EmitAgain(LeaseToken),
     /// A drain has lasted long enough: what goes on is given back.
     Release,
     /// Even that has lasted long enough.
@@ -172,6 +174,7 @@ impl Worker {
             Wake::Yields(token) => self.yields(token, env),
             Wake::Blocked(token, items, bytes) => self.blocked(token, (items, bytes), env),
             Wake::Transfer(token) => self.transfer(token, env),
+            Wake::EmitAgain(token) => self.emit_again(token, env),
             Wake::Release => self.release_all(env),
             Wake::GiveUp => return self.exit(env),
         }
@@ -219,6 +222,7 @@ impl Worker {
             name: name.clone(),
             timeout: None,
             max_attempts: None,
+            on_loss: OnLoss::Replay,
         };
         let hello = Hello {
             leaked: 0,

@@ -57,8 +57,8 @@ impl Worker {
         // A generator hears of it at its next item, at the latest.
         run.at_most_once = assignment.at_most_once;
         run.stubborn = assignment.stream.is_none() && self.dice.chance(100);
-        if let Some(credit) = assignment.stream {
-            run.stream = Some(self.open_stream(token, credit, env));
+        if let Some(stream) = assignment.stream {
+            run.stream = Some(self.open_stream(token, stream, env));
             self.runs.insert(token, run);
             return;
         }
@@ -153,8 +153,7 @@ impl Worker {
     /// A connection apart from the session's is gone.
     pub(super) fn lost_aside(&mut self, conn: ConnId, token: LeaseToken, env: &mut Env) {
         if self.is_streaming(token, conn) {
-            // Half a stream cannot be sent again: the run ends.
-            self.over(token, Report::Ended, env);
+            self.emit_lost(token, conn, env);
         } else {
             let pause = self.dice.time(Duration::from_millis(1)..Duration::from_millis(500));
             self.wake_in(pause, Wake::Transfer(token), env);

@@ -1,13 +1,15 @@
 //! A run whose items somebody reads as they come; see `worker/src/emit`.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use asynq_core::{Credit, ItemBatch, LeaseToken};
+use asynq_core::{Credit, EmitResume, ItemBatch, LeaseToken, Place, StreamStart};
 use asynq_tests::history::Record;
 
-use super::ledger::Phase;
+use super::ledger::{Phase, Run};
 use super::runs::failure;
 use super::{Wake, Worker};
+use crate::bug::Bug;
 use crate::dice::{fingerprint, mix};
 use crate::env::Env;
 use crate::message::{Emission, Up};
@@ -20,8 +22,16 @@ const BLOCKED_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Stream {
     pub(super) conn: ConnId,
     credit: Credit,
-    next: u64,
-    next_byte: u64,
+    /// Behind the last item made.
+    made: Place,
+    /// The place before the first item that is kept.
+    floor: Place,
+    /// Items made and not acknowledged.
+    kept: VecDeque<Vec<u8>>,
+    /// Items sent on this connection come before this.
+    sent: u64,
+    /// A connection took up another, and the broker has yet to say from where.
+    resumes: bool,
     /// Items there will be.
     total: u64,
     /// It fails after them.
@@ -33,71 +43,146 @@ pub(super) struct Stream {
     ended: bool,
 }
 
+/// The content of an item: the same whoever makes it.
+fn item(token: LeaseToken, index: u64, env: &Env) -> Vec<u8> {
+    let salt = if env.has_bug(Bug::OtherItems) {
+        u64::from(token.grant.attempt) << 32
+    } else {
+        0
+    };
+    let content = mix(fingerprint(&token.task.0) ^ salt ^ index);
+    // Some items are empty, most are short.
+    let len = (content % 40) as usize;
+    content.to_be_bytes().into_iter().cycle().take(len).collect()
+}
+
 impl Stream {
-    fn item(&self, token: LeaseToken) -> Vec<u8> {
-        let salt = token.grant.epoch.0 ^ u64::from(token.grant.attempt) ^ self.next;
-        let content = mix(fingerprint(&token.task.0) ^ salt);
-        // Some items are empty, most are short.
-        let len = (content % 40) as usize;
-        content.to_be_bytes().into_iter().cycle().take(len).collect()
+    fn fits(&self, place: Place, bytes: usize) -> bool {
+        place.index < self.credit.limit_index && place.byte + bytes as u64 <= self.credit.limit_bytes
     }
 
-    fn fits(&self, bytes: usize) -> bool {
-        self.next < self.credit.limit_index && self.next_byte + bytes as u64 <= self.credit.limit_bytes
-    }
-
-    /// As many items as there are, and as there is credit for.
+    /// As many items as there are, and as there is credit for: first what is kept
+    /// and was not sent on this connection.
     fn batch(&mut self, token: LeaseToken, most: u64, env: &mut Env) -> Option<ItemBatch> {
+        let mut place = self.floor;
+        let behind = usize::try_from(self.sent.saturating_sub(self.floor.index)).unwrap_or(usize::MAX);
+        self.kept.iter().take(behind).for_each(|item| place.pass(item));
         let mut batch = ItemBatch {
-            first_index: self.next,
-            first_byte: self.next_byte,
+            first_index: place.index,
+            first_byte: place.byte,
             lengths: Vec::new(),
             data: Vec::new().into(),
             content_type: "".into(),
         };
         let mut data = Vec::new();
-        while (batch.lengths.len() as u64) < most && self.next < self.total {
-            let item = self.item(token);
-            if !self.fits(item.len()) {
+        while (batch.lengths.len() as u64) < most && place.index < self.total {
+            let next = item(token, place.index, env);
+            if !self.fits(place, next.len()) {
                 break;
             }
-            let (index, value) = (self.next, fingerprint(&item));
-            self.next += 1;
-            self.next_byte += item.len() as u64;
+            let is_new = place.index == self.made.index;
             env.record(Record::Sent {
                 token,
-                index,
-                end: self.next_byte,
-                value,
+                index: place.index,
+                end: place.byte + next.len() as u64,
+                value: fingerprint(&next),
             });
-            batch.lengths.push(item.len() as u32);
-            data.extend(item);
+            place.pass(&next);
+            batch.lengths.push(next.len() as u32);
+            data.extend(&next);
+            if is_new {
+                self.made = place;
+                self.kept.push_back(next);
+            }
         }
+        self.sent = place.index;
         batch.data = data.into();
         (!batch.lengths.is_empty()).then_some(batch)
+    }
+
+    fn may_send(&self, token: LeaseToken, env: &Env) -> bool {
+        // What is kept was within the credit before.
+        self.sent < self.made.index || self.fits(self.made, item(token, self.made.index, env).len())
+    }
+
+    /// What has been taken need not be kept.
+    fn acknowledged(&mut self, acked: u64) {
+        while self.floor.index < acked
+            && let Some(item) = self.kept.pop_front()
+        {
+            self.floor.pass(&item);
+        }
     }
 }
 
 impl Worker {
-    pub(super) fn open_stream(&mut self, token: LeaseToken, credit: Credit, env: &mut Env) -> Stream {
+    pub(super) fn open_stream(&mut self, token: LeaseToken, start: StreamStart, env: &mut Env) -> Stream {
         let conn = env.connect(self.peer(), self.life);
         self.side.insert(conn, token);
-        env.up(conn, Up::EmitOpened(self.holder(), token));
+        env.up(conn, Up::EmitOpened(self.holder(), token, None));
         let pace = self
             .dice
             .long_tailed(Duration::from_micros(100)..Duration::from_secs(2));
         self.wake_in(pace, Wake::Yields(token), env);
         Stream {
             conn,
-            credit,
-            next: 0,
-            next_byte: 0,
-            total: self.dice.int(0..30),
+            credit: start.credit,
+            made: start.start,
+            floor: start.start,
+            kept: VecDeque::new(),
+            sent: start.start.index,
+            resumes: false,
+            total: mix(fingerprint(&token.task.0)) % 30,
             fails: self.dice.chance(150),
             pace,
             waits: false,
             ended: false,
         }
+    }
+
+    /// Its Emit connection broke: the run goes on, and opens another.
+    pub(super) fn emit_lost(&mut self, token: LeaseToken, conn: ConnId, env: &mut Env) {
+        self.side.remove(&conn);
+        let pause = self.dice.time(Duration::from_millis(1)..Duration::from_millis(500));
+        self.wake_in(pause, Wake::EmitAgain(token), env);
+    }
+
+    pub(super) fn emit_again(&mut self, token: LeaseToken, env: &mut Env) {
+        let going = |run: &&mut Run| matches!(run.phase, Phase::Going);
+        let holder = self.holder();
+        let (peer, life) = (self.peer(), self.life);
+        let Some(run) = self.runs.get_mut(&token).filter(going) else {
+            return;
+        };
+        let Some(stream) = run
+            .stream
+            .as_mut()
+            .filter(|stream| !self.side.contains_key(&stream.conn))
+        else {
+            return;
+        };
+        let conn = env.connect(peer, life);
+        stream.conn = conn;
+        stream.resumes = true;
+        let resume = EmitResume {
+            floor: stream.floor,
+            head: stream.made.index,
+            credit: stream.credit,
+        };
+        self.side.insert(conn, token);
+        env.up(conn, Up::EmitOpened(holder, token, Some(resume)));
+    }
+
+    /// The broker says from where.
+    pub(super) fn send_from(&mut self, token: LeaseToken, from: u64, env: &mut Env) {
+        let run = self.runs.get_mut(&token);
+        let Some(stream) = run.and_then(|run| run.stream.as_mut()) else {
+            return;
+        };
+        stream.sent = from;
+        (stream.resumes, stream.waits, stream.ended) = (false, false, false);
+        let soon = self.dice.time(Duration::from_micros(1)..Duration::from_millis(1));
+        self.wake_in(soon, Wake::Yields(token), env);
     }
 
     /// The generator goes on as far as it may.
@@ -111,7 +196,8 @@ impl Worker {
         else {
             return;
         };
-        let Some(stream) = run.stream.as_mut().filter(|stream| !stream.ended) else {
+        let goes_on = |stream: &&mut Stream| !stream.ended && !stream.resumes;
+        let Some(stream) = run.stream.as_mut().filter(goes_on) else {
             return;
         };
         if run.stopping {
@@ -121,17 +207,16 @@ impl Worker {
         if let Some(batch) = stream.batch(token, most, env) {
             env.up(conn, Up::Emit(Emission::Items(batch)));
         }
-        if stream.next == stream.total {
+        if stream.sent >= stream.total {
             stream.ended = true;
             run.slotless = true;
             let last = match stream.fails {
-                false => Emission::End(stream.total),
+                false => Emission::End(stream.total, stream.made.digest),
                 true => Emission::Failed(failure("the generator failed", true)),
             };
             return env.up(conn, Up::Emit(last));
         }
-        let next = stream.item(token).len();
-        if stream.fits(next) {
+        if stream.may_send(token, env) {
             let pause = stream.pace * jitter / 100;
             self.wake_in(pause, Wake::Yields(token), env);
         } else {
@@ -150,6 +235,8 @@ impl Worker {
         let Some(stream) = run.and_then(|run| run.stream.as_mut()) else {
             return;
         };
+        stream.credit.acked = stream.credit.acked.max(credit.acked);
+        stream.acknowledged(stream.credit.acked);
         let before = (stream.credit.limit_index, stream.credit.limit_bytes);
         stream.credit.limit_index = before.0.max(credit.limit_index);
         stream.credit.limit_bytes = before.1.max(credit.limit_bytes);

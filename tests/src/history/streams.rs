@@ -13,8 +13,8 @@ pub(super) struct Streams(BTreeMap<TaskId, Stream>);
 struct Stream {
     /// Room the reader has given, in items and in bytes.
     room: Option<(u64, u64)>,
-    /// What was sent, by index: no reader outlives a run, so runs share it.
-    sent: Vec<u64>,
+    /// What was sent, by index: whichever run sends an item, it is the same one.
+    sent: BTreeMap<u64, u64>,
     received: u64,
 }
 
@@ -42,8 +42,16 @@ impl Judge for Streams {
                         ),
                     );
                 }
-                stream.sent.truncate(index as usize);
-                stream.sent.push(value);
+                let before = stream.sent.insert(index, value);
+                if before.is_some_and(|before| before != value) {
+                    return broken(
+                        Rule::StreamContent,
+                        format!(
+                            "{} sent item {index} as {value:x}, which was {before:x?} before",
+                            show(token)
+                        ),
+                    );
+                }
             }
             Record::Received { task, index, value } => {
                 let stream = self.of(task);
@@ -57,7 +65,7 @@ impl Judge for Streams {
                     );
                 }
                 stream.received += 1;
-                let sent = stream.sent.get(index as usize);
+                let sent = stream.sent.get(&index);
                 if sent != Some(&value) && !stream.sent.is_empty() {
                     return broken(
                         Rule::StreamContent,

@@ -6,7 +6,7 @@ use std::task::{self, Poll, ready};
 use std::time::Duration;
 
 use asynq_proto::limits::MAX_PAYLOAD_BYTES;
-use asynq_proto::{Iter, TaskError};
+use asynq_proto::{Iter, OnLoss, TaskError};
 use futures_util::future::{Either, ready as just};
 use futures_util::{Stream, stream};
 use serde::{Deserialize, Serialize, Serializer};
@@ -15,7 +15,7 @@ use tokio::time::{Sleep, sleep};
 
 use crate::context::Context;
 
-pub(super) const COUNT: Iter<Count, Number> = Iter::new("count");
+pub(super) const COUNT: Iter<Count, Number> = Iter::new("count", OnLoss::Replay);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -49,8 +49,8 @@ impl Serialize for Pad {
     }
 }
 
-/// Counts from 0 to n − 1.
-pub(super) fn count(_: Context, args: Count) -> impl Stream<Item = Result<Number, TaskError>> + Send + use<> {
+/// Counts from 0 to n − 1; run again, from where it is to go on.
+pub(super) fn count(context: Context, args: Count) -> impl Stream<Item = Result<Number, TaskError>> + Send + use<> {
     let refused = |message| Either::Left(stream::once(just(Err(TaskError::rejected(message)))));
     if args.bytes > MAX_PAYLOAD_BYTES {
         return refused(format!(
@@ -62,7 +62,7 @@ pub(super) fn count(_: Context, args: Count) -> impl Stream<Item = Result<Number
         Err(error) => return refused(error.to_string()),
     };
     Either::Right(Counter {
-        next: 0,
+        next: context.start_index().min(args.n),
         n: args.n,
         pad,
         delay: Duration::from_micros(args.delay_us),

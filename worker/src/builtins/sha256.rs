@@ -80,6 +80,7 @@ mod tests {
             at_most_once: false,
             control: control.clone(),
             calls: OfRun::default(),
+            start: crate::emit::Start::default(),
         })
     }
 

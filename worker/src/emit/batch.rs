@@ -3,9 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{self, Poll};
 
-use asynq_proto::TaskError;
 use asynq_proto::limits::MAX_BATCH_OPS;
 use asynq_proto::v1::{Credit, ItemBatch};
+use asynq_proto::{Place, TaskError};
 
 use crate::context::Context;
 use crate::handler::panicked;
@@ -14,10 +14,10 @@ use crate::limits::MAX_ITEM_BATCH_BYTES;
 
 /// The batch under way. Its items lie at the beginning of `data`; behind them
 /// may lie one that has been pulled and does not fit yet.
-#[derive(Default)]
 pub(crate) struct Batcher {
-    first_index: u64,
-    first_byte: u64,
+    first: Place,
+    /// Behind its last item.
+    end: Place,
     lengths: Vec<u32>,
     content_type: MediaType,
     data: Vec<u8>,
@@ -33,11 +33,29 @@ pub(crate) enum Filled {
     Batch(ItemBatch),
     /// Not one more item may be sent.
     NoCredit,
-    /// The generator ended after these items: with how many in all, or a failure.
-    Over(Option<ItemBatch>, Result<u64, TaskError>),
+    /// The generator ended after these items, well or not.
+    Over(Option<ItemBatch>, Result<(), TaskError>),
 }
 
 impl Batcher {
+    /// One whose first item is the one at `start`.
+    pub(crate) fn new(start: Place) -> Self {
+        Self {
+            first: start,
+            end: start,
+            lengths: Vec::new(),
+            content_type: MediaType::new(),
+            data: Vec::new(),
+            used: 0,
+            held: None,
+        }
+    }
+
+    /// Behind the items of the last batch that was filled.
+    pub(crate) fn place(&self) -> Place {
+        self.first
+    }
+
     /// Waits for one item, then takes what is ready. A panic is a failure of
     /// the generator like any other, after the items before it.
     pub(crate) fn poll_fill(
@@ -58,7 +76,7 @@ impl Batcher {
         };
         self.data.truncate(self.used); // a failed item may have left something
         let rest = self.take();
-        Poll::Ready(Filled::Over(rest, over.map(|()| self.first_index)))
+        Poll::Ready(Filled::Over(rest, over))
     }
 
     /// Ready with how the generator ended, or `None` if it goes on.
@@ -93,7 +111,7 @@ impl Batcher {
         self.held.is_none()
             && self.lengths.len() < MAX_BATCH_OPS
             && self.used < MAX_ITEM_BATCH_BYTES
-            && self.first_index + (self.lengths.len() as u64) < credit.limit_index
+            && self.end.index < credit.limit_index
     }
 
     /// Takes the item behind the batch in, if it fits. Any one item fits an empty batch.
@@ -101,13 +119,14 @@ impl Batcher {
         let end = self.data.len();
         let fits = |media_type: &MediaType| {
             let alone = self.lengths.is_empty();
-            self.first_byte + end as u64 <= credit.limit_bytes
+            self.first.byte + end as u64 <= credit.limit_bytes
                 && (alone || (end <= MAX_ITEM_BATCH_BYTES && *media_type == self.content_type))
         };
         if let Some(media_type) = self.held.take_if(|media_type| fits(media_type)) {
             self.content_type = media_type;
             // At most MAX_PAYLOAD_BYTES, far below 2³².
             self.lengths.push((end - self.used) as u32);
+            self.end.pass(&self.data[self.used..end]);
             self.used = end;
         }
     }
@@ -124,15 +143,22 @@ impl Batcher {
         };
         let room = Vec::with_capacity(self.lengths.len());
         let batch = ItemBatch {
-            first_index: self.first_index,
-            first_byte: self.first_byte,
-            lengths: std::mem::replace(&mut self.lengths, room),
-            data: std::mem::replace(&mut self.data, rest).into(),
+            first_index: self.first.index,
+            first_byte: self.first.byte,
+            lengths: trimmed(std::mem::replace(&mut self.lengths, room)),
+            data: trimmed(std::mem::replace(&mut self.data, rest)).into(),
             content_type: std::mem::take(&mut self.content_type),
         };
-        self.first_index += batch.lengths.len() as u64;
-        self.first_byte += self.used as u64;
+        self.first = self.end;
         self.used = 0;
         Some(batch)
     }
+}
+
+/// It may be kept for long, and the one before may have been much larger.
+fn trimmed<T>(mut part: Vec<T>) -> Vec<T> {
+    if part.capacity() > 2 * part.len() {
+        part.shrink_to_fit();
+    }
+    part
 }

@@ -78,3 +78,56 @@ impl Array {
         Payload::bytes(JSON, self.data)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+    use crate::items::{Raw, Typed, TypedIterator};
+
+    #[tokio::test]
+    async fn items_are_collected_into_an_array() {
+        async fn collected<T: serde::Serialize + Clone + Send + Sync + 'static>(
+            items: Vec<Result<T, TaskError>>,
+        ) -> [Result<Payload, TaskError>; 2] {
+            let stream = Typed(Box::pin(stream::iter(items.clone())));
+            [
+                collect(Box::new(stream)).await,
+                collect_blocking(Box::new(TypedIterator(items.into_iter())), || false),
+            ]
+        }
+        let array = |text: &'static str| Ok(Payload::bytes("application/json", text));
+        assert_eq!(collected::<u8>(vec![]).await, [array("[]"), array("[]")]);
+        assert_eq!(collected(vec![Ok(1)]).await, [array("[1]"), array("[1]")]);
+        assert_eq!(
+            collected(vec![Ok("a"), Ok("")]).await,
+            [array(r#"["a",""]"#), array(r#"["a",""]"#)]
+        );
+        let failed = TaskError::retryable("m");
+        let both = [Err(failed.clone()), Err(failed.clone())];
+        assert_eq!(collected(vec![Ok(1), Err(failed)]).await, both);
+
+        // Two brackets, four quotes and a comma around them.
+        let half = "x".repeat((MAX_PAYLOAD_BYTES - 7) / 2);
+        for result in collected(vec![Ok(half.clone()), Ok(format!("{half}x"))]).await {
+            assert_eq!(result.unwrap().len(), MAX_PAYLOAD_BYTES);
+        }
+        for result in collected(vec![Ok(format!("{half}x")), Ok(format!("{half}x"))]).await {
+            let error = result.unwrap_err();
+            assert!(!error.retryable);
+            assert!(
+                error.message.contains("4194304") && error.message.contains("iterate"),
+                "{}",
+                error.message
+            );
+        }
+        let bytes = stream::iter([Ok(Payload::bytes("x/y", "1"))]);
+        let error = collect(Box::new(Raw(Box::pin(bytes)))).await.unwrap_err();
+        assert!(
+            error.message.contains("\"x/y\"") && !error.retryable,
+            "{}",
+            error.message
+        );
+    }
+}

@@ -4,39 +4,44 @@
 //! A generator is pulled for item i only once i lies within the credit; an item
 //! that then turns out to have too many bytes is held back, one at most. Items
 //! that are ready together travel together; none waits for another.
+//!
+//! A blocking generator puts its items on a `shelf`, one that has run before does a
+//! `replay`; the `pump` gathers what comes into `batch`es, which are `kept` until
+//! they are acknowledged, and sends them by one `lane` after the other. Who calls
+//! a generator has its items `collect`ed.
 
 mod batch;
 mod collect;
+mod kept;
 mod lane;
+mod pump;
+mod replay;
 mod shelf;
 
-use std::convert::Infallible;
-use std::future::{pending, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use asynq_proto::v1::emit_frame::Frame;
-use asynq_proto::v1::{Credit, EmitEnd, EmitFrame};
+use asynq_proto::v1::Credit;
 use asynq_proto::{Payload, TaskError};
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use crate::context::Context;
 use crate::data::Data;
 use crate::handler::{Handler, panicked};
-use crate::items::{BlockingSingle, Items, Opened, OpenedBlocking, Single};
+use crate::items::{BlockingSingle, Opened, OpenedBlocking, Single};
 use crate::ledger::Outcome;
-use crate::limits::BLOCKED_AFTER;
 use crate::threads::Threads;
-use batch::{Batcher, Filled};
 pub(crate) use collect::{collect, collect_blocking};
-use lane::{Lane, Word};
+use lane::Open;
+use pump::Pump;
+pub(crate) use replay::Start;
+use replay::{Replay, Replayed};
 
 /// Who reads a run's items as they come.
 #[derive(Debug, Clone)]
 pub(crate) struct Reader {
-    /// The session the run belongs to.
-    pub(crate) session: Bytes,
+    /// The session the run belongs to, which has another name after some breaks.
+    pub(crate) session: watch::Receiver<Bytes>,
     /// What the reader has room for to begin with.
     pub(crate) credit: Credit,
 }
@@ -54,24 +59,23 @@ pub(crate) async fn run(
     slot: Slot,
     (data, threads): (&Data, &Threads),
 ) -> Option<Outcome> {
+    let (granted, credit) = watch::channel(reader.credit);
     let emission = Emission {
         context: context.clone(),
-        lane: Lane::open(data, &context, reader),
+        open: lane::to_broker(data, context.clone(), reader, granted),
+        credit,
         slot,
     };
     match handler {
         Handler::Async(handler) => {
-            emission
-                .run(Ok(Box::new(Single(Some(handler(context, payload))))))
-                .await
-                .0
+            let result = Single(Some(handler(context, payload)));
+            emission.run_async(Ok(Box::new(result))).await
         }
         Handler::Iter(handler) | Handler::Either { iter: handler, .. } => {
             let opened = catch_unwind(AssertUnwindSafe(|| handler(context, payload)));
             emission
-                .run(opened.unwrap_or_else(|panic| Err(panicked(&*panic))))
+                .run_async(opened.unwrap_or_else(|panic| Err(panicked(&*panic))))
                 .await
-                .0
         }
         Handler::Blocking(handler) => {
             let handler = handler.clone();
@@ -103,7 +107,7 @@ where
         let error = TaskError::retryable(format!("failed to start a thread for the task: {error}"));
         return emission.run(Err(error)).await.0;
     }
-    let pumped = data.spawn(emission.run(Ok(Box::new(items)))).await;
+    let pumped = data.line().spawn(emission.run(Ok(Box::new(items)))).await;
     // A run is over, and its slot free, once its thread has let go of the iterator.
     let _ = done.await;
     let (outcome, _slot) = pumped.unwrap_or((Some(Outcome::Ended), None));
@@ -113,148 +117,52 @@ where
 /// One stream of items on its way to the broker.
 struct Emission {
     context: Context,
-    lane: Lane,
+    open: Open,
+    credit: watch::Receiver<Credit>,
     slot: Slot,
 }
 
 impl Emission {
+    async fn run_async(self, opened: Opened) -> Option<Outcome> {
+        let opened = opened.map(|items| match Replay::of(&self.context) {
+            Some(replay) => Box::new(Replayed::new(items, replay)),
+            None => items,
+        });
+        self.run(opened).await.0
+    }
+
     /// Sends all items and awaits the broker's word, unless the run is stopped
     /// before: then the generator is dropped at its await point.
     async fn run(self, opened: Opened) -> (Option<Outcome>, Slot) {
         let Self {
             context,
-            lane: Lane {
-                frames,
-                credit,
-                mut link,
-            },
-            mut slot,
-        } = self;
-        let (mut items, refused) = match opened {
-            Ok(items) => (Some(items), None),
-            Err(error) => (None, Some(error)),
-        };
-        let pump = Pump {
-            context: &context,
-            frames,
+            mut open,
             credit,
-            slot: &mut slot,
-            batch: Batcher::default(),
-        };
+            slot,
+        } = self;
+        let mut pump = Pump::new(context.clone(), opened, credit, slot);
         let outcome = tokio::select! {
             biased;
             _ = context.stopped() => Some(Outcome::Ended),
-            word = &mut link => match word {
-                Ok(Word::Taken) => None,
-                Ok(Word::Lost(why)) => {
-                    tracing::warn!(task = context.name(), id = %context.task_id(), why, "a stream of items broke; its run ends");
-                    Some(Outcome::Ended)
-                }
-                Err(_) => Some(Outcome::Ended), // the worker ends
-            },
-            never = pump.run(&mut items, refused) => match never {},
+            outcome = pump.run(&mut open) => outcome,
         };
-        if dropped(items).is_err() {
+        if pump.drop_generator().is_err() {
             tracing::warn!(task = context.name(), "a generator panicked while it was dropped");
         }
         context.settled().await;
-        (outcome, slot)
+        (outcome, pump.slot)
     }
 }
 
-/// The sending half: generator in, frames out.
-struct Pump<'a> {
-    context: &'a Context,
-    frames: mpsc::Sender<EmitFrame>,
-    credit: watch::Receiver<Credit>,
-    slot: &'a mut Slot,
-    batch: Batcher,
-}
-
-impl Pump<'_> {
-    /// Never returns: what ends a stream is the broker's word, or its loss.
-    async fn run(mut self, items: &mut Option<Box<dyn Items>>, refused: Option<TaskError>) -> Infallible {
-        let ended = match (&mut *items, refused) {
-            (Some(items), _) => self.send(&mut **items).await,
-            (None, refused) => refused.map(Err),
-        };
-        if let Some(ended) = ended {
-            // Gone before its end is known; and its destructors are the handler's code too.
-            let gone = dropped(items.take());
-            let ended = ended.and_then(|count| gone.map(|()| count));
-            self.context.settled().await;
-            let last = match ended {
-                Ok(count) => Frame::End(EmitEnd { count }),
-                Err(error) => Frame::Failure(error.into_wire()),
-            };
-            give_up(self.slot, self.context);
-            let _ = self.frames.send(frame(last)).await; // or the link says why not
-        }
-        pending().await
-    }
-
-    /// Sends items as they come, until the generator ends: then says how many
-    /// there were, or how it failed. `None` if the link is gone.
-    async fn send(&mut self, items: &mut dyn Items) -> Option<Result<u64, TaskError>> {
-        let Self {
-            context,
-            frames,
-            credit: credits,
-            slot,
-            batch,
-        } = self;
-        loop {
-            // While it waits to be sent, the generator rests.
-            let permit = frames.reserve().await.ok()?;
-            let credit = *credits.borrow_and_update();
-            items.allow(credit);
-            match poll_fn(|cx| batch.poll_fill(cx, items, credit, context)).await {
-                Filled::Batch(items) => permit.send(frame(Frame::Items(items))),
-                Filled::NoCredit => match timeout(BLOCKED_AFTER, credits.changed()).await {
-                    Ok(changed) => changed.ok()?,
-                    Err(_) => {
-                        give_up(slot, context);
-                        permit.send(frame(Frame::Blocked(credit)));
-                        credits.changed().await.ok()?;
-                    }
-                },
-                Filled::Over(rest, ended) => {
-                    if let Some(rest) = rest {
-                        permit.send(frame(Frame::Items(rest)));
-                    }
-                    return Some(ended);
-                }
-            }
-        }
-    }
-}
-
-/// To be done before the broker is told, so that whoever it sends instead is let in.
-fn give_up(slot: &mut Slot, context: &Context) {
-    context.give_up_slot();
-    drop(slot.take());
-}
-
-fn frame(frame: Frame) -> EmitFrame {
-    EmitFrame {
-        frame: Some(frame),
-        ..EmitFrame::default()
-    }
-}
-
-fn dropped(items: Option<Box<dyn Items>>) -> Result<(), TaskError> {
-    catch_unwind(AssertUnwindSafe(|| drop(items))).map_err(|panic| panicked(&*panic))
-}
-
-/// Whether there is more room after taking the larger of each.
+/// Takes the larger of each; whether one is.
 fn raise(credit: &mut Credit, other: Credit) -> bool {
-    let before = (credit.limit_index, credit.limit_bytes);
+    let before = *credit;
     *credit = Credit {
-        acked: credit.acked.max(other.acked),
-        limit_index: before.0.max(other.limit_index),
-        limit_bytes: before.1.max(other.limit_bytes),
+        acked: before.acked.max(other.acked),
+        limit_index: before.limit_index.max(other.limit_index),
+        limit_bytes: before.limit_bytes.max(other.limit_bytes),
     };
-    before != (credit.limit_index, credit.limit_bytes)
+    before != *credit
 }
 
 #[cfg(test)]

@@ -10,12 +10,12 @@ use asynq_proto::TaskError;
 use asynq_proto::limits::MAX_BATCH_OPS;
 use asynq_proto::v1::Credit;
 
+use super::replay::Replay;
 use crate::context::Context;
 use crate::handler::panicked;
 use crate::items::{BlockingItems, Items, MediaType, OpenedBlocking, Pulled};
 use crate::limits::MAX_ITEM_BATCH_BYTES;
 
-#[derive(Default)]
 struct Shelf {
     state: Mutex<State>,
     room: Condvar,
@@ -28,6 +28,8 @@ struct State {
     /// Items pulled so far, and their bytes.
     pulled: u64,
     pulled_bytes: u64,
+    /// What an earlier run has sent is left out, all of it.
+    begun: bool,
     /// How the generator ended.
     over: Option<Result<(), TaskError>>,
     /// Nobody takes items any more.
@@ -61,7 +63,17 @@ impl Shelf {
 
 /// The generator's side and the connection's.
 pub(super) fn new(context: Context) -> (Producer, Shelved) {
-    let shelf = Arc::<Shelf>::default();
+    let start = context.start().place();
+    let state = State {
+        pulled: start.index,
+        pulled_bytes: start.byte,
+        begun: start.index == 0,
+        ..State::default()
+    };
+    let shelf = Arc::new(Shelf {
+        state: Mutex::new(state),
+        room: Condvar::new(),
+    });
     let shelved = Shelved {
         shelf: shelf.clone(),
         taken: Stack::default(),
@@ -81,14 +93,17 @@ impl Producer {
     /// Makes, runs and drops a generator on this thread. Does not panic.
     pub(super) fn run(self, open: impl FnOnce() -> OpenedBlocking) {
         let ended = catch_unwind(AssertUnwindSafe(|| self.produce(&mut *open()?)));
-        let mut state = self.shelf.lock();
-        state.over = Some(ended.unwrap_or_else(|panic| Err(panicked(&*panic))));
-        let waker = state.waker.take();
-        drop(state);
-        waker.into_iter().for_each(Waker::wake);
+        self.say(|state| state.over = Some(ended.unwrap_or_else(|panic| Err(panicked(&*panic)))));
     }
 
     fn produce(&self, items: &mut dyn BlockingItems) -> Result<(), TaskError> {
+        if let Some(replay) = Replay::of(&self.context) {
+            let wanted = || !self.context.is_stopped() && !self.shelf.lock().deserted;
+            if !replay.run(items, wanted)? {
+                return Ok(());
+            }
+            self.say(|state| state.begun = true);
+        }
         let mut item = Vec::new();
         while self.wait_for_room() {
             item.clear();
@@ -113,11 +128,18 @@ impl Producer {
         if self.context.is_stopped() {
             return; // and the shelf will soon be deserted
         }
+        self.say(|state| {
+            state.items.data.extend_from_slice(item);
+            state.items.lengths.push((item.len(), media_type));
+            state.pulled += 1;
+            state.pulled_bytes += item.len() as u64;
+        });
+    }
+
+    /// Changes something, and wakes who waits for it.
+    fn say(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.shelf.lock();
-        state.items.data.extend_from_slice(item);
-        state.items.lengths.push((item.len(), media_type));
-        state.pulled += 1;
-        state.pulled_bytes += item.len() as u64;
+        change(&mut state);
         let waker = state.waker.take();
         drop(state);
         waker.into_iter().for_each(Waker::wake);
@@ -169,6 +191,22 @@ impl Items for Shelved {
         self.start = end;
         self.next += 1;
         Poll::Ready(Some(Ok(std::mem::take(media_type))))
+    }
+
+    fn poll_start(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), TaskError>> {
+        let mut state = self.shelf.lock();
+        if state.begun {
+            return Poll::Ready(Ok(()));
+        }
+        // One that does not get so far has no items for which there must be room.
+        match state.over.take() {
+            Some(Err(error)) => Poll::Ready(Err(error)),
+            over => {
+                state.over = over; // if it ended well, it was told to stop
+                state.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
     }
 
     fn allow(&mut self, credit: Credit) {

@@ -150,6 +150,7 @@ impl Session {
         let broker = self.config.connector.endpoint();
         tracing::info!(%broker, worker = self.config.name, resumed = welcome.resumed, "connected");
         self.id = Some(welcome.session.clone());
+        self.named.send_replace(welcome.session.clone());
         self.lease = Some(Lease::new(welcome, hello_sent));
         self.shared.set_clock(Duration::from_micros(welcome.now_us));
         self.ledger.reconnected();

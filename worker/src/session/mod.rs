@@ -74,6 +74,8 @@ pub(crate) struct Session {
     extensions: Extensions,
     /// The session to resume.
     id: Option<Bytes>,
+    /// The session's latest name, for streams of items.
+    named: watch::Sender<Bytes>,
     /// `None` before the first welcome, and again once it ran out.
     lease: Option<Lease>,
     /// How often the lease ran out.
@@ -106,6 +108,7 @@ impl Session {
             mode,
             ready: Some(ready),
             id: None,
+            named: watch::Sender::default(),
             lease: None,
             fences: 0,
             connected: false,

@@ -1,7 +1,7 @@
 //! A session on a live connection: replies in, outcomes and heartbeats out.
 
 use asynq_proto::v1::{self, Assignment, WorkReply, WorkRequest};
-use asynq_proto::{Payload, TaskError};
+use asynq_proto::{Payload, Place, TaskError};
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -11,7 +11,7 @@ use super::transfer::{self, Transfer};
 use super::{Ended, Session};
 use crate::calls::OfRun;
 use crate::context::{Context, Control, LeaseToken, Run, StopCause};
-use crate::emit::Reader;
+use crate::emit::{self, Reader};
 use crate::extend::{Extensions, RunTime};
 use crate::lease::since_boot;
 use crate::ledger::Outcome;
@@ -177,13 +177,15 @@ impl Session {
             queue,
             series,
             stream,
+            start,
             at_most_once,
             ..
         } = assignment;
         let reader = stream.map(|credit| Reader {
-            session: self.id.clone().unwrap_or_default(),
+            session: self.named.subscribe(),
             credit,
         });
+        let start = start.filter(|_| reader.is_some()).map(Place::from);
         let is_bound = reader.is_some() || at_most_once;
         let calls = OfRun::new(self.shared.clone(), reader.is_some());
         let context = Context::new(Run {
@@ -195,6 +197,7 @@ impl Session {
             at_most_once,
             control,
             calls,
+            start: start.map_or_else(emit::Start::default, emit::Start::at),
         });
         let start = Start {
             context,

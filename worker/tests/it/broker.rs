@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use asynq_proto::Place;
 use asynq_proto::limits::MAX_MESSAGE_BYTES;
 use asynq_proto::v1::emit_frame::Frame;
 use asynq_proto::v1::workers_server::{Workers, WorkersServer};
 use asynq_proto::v1::{
-    Assignment, Completion, Credit, EmitControl, EmitFrame, Enqueued, FetchPayloadRequest, FetchResultRequest,
+    Assignment, Completion, Credit, EmitControl, EmitEnd, EmitFrame, Enqueued, FetchPayloadRequest, FetchResultRequest,
     Finished, LeaseToken, Payload, RunAck, RunCall, StopCause, StopRun, WorkHello, WorkReply, WorkRequest, WorkWelcome,
 };
 use asynq_worker::{RunError, WorkerBuilder};
@@ -20,7 +21,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -40,6 +41,8 @@ pub(crate) struct Broker {
     emits: mpsc::Receiver<Emit>,
     pub(crate) bulk: Arc<Bulk>,
     server: JoinHandle<()>,
+    /// Cuts all connections.
+    cut: Arc<Notify>,
 }
 
 /// What travels on the data connection.
@@ -124,11 +127,19 @@ impl Broker {
         })
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let cut = Arc::<Notify>::default();
+        let cuts = cut.clone();
         let server = tokio::spawn(async move {
             // Dropped with this task, and all connections with it.
             let mut connections = JoinSet::new();
             loop {
-                let (stream, _) = listener.accept().await.unwrap();
+                let (stream, _) = tokio::select! {
+                    accepted = listener.accept() => accepted.unwrap(),
+                    () = cuts.notified() => {
+                        connections.abort_all();
+                        continue;
+                    }
+                };
                 stream.set_nodelay(true).unwrap();
                 let service = TowerToHyperService::new(service.clone());
                 connections.spawn(async move {
@@ -144,7 +155,13 @@ impl Broker {
             emits,
             bulk,
             server,
+            cut,
         }
+    }
+
+    /// Cuts all connections, as the end of the broker would; others may come.
+    pub(crate) fn cut(&self) {
+        self.cut.notify_one();
     }
 
     pub(crate) fn url(&self) -> String {
@@ -266,7 +283,7 @@ impl Emit {
     pub(crate) async fn grant(&self, credit: Credit) {
         self.control(EmitControl {
             credit: Some(credit),
-            ack: None,
+            ..EmitControl::default()
         })
         .await;
     }
@@ -277,15 +294,39 @@ impl Emit {
             ..RunAck::default()
         };
         self.control(EmitControl {
-            credit: None,
             ack: Some(ack),
+            ..EmitControl::default()
         })
         .await;
+    }
+
+    /// Answers where it is to go on, with no further credit.
+    pub(crate) async fn go_on_from(&self, from: u64) {
+        self.control(EmitControl {
+            from: Some(from),
+            ..EmitControl::default()
+        })
+        .await;
+    }
+
+    /// Ends it, with this status.
+    pub(crate) async fn refuse(self, status: Status) {
+        within(self.control.send(Err(status))).await.unwrap();
     }
 
     async fn control(&self, control: EmitControl) {
         within(self.control.send(Ok(control))).await.unwrap();
     }
+}
+
+/// The end of a stream of these items.
+pub(crate) fn end_of<T: AsRef<[u8]>>(items: impl IntoIterator<Item = T>) -> Option<Frame> {
+    let mut place = Place::START;
+    items.into_iter().for_each(|item| place.pass(item.as_ref()));
+    Some(Frame::End(EmitEnd {
+        count: place.index,
+        digest: place.digest,
+    }))
 }
 
 /// Polls until something is so.

@@ -7,6 +7,8 @@ mod daemon;
 mod drain;
 mod exec;
 mod payloads;
+mod reruns;
+mod resumed;
 mod runs;
 mod session;
 mod streams;

@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use asynq_proto::v1::emit_frame::Frame;
-use asynq_proto::v1::{Assignment, Credit, EmitEnd, ItemBatch, StopCause};
-use asynq_worker::{Context, Iter, Payload, Task, TaskError, Worker};
+use asynq_proto::v1::{Assignment, Credit, ItemBatch, StopCause};
+use asynq_worker::{Context, Iter, OnLoss, Payload, Task, TaskError, Worker};
 use futures_util::{Stream, StreamExt, stream};
 
-use crate::broker::{Broker, Emit, Link, assignment, run, token, until, welcome};
+use crate::broker::{Broker, Emit, Link, assignment, end_of, run, token, until, welcome};
 
-const ENDLESS: Iter<(), u64> = Iter::new("endless");
+pub(crate) const ENDLESS: Iter<(), u64> = Iter::new("endless", OnLoss::Replay);
 
-fn credit(limit_index: u64) -> Credit {
+pub(crate) fn credit(limit_index: u64) -> Credit {
     Credit {
         acked: 0,
         limit_index,
@@ -23,14 +23,14 @@ fn credit(limit_index: u64) -> Credit {
 }
 
 /// An assignment somebody reads.
-fn read(n: u8, name: &str, args: &str, limit_index: u64) -> Assignment {
+pub(crate) fn read(n: u8, name: &str, args: &str, limit_index: u64) -> Assignment {
     Assignment {
         stream: Some(credit(limit_index)),
         ..assignment(n, name, args)
     }
 }
 
-fn split(batch: &ItemBatch) -> Vec<String> {
+pub(crate) fn split(batch: &ItemBatch) -> Vec<String> {
     let mut rest = &batch.data[..];
     let mut item = |length: &u32| {
         let (item, behind) = rest.split_at(*length as usize);
@@ -41,7 +41,7 @@ fn split(batch: &ItemBatch) -> Vec<String> {
 }
 
 /// Items until there are this many.
-async fn items(emit: &mut Emit, count: usize) -> Vec<String> {
+pub(crate) async fn items(emit: &mut Emit, count: usize) -> Vec<String> {
     let mut all = Vec::new();
     while all.len() < count {
         match emit.next().await.unwrap() {
@@ -54,8 +54,8 @@ async fn items(emit: &mut Emit, count: usize) -> Vec<String> {
 
 /// Says how far it has come, and that it is dropped.
 #[derive(Default)]
-struct Probe {
-    yielded: AtomicU64,
+pub(crate) struct Probe {
+    pub(crate) yielded: AtomicU64,
 }
 
 fn probed(probe: &Arc<Probe>) -> impl Iterator<Item = Result<u64, TaskError>> + Send + use<> {
@@ -66,12 +66,12 @@ fn probed(probe: &Arc<Probe>) -> impl Iterator<Item = Result<u64, TaskError>> + 
     })
 }
 
-fn alive(probe: &Arc<Probe>) -> bool {
+pub(crate) fn alive(probe: &Arc<Probe>) -> bool {
     // The test's own, and the handler's.
     Arc::strong_count(probe) > 2
 }
 
-fn endless(broker: &Broker, probe: &Arc<Probe>, blocking: bool) -> asynq_worker::WorkerBuilder {
+pub(crate) fn endless(broker: &Broker, probe: &Arc<Probe>, blocking: bool) -> asynq_worker::WorkerBuilder {
     let worker = Worker::builder(&broker.url()).slots(1).builtins();
     let probe = probe.clone();
     if blocking {
@@ -82,7 +82,7 @@ fn endless(broker: &Broker, probe: &Arc<Probe>, blocking: bool) -> asynq_worker:
 }
 
 /// The one slot is free again, and nothing was said of the runs before.
-async fn runs_on(link: &mut Link) {
+pub(crate) async fn runs_on(link: &mut Link) {
     link.assign(assignment(99, "echo", "1")).await;
     let said = link.next().await;
     assert_eq!(said.completions[0].token, Some(token(99)), "{said:?}");
@@ -95,23 +95,31 @@ async fn items_stream_within_their_credit_and_the_end_is_acknowledged_there() {
     let mut broker = Broker::start().await;
     let _running = run(Worker::builder(&broker.url()).slots(1).builtins());
     let mut link = broker.accept().await;
-    let declared = |name: &str| link.hello.tasks.iter().find(|task| task.name == name).unwrap().iterator;
-    assert!(declared("count") && !declared("echo"));
+    let declared = |name: &str| {
+        let task = link.hello.tasks.iter().find(|task| task.name == name).unwrap();
+        (task.iterator, task.on_loss())
+    };
+    for name in ["count", "mandelbrot", "scan"] {
+        assert_eq!(declared(name), (true, OnLoss::Replay.to_wire()));
+    }
+    assert_eq!(declared("echo"), (false, OnLoss::Fail.to_wire()));
 
     link.assign(read(1, "count", r#"{"n":1000,"bytes":3}"#, 10)).await;
     let mut emit = broker.emit().await;
     assert_eq!(emit.hello.token, Some(token(1)));
     assert_eq!(emit.hello.session, welcome().session);
-    let first = items(&mut emit, 10).await;
-    assert_eq!((first.len(), first[9].as_str()), (10, r#"{"i":9,"pad":"xxx"}"#));
+    let mut all = items(&mut emit, 10).await;
+    assert_eq!((all.len(), all[9].as_str()), (10, r#"{"i":9,"pad":"xxx"}"#));
     assert_eq!(emit.next_within(Duration::from_millis(50)).await, None);
     emit.grant(credit(400)).await;
     emit.grant(credit(200)).await; // late: means nothing
-    assert_eq!(items(&mut emit, 390).await.len(), 390);
+    all.extend(items(&mut emit, 390).await);
+    assert_eq!(all.len(), 400);
     emit.grant(credit(2_000)).await;
-    let rest = items(&mut emit, 600).await;
-    assert_eq!(rest.last().unwrap(), r#"{"i":999,"pad":"xxx"}"#);
-    assert_eq!(emit.next().await, Some(Frame::End(EmitEnd { count: 1_000 })));
+    all.extend(items(&mut emit, 600).await);
+    assert_eq!(all.last().unwrap(), r#"{"i":999,"pad":"xxx"}"#);
+    assert_eq!(all.len(), 1_000);
+    assert_eq!(emit.next().await, end_of(all));
     emit.ack().await;
     runs_on(&mut link).await;
 }
@@ -161,7 +169,7 @@ async fn a_plain_task_that_is_iterated_yields_its_result() {
         link.assign(read(n, name, args, 10)).await;
         let mut emit = broker.emit().await;
         assert_eq!(items(&mut emit, 1).await, [result]);
-        assert_eq!(emit.next().await, Some(Frame::End(EmitEnd { count: 1 })));
+        assert_eq!(emit.next().await, end_of([result]));
         emit.ack().await;
     }
     for (n, name, args, kind) in [(3, "fail", "null", "error"), (4, "double", "[]", "rejected")] {
@@ -195,7 +203,7 @@ async fn an_iterator_may_tell_a_call_from_a_reader() {
     link.assign(read(1, "either", "7", 10)).await;
     let mut emit = broker.emit().await;
     assert_eq!(items(&mut emit, 2).await, ["7", "7"]);
-    assert_eq!(emit.next().await, Some(Frame::End(EmitEnd { count: 2 })));
+    assert_eq!(emit.next().await, end_of(["7", "7"]));
     emit.ack().await;
     link.assign(assignment(2, "either", "7")).await;
     assert_eq!(
@@ -240,14 +248,15 @@ async fn a_failure_comes_after_the_items_and_the_worker_lives() {
     let worker = Worker::builder(&broker.url())
         .slots(1)
         .builtins()
-        .iter(Iter::new("async"), two_then_panic)
-        .iter(Iter::new("at.once"), |_, ()| -> stream::Empty<Result<u8, TaskError>> {
-            panic!("ouch")
-        })
+        .iter(Iter::new("async", OnLoss::Fail), two_then_panic)
+        .iter(
+            Iter::new("at.once", OnLoss::Fail),
+            |_, ()| -> stream::Empty<Result<u8, TaskError>> { panic!("ouch") },
+        )
         .raw_iter("raw", |_, args: Payload| {
             stream::iter([Ok(args.clone()), Ok(args), panicking()])
         })
-        .blocking_iter(Iter::new("blocking"), |_, ()| {
+        .blocking_iter(Iter::new("blocking", OnLoss::Fail), |_, ()| {
             (0..3_u8).map(|i| if i < 2 { Ok(i) } else { panic!("ouch") })
         });
     let _running = run(worker);
@@ -304,26 +313,6 @@ async fn while_its_reader_has_no_room_a_run_lends_its_slot() {
 }
 
 #[tokio::test]
-async fn a_stream_that_breaks_ends_its_run() {
-    let mut broker = Broker::start().await;
-    let probe = Arc::<Probe>::default();
-    let _running = run(endless(&broker, &probe, false));
-    let mut link = broker.accept().await;
-    link.assign(read(1, "endless", "null", 7)).await;
-    let mut emit = broker.emit().await;
-    assert_eq!(items(&mut emit, 7).await.len(), 7);
-    drop(emit);
-    assert_eq!(link.next().await.ended, [token(1)]);
-    assert!(!alive(&probe));
-    link.ack(1).await;
-    // The broker may also want no more of it.
-    link.assign(read(2, "endless", "null", 7)).await;
-    broker.emit().await.ack().await;
-    until(|| !alive(&probe)).await;
-    runs_on(&mut link).await;
-}
-
-#[tokio::test]
 async fn a_cut_session_leaves_streams_alone() {
     let mut broker = Broker::start().await;
     let _running = run(Worker::builder(&broker.url()).slots(1).builtins());
@@ -336,7 +325,7 @@ async fn a_cut_session_leaves_streams_alone() {
     assert_eq!(link.hello.held, [token(1)]);
     emit.grant(credit(100)).await;
     assert_eq!(items(&mut emit, 10).await.len(), 10);
-    assert_eq!(emit.next().await, Some(Frame::End(EmitEnd { count: 20 })));
+    assert_eq!(emit.next().await, end_of((0..20).map(|i| format!("{{\"i\":{i}}}"))));
     emit.ack().await;
     runs_on(&mut link).await;
 }

@@ -1,12 +1,14 @@
-//! `asynq iterate`: what it prints, how it stops.
+//! `asynq iterate`: what it prints, how it stops, how another goes on.
 
 use asynq_proto::v1::operation::Op;
+use rustix::process::Signal;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    process::Child,
     time::timeout,
 };
 
-use crate::{DEADLINE, asynq, end, fake::Fake, interrupt, ok, run};
+use crate::{DEADLINE, asynq, end, fake::Fake, interrupt, ok, run, signal};
 
 const FOREVER: &str = "18446744073709551615";
 
@@ -101,7 +103,7 @@ async fn ends_and_their_exit_codes() {
             "0\n",
             "asynq: WAIT_PASSED: the time to wait has passed; the task",
         ),
-        (&["iterate", "cut", "3"], 3, "0\n1\n2\n", "asynq: STREAM_BROKEN: "),
+        (&["iterate", "cut", "3"], 0, "0\n1\n2\n", ""),
     ] {
         let (got, printed, err) = run(&fake, args).await;
         assert_eq!((got, printed.as_str()), (code, out), "{args:?}: {err}");
@@ -122,4 +124,125 @@ async fn nobody_to_run_it_is_said() {
     interrupt(&child);
     assert_eq!(end(child).await.0, 5);
     stopped(&fake).await;
+}
+
+/// Begins a stream of which three items come, reads them, and names its task.
+async fn three(fake: &Fake) -> (Child, String) {
+    let mut child = asynq(fake, &["iterate", "slow", "3"]).spawn().unwrap();
+    let mut lines = [0; 6];
+    let out = child.stdout.as_mut().unwrap();
+    timeout(DEADLINE, out.read_exact(&mut lines)).await.unwrap().unwrap();
+    assert_eq!(&lines, b"0\n1\n2\n");
+    let listed = ok(fake, &["task", "ls", "-o", "json"]).await;
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    (child, listed["tasks"][0]["id"].as_str().unwrap().to_owned())
+}
+
+/// What a command says that leaves a stream.
+fn detached(id: &str, from: u64) -> String {
+    format!(
+        "asynq: DETACHED: the task {id} waits 30.0s for a reader; go on with: asynq iterate --task {id} --from {from}\n"
+    )
+}
+
+#[tokio::test]
+async fn a_broker_that_goes_and_comes_is_not_noticed() {
+    let fake = Fake::start().await;
+    fake.fail(&["2", "before", "1", "4", "3"]);
+    let lines = (0..5_000).map(|i| format!("{i}\n")).collect::<String>();
+    assert_eq!(ok(&fake, &["iterate", "count", "5000"]).await, lines);
+    assert_eq!(fake.openings().len(), 6);
+}
+
+#[tokio::test]
+async fn one_that_is_told_to_end_says_how_to_go_on() {
+    let fake = Fake::start().await;
+    let (child, id) = three(&fake).await;
+    signal(&child, Signal::TERM);
+    let (code, _, err) = end(child).await;
+    assert_eq!((code, err), (130, detached(&id, 3)));
+    fake.until(|streams| streams[0].gone && !streams[0].stopped).await;
+
+    // And the next one is left with Ctrl-C.
+    let args = ["iterate", "--task", &id, "--from", "2", "--detach-grace", "30s"];
+    let mut child = asynq(&fake, &args).spawn().unwrap();
+    let mut line = [0; 2];
+    let out = child.stdout.as_mut().unwrap();
+    timeout(DEADLINE, out.read_exact(&mut line)).await.unwrap().unwrap();
+    assert_eq!(&line, b"2\n");
+    interrupt(&child);
+    let (code, _, err) = end(child).await;
+    assert_eq!((code, err), (130, detached(&id, 3)));
+    fake.until(|streams| streams[0].gone && !streams[0].stopped).await;
+    let openings = fake.openings();
+    let flags = openings
+        .iter()
+        .map(|it| (it.attach, it.take_over, it.detach_on_reset, it.detach_grace_ms));
+    let expected = [(false, false, true, Some(30_000)), (true, true, true, Some(30_000))];
+    assert!(flags.eq(expected), "{openings:?}");
+}
+
+#[tokio::test]
+async fn one_that_was_killed_can_be_gone_on_with() {
+    let fake = Fake::start().await;
+    let mut child = asynq(&fake, &["iterate", "count", "30000"]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    for line in 0..20_000 {
+        let next = timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap().unwrap();
+        assert_eq!(next, line.to_string());
+    }
+    signal(&child, Signal::KILL);
+    // What was in the pipe has been printed.
+    let mut printed = 20_000;
+    while let Some(line) = timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap() {
+        // The last may have been cut short.
+        printed += u64::from(line == printed.to_string());
+    }
+    timeout(DEADLINE, child.wait()).await.unwrap().unwrap();
+    let listed = ok(&fake, &["task", "ls", "-o", "json"]).await;
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let id = listed["tasks"][0]["id"].as_str().unwrap();
+    let (code, out, err) = run(&fake, &["iterate", "--task", id]).await;
+    assert_eq!((code, out.as_str()), (6, ""));
+    assert!(err.starts_with("asynq: BELOW_FLOOR: item "), "{err}");
+
+    let rest = (printed..30_000).map(|i| format!("{i}\n")).collect::<String>();
+    let from = printed.to_string();
+    assert_eq!(ok(&fake, &["iterate", "--task", id, "--from", &from]).await, rest);
+}
+
+#[tokio::test]
+async fn a_task_of_others_is_left_to_them() {
+    let fake = Fake::start().await;
+    let (first, id) = three(&fake).await;
+    // The output ends.
+    let mut child = asynq(&fake, &["iterate", "--task", &id]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(
+        timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap().unwrap(),
+        "0"
+    );
+    drop(lines);
+    let (code, _, err) = end(child).await;
+    assert_eq!((code, err.as_str()), (0, ""));
+    // The first has been told that another reads it.
+    let (code, _, err) = end(first).await;
+    assert_eq!(code, 6);
+    assert!(err.starts_with("asynq: STALE_READER: "), "{err}");
+    // The time passes.
+    let (code, out, err) = run(&fake, &["iterate", "--task", &id, "--from", "1", "--wait", "300ms"]).await;
+    assert_eq!((code, out.as_str()), (4, "1\n2\n"));
+    let how = format!("go on with: asynq iterate --task {id} --from 3\n");
+    assert!(err.starts_with("asynq: WAIT_PASSED: ") && err.ends_with(&how), "{err}");
+    fake.until(|streams| streams[0].gone && !streams[0].stopped).await;
+    let echo = ok(&fake, &["enqueue", "echo"]).await;
+    let (code, _, err) = run(&fake, &["iterate", "--task", echo.trim()]).await;
+    assert_eq!(
+        (code, err.as_str()),
+        (
+            6,
+            "asynq: NOT_A_STREAM: it yields no items
+"
+        )
+    );
 }

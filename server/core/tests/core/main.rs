@@ -16,6 +16,7 @@ mod once;
 mod operators;
 mod queues;
 mod restart;
+mod resumed;
 mod shard;
 mod stops;
 mod streams;

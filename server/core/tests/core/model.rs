@@ -138,7 +138,11 @@ impl World {
                 Effect::SessionEnded(id) => {
                     self.connected.remove(&id.0[0]);
                 }
-                Effect::Credit { .. } | Effect::Items { .. } => panic!("nobody asked for a stream: {effect:?}"),
+                Effect::Credit { .. }
+                | Effect::Items { .. }
+                | Effect::Reading { .. }
+                | Effect::NotRead { .. }
+                | Effect::SendFrom { .. } => panic!("nobody asked for a stream: {effect:?}"),
                 Effect::Reply(..) | Effect::Ack { .. } => panic!("answered in its own step: {effect:?}"),
             }
         }

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use asynq_core::{
-    ConsumerId, Counters, Credit, DeadReason, Outcome, Reader, Refusal, Reply, StateName, StateSet, TaskId, Verdict,
-    limits,
+    Counters, Credit, DeadReason, Outcome, Place, Refusal, Reply, StateName, StateSet, TaskId, Verdict, limits,
 };
 
 use crate::shard::{Shard, failure, spec};
+use crate::streams::reader;
 
 fn revived(task: TaskId) -> Reply {
     Reply::Retried {
@@ -127,13 +127,10 @@ fn what_is_not_dead_or_of_no_use_alive_is_refused() {
     // It has started once, and in time.
     shard.enqueue(&spec("a").with(|o| o.start_before = Some(soon)));
     let started = kill(&mut shard);
-    let consumer = ConsumerId([1; 16]);
-    let reader = Reader {
-        consumer,
-        credit: Credit::default(),
-    };
+    let reader = reader(1, Place::START, Credit::default());
     let stream = shard.new_id();
     shard.try_iterate(stream, &spec("a"), Some(reader));
+    shard.reading();
     kill(&mut shard);
     assert_eq!(shard.retry(late), revived(late));
     assert_eq!(kill(&mut shard), late);

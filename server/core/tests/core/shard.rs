@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use asynq_core::{
     Assignment, Call, Change, Closed, Core, Credit, Declaration, Effect, Epoch, Event, Failure, Finished, Hello,
-    ItemBatch, LeaseToken, Name, Niceness, OnKey, Options, Output, Payload, QueueSettings, QueueUpdate, QueueView,
-    Reader, Recovered, Reply, RequestId, Seq, SessionId, SessionRecord, StateName, StateSet, StopCause, TaskId,
-    TaskRecord, TaskSpec, Timestamp, Verdict,
+    ItemBatch, LeaseToken, Name, Niceness, OnKey, OnLoss, Options, Output, Payload, Place, QueueSettings, QueueUpdate,
+    QueueView, Reader, Recovered, Reply, RequestId, Seq, SessionId, SessionRecord, StateName, StateSet, StopCause,
+    TaskId, TaskRecord, TaskSpec, Timestamp, Verdict,
 };
 
 pub(crate) struct Shard {
@@ -30,7 +30,7 @@ pub(crate) struct Durable {
     pub(crate) tasks: BTreeMap<Seq, TaskRecord>,
     pub(crate) sessions: BTreeMap<SessionId, SessionRecord>,
     pub(crate) queues: BTreeMap<Name, QueueSettings>,
-    results: BTreeSet<TaskId>,
+    results: BTreeMap<TaskId, Payload>,
 }
 
 impl Durable {
@@ -47,7 +47,7 @@ impl Durable {
             Change::Finish {
                 seq, record, result, ..
             } => {
-                self.results.extend(result.map(|_| record.id));
+                self.results.extend(result.map(|result| (record.id, result)));
                 assert!(record.state.name().is_terminal());
                 let old = self.tasks.insert(seq, *record).expect("only what is there ends");
                 assert!(!old.state.name().is_terminal(), "{seq:?} ends twice");
@@ -87,7 +87,11 @@ impl Durable {
     }
 
     pub(crate) fn has_result(&self, id: TaskId) -> bool {
-        self.results.contains(&id)
+        self.results.contains_key(&id)
+    }
+
+    pub(crate) fn result(&self, id: TaskId) -> Option<&Payload> {
+        self.results.get(&id)
     }
 
     pub(crate) fn state(&self, id: TaskId) -> StateName {
@@ -178,6 +182,12 @@ pub(crate) fn hello(n: u8, slots: u32, tasks: &[&str], held: &[LeaseToken]) -> H
         name: name(task),
         timeout: None,
         max_attempts: None,
+        // By their names, so that tests can have both.
+        on_loss: if task.starts_with("replayed") {
+            OnLoss::Replay
+        } else {
+            OnLoss::Fail
+        },
     };
     Hello {
         session: session(n),
@@ -484,6 +494,30 @@ impl Shard {
         match self.effects.pop_front() {
             Some(Effect::Stop { token, cause, .. }) => (token, cause),
             other => panic!("no run was stopped but {other:?}"),
+        }
+    }
+
+    /// A caller reads a stream that is there.
+    pub(crate) fn attach(&mut self, task: TaskId, reader: Reader) -> Reply {
+        self.next_request += 1;
+        let request = RequestId(self.next_request);
+        self.apply(Event::Attach { request, task, reader });
+        self.reply(request)
+    }
+
+    /// The next effect, which is to be that a reader reads from here on.
+    pub(crate) fn reading(&mut self) -> (TaskId, Place) {
+        match self.effects.pop_front() {
+            Some(Effect::Reading { task, at }) => (task, at),
+            other => panic!("nobody reads but {other:?}"),
+        }
+    }
+
+    /// The next effect, which is to be where an Emit goes on.
+    pub(crate) fn send_from(&mut self) -> u64 {
+        match self.effects.pop_front() {
+            Some(Effect::SendFrom { from, .. }) => from,
+            other => panic!("no Emit goes on but {other:?}"),
         }
     }
 

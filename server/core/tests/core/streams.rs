@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use asynq_core::{
-    ConsumerId, Credit, DeadReason, Event, ItemBatch, LeaseToken, Outcome, Reader, Reason, Refusal, Reply, StateName,
-    StopCause, TaskId, Verdict, limits,
+    ConsumerId, Credit, DeadReason, Event, ItemBatch, LeaseToken, Left, Outcome, Place, Reader, Reason, Reply,
+    StateName, StopCause, StreamStart, TaskId, Verdict, limits,
 };
 use proptest::prelude::*;
 
 use crate::shard::{Shard, failure, session, spec};
 
-const READER: ConsumerId = ConsumerId([5; 16]);
+pub(crate) const READER: ConsumerId = ConsumerId([5; 16]);
 
-fn credit(acked: u64, items: u64, bytes: u64) -> Credit {
+pub(crate) fn credit(acked: u64, items: u64, bytes: u64) -> Credit {
     Credit {
         acked,
         limit_index: items,
@@ -21,17 +21,27 @@ fn credit(acked: u64, items: u64, bytes: u64) -> Credit {
 }
 
 fn iterate(shard: &mut Shard, credit: Credit) -> TaskId {
+    iterate_as(shard, "rows", credit)
+}
+
+pub(crate) fn iterate_as(shard: &mut Shard, name: &'static str, credit: Credit) -> TaskId {
     let id = shard.new_id();
-    let reply = shard.try_iterate(
-        id,
-        &spec("rows"),
-        Some(Reader {
-            consumer: READER,
-            credit,
-        }),
-    );
-    assert!(matches!(reply, Reply::Enqueued { existed: false, .. }), "{reply:?}");
+    let reply = shard.try_iterate(id, &spec(name), Some(reader(1, Place::START, credit)));
+    assert!(matches!(reply, Reply::Attached { existed: false, .. }), "{reply:?}");
+    assert_eq!(shard.reading(), (id, Place::START));
     id
+}
+
+/// Who reads in these tests, for the `open_seq`th time.
+pub(crate) fn reader(open_seq: u64, from: Place, credit: Credit) -> Reader {
+    Reader {
+        consumer: READER,
+        open_seq,
+        credit,
+        from,
+        take_over: false,
+        grace: limits::DETACH_GRACE,
+    }
 }
 
 /// A worker with one slot and a stream on it.
@@ -40,12 +50,16 @@ fn streaming(credit: Credit) -> (Shard, LeaseToken) {
     shard.connect(1, 1, &["rows"]);
     iterate(&mut shard, credit);
     let run = shard.assigned();
-    assert_eq!(run.stream, Some(credit));
+    let start = StreamStart {
+        credit,
+        start: Place::START,
+    };
+    assert_eq!(run.stream, Some(start));
     (shard, run.token)
 }
 
 /// `count` items of two bytes, from `first` on.
-fn batch(first: u64, count: usize) -> ItemBatch {
+pub(crate) fn batch(first: u64, count: usize) -> ItemBatch {
     ItemBatch {
         first_index: first,
         first_byte: 2 * first,
@@ -67,6 +81,7 @@ fn flow(shard: &mut Shard, token: LeaseToken, credit: Credit) {
     shard.apply(Event::Flow {
         task: token.task,
         consumer: READER,
+        open_seq: 0,
         credit,
     });
 }
@@ -84,6 +99,7 @@ fn iterated(shard: &mut Shard, token: LeaseToken, count: u64) -> Verdict {
         session: session(1),
         token,
         count,
+        digest: None,
     });
     shard.verdict(token)
 }
@@ -112,6 +128,7 @@ fn old_and_repeated_flows_change_nothing() {
     shard.apply(Event::Flow {
         task: token.task,
         consumer: ConsumerId([6; 16]),
+        open_seq: 0,
         credit: credit(0, 99, 999),
     });
     shard.quiet(); // Not more room; not this reader.
@@ -124,6 +141,8 @@ fn old_and_repeated_flows_change_nothing() {
     shard.apply(Event::ReaderGone {
         task: token.task,
         consumer: READER,
+        open_seq: 0,
+        how: Left::Stopped,
     });
     shard.stopped();
     shard.ended(1, token);
@@ -193,6 +212,8 @@ fn a_reader_that_goes_stops_the_run_or_cancels_the_wait() {
     shard.apply(Event::ReaderGone {
         task: waiting,
         consumer: READER,
+        open_seq: 0,
+        how: Left::Stopped,
     });
     assert_eq!(
         (shard.finished().task, shard.durable.state(waiting)),
@@ -201,6 +222,8 @@ fn a_reader_that_goes_stops_the_run_or_cancels_the_wait() {
     shard.apply(Event::ReaderGone {
         task: token.task,
         consumer: READER,
+        open_seq: 0,
+        how: Left::Stopped,
     });
     assert_eq!(shard.stopped(), (token, StopCause::Cancelled));
     emit(&mut shard, token, batch(0, 1));
@@ -217,30 +240,6 @@ fn a_lost_worker_ends_the_stream() {
     shard.disconnect(1);
     shard.advance(limits::RESET_GRACE);
     assert_eq!(shard.finished().outcome, Outcome::Dead(DeadReason::WorkerLost));
-}
-
-#[test]
-fn a_restart_ends_streams_because_their_readers_are_gone() {
-    let (mut shard, token) = streaming(credit(0, 4, 10));
-    shard.advance(limits::CLAIM_AFTER);
-    shard.restart();
-    assert_eq!(
-        (shard.finished().task, shard.durable.state(token.task)),
-        (token.task, StateName::Cancelled)
-    );
-    shard.resume(1, 1, &["rows"], &[token]);
-    assert_eq!(shard.stopped(), (token, StopCause::Stale));
-}
-
-#[test]
-fn a_task_has_one_reader() {
-    let (mut shard, token) = streaming(credit(0, 4, 10));
-    let reader = Reader {
-        consumer: ConsumerId([6; 16]),
-        credit: credit(0, 1, 1),
-    };
-    let reply = shard.try_iterate(token.task, &spec("rows"), Some(reader));
-    assert_eq!(reply, Reply::Refused(Refusal::BeingRead(token.task)));
 }
 
 #[test]
@@ -267,6 +266,8 @@ fn a_run_blocked_on_credit_lends_its_slot_and_takes_it_back_first() {
     shard.apply(Event::ReaderGone {
         task: second,
         consumer: READER,
+        open_seq: 0,
+        how: Left::Stopped,
     });
     shard.stopped();
     shard.ended(1, other);

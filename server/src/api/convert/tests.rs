@@ -351,6 +351,7 @@ fn hellos_are_checked() {
         timeout_ms: 0,
         max_attempts,
         iterator: false,
+        on_loss: 0,
     };
     for (bad, field) in [
         (

@@ -63,7 +63,8 @@ pub(super) struct Task {
     /// Stopping: 1 timeout, 2 deadline, 3 cancel.
     #[prost(uint32, tag = "24")]
     intent: u32,
-    /// Dead: 1 error, 2 rejected, 3 timeout, 4 poison, 5 worker lost.
+    /// Dead: 1 error, 2 rejected, 3 timeout, 4 poison, 5 worker lost,
+    /// 6 non-deterministic.
     #[prost(uint32, tag = "25")]
     reason: u32,
     #[prost(message, optional, tag = "26")]
@@ -104,6 +105,10 @@ pub(super) struct Task {
     /// Running, stopping: longest time of this attempt, if its handler asked for more.
     #[prost(uint64, optional, tag = "50")]
     extended: Option<u64>,
+    /// Running, stopping: what becomes of its stream if it is lost: 0 it is dead, 1
+    /// it is replayed.
+    #[prost(uint32, tag = "51")]
+    on_loss: u32,
 }
 
 /// The run that called a task.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use asynq_core::{
-    Change, DeadReason, Epoch, Outcome, QueueSettings, Run, Seq, SessionId, SessionRecord, State, StateName, Timestamp,
+    Change, DeadReason, Epoch, OnLoss, Outcome, QueueSettings, Run, Seq, SessionId, SessionRecord, State, StateName,
+    Timestamp,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -196,6 +197,7 @@ pub fn an_open_finds_all(fresh: Fresh<'_>) {
         session: SessionId([3; 16]),
         started_at,
         extended: None,
+        on_loss: OnLoss::Fail,
     });
     live[1].1.state = State::Scheduled {
         at: START + Duration::from_secs(9_000),

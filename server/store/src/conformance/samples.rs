@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use asynq_core::{
     CalledBy, Cause, Change, Counters, DeadReason, Epoch, Failure, Finish, Grant, Key, LeaseToken, Name, Niceness,
-    Note, Notes, Options, Outcome, Payload, Placement, ResultInfo, Run, Seq, SessionId, SessionRecord, State,
+    Note, Notes, OnLoss, Options, Outcome, Payload, Placement, ResultInfo, Run, Seq, SessionId, SessionRecord, State,
     StateName, Step, StopIntent, TaskId, TaskRecord, Timestamp,
 };
 use bytes::Bytes;
@@ -145,10 +145,12 @@ pub fn any_session() -> impl Strategy<Value = SessionRecord> {
 
 fn any_run() -> impl Strategy<Value = Run> {
     let extended = option::of((0..1_000_000_000_u64).prop_map(Duration::from_micros));
-    (any::<[u8; 16]>(), any_time(), extended).prop_map(|(id, started_at, extended)| Run {
+    let on_loss = prop_oneof![Just(OnLoss::Fail), Just(OnLoss::Replay)];
+    (any::<[u8; 16]>(), any_time(), extended, on_loss).prop_map(|(id, started_at, extended, on_loss)| Run {
         session: SessionId(id),
         started_at,
         extended,
+        on_loss,
     })
 }
 
@@ -176,6 +178,7 @@ pub fn any_end() -> impl Strategy<Value = (Finish, Option<Payload>)> {
         Just(Outcome::Dead(DeadReason::Timeout)),
         Just(Outcome::Dead(DeadReason::Poison)),
         Just(Outcome::Dead(DeadReason::WorkerLost)),
+        Just(Outcome::Dead(DeadReason::NonDeterministic)),
         Just(Outcome::Cancelled),
         Just(Outcome::Expired),
     ];

@@ -6,7 +6,7 @@ mod colour;
 mod orbit;
 mod picture;
 
-use asynq_proto::{Iter, TaskError};
+use asynq_proto::{Iter, OnLoss, TaskError};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ use self::picture::Picture;
 use crate::context::Context;
 use crate::limits::{MAX_ITERATIONS, MAX_PICTURE_SIDE};
 
-pub(super) const MANDELBROT: Iter<Tile, Row> = Iter::new("mandelbrot");
+pub(super) const MANDELBROT: Iter<Tile, Row> = Iter::new("mandelbrot", OnLoss::Replay);
 
 /// Rows of a picture that is `width` by `height` pixels and shows the plane
 /// from `x0` (left) to `x1` and from `y0` (top) to `y1`.
@@ -42,14 +42,16 @@ pub(super) struct Row {
     rgb: String,
 }
 
-/// Computes row after row, each when the one before has been sent.
+/// Computes row after row, each when the one before has been sent; run again, from
+/// the row where it is to go on.
 pub(super) fn mandelbrot(context: Context, tile: Tile) -> impl Iterator<Item = Result<Row, TaskError>> {
     let (picture, refused) = match tile.check() {
         Ok(picture) => (Some(picture), None),
         Err(refusal) => (None, Some(Err(TaskError::rejected(refusal)))),
     };
     let rows = picture.map(|picture| {
-        (tile.row0..tile.row0 + tile.rows).map_while(move |y| {
+        let rows = (tile.row0..tile.row0 + tile.rows).skip(context.start_index() as usize);
+        rows.map_while(move |y| {
             let rgb = picture.row(y, || context.is_stopped())?;
             let rgb = BASE64_STANDARD.encode(rgb);
             Some(Ok(Row { y, rgb }))

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::time::UNIX_EPOCH;
 
-use asynq_proto::{Iter, TaskError};
+use asynq_proto::{Iter, OnLoss, TaskError};
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -22,7 +22,7 @@ use crate::context::Context;
 use crate::files::{Files, unreadable};
 use crate::limits::MAX_GZIP_RATIO;
 
-pub(super) const SCAN: Iter<Scan, Row> = Iter::new("scan");
+pub(super) const SCAN: Iter<Scan, Row> = Iter::new("scan", OnLoss::Replay);
 
 /// Kind of a failure: the file holds something else than lines of text.
 const KIND_NOT_TEXT: &str = "not_text";

@@ -30,6 +30,7 @@ fn context() -> (Context, Control) {
         at_most_once: false,
         control: control.clone(),
         calls: OfRun::default(),
+        start: crate::emit::Start::default(),
     };
     (Context::new(run), control)
 }

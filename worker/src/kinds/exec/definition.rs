@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use asynq_worker::OnLoss;
 use serde::Deserialize;
 
 use super::template::Template;
@@ -21,6 +22,10 @@ pub(crate) struct Definition {
     pub(super) timeout: Option<Duration>,
     /// Failures allowed, for tasks that say nothing themselves.
     pub(super) max_attempts: Option<u32>,
+    /// What becomes of its items when the worker is lost.
+    pub(super) on_loss: OnLoss,
+    /// Run again, it begins where it is told to.
+    pub(super) seeks: bool,
 }
 
 /// What the program reads.
@@ -68,10 +73,12 @@ pub(super) struct CommandLine {
 pub(crate) enum Mistake {
     #[error("kind {0:?} is not supported yet, only \"exec\"")]
     Kind(String),
-    #[error("on_loss {0:?} is not supported yet, only \"fail\"")]
+    #[error("on_loss is \"fail\" or \"replay\", not {0:?}")]
     OnLoss(String),
     #[error("on_loss is for tasks that yield items: stdout = \"lines\" or \"jsonl\"")]
     OnLossOfPlain,
+    #[error("seeks is for tasks that are run again: on_loss = \"replay\"")]
+    SeeksForNothing,
     #[error("cmd is empty; its first word is the program")]
     NoProgram,
     #[error("the first word of cmd is the program, and takes no placeholder: callers must not choose it")]
@@ -118,18 +125,18 @@ impl TryFrom<String> for Kind {
 }
 
 /// What becomes of a task whose worker dies in the middle of its items.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-struct OnLoss;
+struct Policy(OnLoss);
 
-impl TryFrom<String> for OnLoss {
+impl TryFrom<String> for Policy {
     type Error = Mistake;
 
     fn try_from(policy: String) -> Result<Self, Mistake> {
-        if policy == "fail" {
-            Ok(Self)
-        } else {
-            Err(Mistake::OnLoss(policy))
+        match policy.as_str() {
+            "fail" => Ok(Self(OnLoss::Fail)),
+            "replay" => Ok(Self(OnLoss::Replay)),
+            _ => Err(Mistake::OnLoss(policy)),
         }
     }
 }
@@ -150,7 +157,9 @@ struct Table {
     #[serde(default, deserialize_with = "a_duration")]
     timeout: Option<Duration>,
     max_attempts: Option<u32>,
-    on_loss: Option<OnLoss>,
+    on_loss: Option<Policy>,
+    #[serde(default)]
+    seeks: bool,
 }
 
 impl TryFrom<Table> for Definition {
@@ -159,6 +168,10 @@ impl TryFrom<Table> for Definition {
     fn try_from(table: Table) -> Result<Self, Mistake> {
         if table.on_loss.is_some() && !table.stdout.yields() {
             return Err(Mistake::OnLossOfPlain);
+        }
+        let on_loss = table.on_loss.map_or(OnLoss::Fail, |Policy(on_loss)| on_loss);
+        if table.seeks && on_loss != OnLoss::Replay {
+            return Err(Mistake::SeeksForNothing);
         }
         for (name, value) in &table.env {
             if name.is_empty() || name.contains(['=', '\0']) {
@@ -178,6 +191,8 @@ impl TryFrom<Table> for Definition {
             env: table.env,
             timeout: table.timeout,
             max_attempts: table.max_attempts,
+            on_loss,
+            seeks: table.seeks,
         })
     }
 }
@@ -195,14 +210,16 @@ mod tests {
         let least = read("kind = \"exec\"\ncmd = [\"true\"]").unwrap();
         assert_eq!((least.stdin, least.stdout), (Stdin::None, Stdout::Json));
         assert_eq!((least.timeout, least.max_attempts), (None, None));
+        assert_eq!((least.on_loss, least.seeks), (OnLoss::Fail, false));
         let all = read(
             "kind = \"exec\"\ncmd = [\"./etl\", \"{a}\", \"-v\"]\nstdin = \"json\"\nstdout = \"jsonl\"\n\
-             timeout = \"5m\"\nmax_attempts = 3\non_loss = \"fail\"\nenv = { MODE = \"fast\" }",
+             timeout = \"5m\"\nmax_attempts = 3\non_loss = \"replay\"\nseeks = true\nenv = { MODE = \"fast\" }",
         )
         .unwrap();
         assert_eq!((all.cmd.program.as_str(), all.cmd.args.len()), ("./etl", 2));
         assert_eq!((all.stdin, all.stdout), (Stdin::Json, Stdout::Jsonl));
         assert_eq!((all.timeout, all.max_attempts), (Some(Duration::from_mins(5)), Some(3)));
+        assert_eq!((all.on_loss, all.seeks), (OnLoss::Replay, true));
         assert_eq!(all.env["MODE"], "fast");
     }
 
@@ -236,8 +253,17 @@ mod tests {
             ),
             (task("stdout = \"jsonlines\""), "unknown variant `jsonlines`"),
             (
-                task("stdout = \"lines\"\non_loss = \"replay\""),
-                "on_loss \"replay\" is not supported yet, only \"fail\"",
+                task("stdout = \"lines\"\non_loss = \"retry\""),
+                "on_loss is \"fail\" or \"replay\", not \"retry\"",
+            ),
+            (task("stdout = \"lines\"\non_loss = true"), "invalid type: boolean"),
+            (
+                task("stdout = \"lines\"\nseeks = true"),
+                "seeks is for tasks that are run again: on_loss = \"replay\"",
+            ),
+            (
+                task("stdout = \"lines\"\non_loss = \"fail\"\nseeks = true"),
+                "seeks is for tasks that are run again",
             ),
             (task("on_loss = \"fail\""), "on_loss is for tasks that yield items"),
             (task("timeout = \"soon\""), "\"soon\" is no duration"),

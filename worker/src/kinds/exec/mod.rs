@@ -58,7 +58,7 @@ impl Exec {
 
     /// Adds the task to a worker.
     pub(super) fn register(self, name: String, worker: WorkerBuilder) -> WorkerBuilder {
-        let mut task = Declaration::new(name);
+        let mut task = Declaration::new(name).on_loss(self.definition.on_loss);
         if let Some(timeout) = self.definition.timeout {
             task = task.timeout(timeout);
         }

@@ -133,6 +133,11 @@ fn environment(exec: &Exec, context: &Context) -> BTreeMap<String, OsString> {
         ("ASYNQ_EPOCH", Some(token.epoch.to_string())),
         ("ASYNQ_ATTEMPT", Some(token.attempt.to_string())),
         (
+            "ASYNQ_START_INDEX",
+            // To ask is to promise that it begins there.
+            exec.definition.seeks.then(|| context.start_index().to_string()),
+        ),
+        (
             "ASYNQ_DEADLINE",
             time_left(exec.definition.timeout, context.remaining()).and_then(deadline),
         ),

@@ -29,7 +29,7 @@ use crate::{
 /// log of nginx, dpkg.log and syslog, plain or compressed by gzip. A PATH is a
 /// file or folder of this machine, whose absolute path the workers are asked
 /// for, or else a path under the workers' --files. Needs workers with --builtins.
-/// A file whose worker dies is asked for again from where it was. Files that
+/// Workers may die, and the broker be started again. Files that
 /// cannot be read are named at the end; only if all are, the exit code is 1.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -77,13 +77,11 @@ impl Args {
             never = warn_without_workers(&client, TASK.name(), &progress) => match never {},
         };
         let took = progress.finish();
-        let lost = scans.lost();
         let tallies = scans.tallies();
         let summary = Summary {
             files: &files,
             tallies: &tallies,
             took,
-            lost,
         };
         output::write(summary.text().as_bytes())?;
         match plot {

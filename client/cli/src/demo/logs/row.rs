@@ -1,10 +1,10 @@
 //! What a worker's `scan` is asked, and what it answers line by line.
 
-use asynq_client::Iter;
+use asynq_client::{Iter, OnLoss};
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
-pub(super) const TASK: Iter<Scan, Row> = Iter::new("scan");
+pub(super) const TASK: Iter<Scan, Row> = Iter::new("scan", OnLoss::Replay);
 
 #[derive(Serialize)]
 pub(super) struct Scan {

@@ -1,6 +1,6 @@
 //! The files, each read as a stream of rows, a bounded number at a time.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 
 use asynq_client::{Client, DeadReason, Error};
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -13,15 +13,12 @@ use crate::{failure::Failure, progress::Progress};
 
 /// The demo takes turns with other work and does not stand before it.
 const SERIES: &str = "demo";
-/// How often a file is lost in a row, without a line coming in between, before it is given up.
-const LOSSES: u32 = 10;
 
 /// All files of a run.
 pub(super) struct Scans<'a> {
     client: &'a Client,
     progress: &'a Progress,
     tallies: RefCell<Tallies>,
-    lost: Cell<u32>,
 }
 
 impl<'a> Scans<'a> {
@@ -30,7 +27,6 @@ impl<'a> Scans<'a> {
             client,
             progress,
             tallies: RefCell::default(),
-            lost: Cell::new(0),
         }
     }
 
@@ -48,45 +44,23 @@ impl<'a> Scans<'a> {
         self.tallies.into_inner()
     }
 
-    /// How many were asked for again.
-    pub(super) fn lost(&self) -> u32 {
-        self.lost.get()
-    }
-
-    /// One file, whatever becomes of the workers that read it. What has come of
-    /// it stays: only the rest is asked for again.
+    /// One file. Its stream outlives the workers that read it, and the broker.
     async fn file(&self, path: String) -> Result<File, Failure> {
         let mut file = File::new(path);
-        let mut losses = 0;
-        loop {
-            let rows = file.rows;
-            let Err(broken) = self.read(&mut file).await else {
-                break;
-            };
-            losses = if file.rows == rows { losses + 1 } else { 1 };
-            match broken {
-                Broken::Lost(_) if losses < LOSSES => self.lost.set(self.lost.get() + 1),
-                Broken::Lost(error) => {
-                    file.failed = Some(("lost".to_owned(), named(&file.path, &error.to_string())));
-                    break;
-                }
-                Broken::File(kind, message) => {
-                    file.failed = Some((kind, named(&file.path, &message)));
-                    break;
-                }
-                Broken::All(failure) => return Err(failure.at(&file.path)),
-            }
+        match self.read(&mut file).await {
+            Ok(()) => {}
+            Err(Broken::File(kind, message)) => file.failed = Some((kind, named(&file.path, &message))),
+            Err(Broken::All(failure)) => return Err(failure.at(&file.path)),
         }
         self.progress.step();
         Ok(file)
     }
 
-    /// Reads what is left of a file.
+    /// Reads a file to its end, or as far as can be.
     async fn read(&self, file: &mut File) -> Result<(), Broken> {
-        let from = file.rows + 1;
         let scan = Scan {
             path: file.path.clone(),
-            from,
+            from: 1,
         };
         let mut rows = self.client.iterate(TASK, &scan).series(SERIES).await?;
         while let Some(row) = rows.try_next().await? {
@@ -117,8 +91,6 @@ fn named(path: &str, message: &str) -> String {
 
 /// Why a file has not come to its end.
 enum Broken {
-    /// Its worker died or could not be heard.
-    Lost(Error),
     /// The file, or what its worker may do with it: kind and message.
     File(String, String),
     /// No other file would fare better.
@@ -132,7 +104,7 @@ impl From<Error> for Broken {
             | Error::Dead {
                 reason: DeadReason::WorkerLost,
                 ..
-            } => Self::Lost(error),
+            } => Self::File("lost".to_owned(), error.to_string()),
             Error::Dead { failure, .. } => Self::File(failure.kind, failure.message),
             Error::Cancelled { .. } => Self::File("cancelled".to_owned(), error.to_string()),
             Error::Expired { .. } => Self::File("expired".to_owned(), error.to_string()),

@@ -18,8 +18,6 @@ pub(super) struct Summary<'a> {
     pub(super) files: &'a [File],
     pub(super) tallies: &'a Tallies,
     pub(super) took: Duration,
-    /// How often a file was asked for again.
-    pub(super) lost: u32,
 }
 
 impl Summary<'_> {
@@ -90,13 +88,6 @@ impl Summary<'_> {
         }
         if failed > 0 {
             let _ = write!(text, "; {} failed", many(failed, "file"));
-        }
-        match self.lost {
-            0 => {}
-            1 => text.push_str("; 1 file was lost and asked for again"),
-            lost => {
-                let _ = write!(text, "; files were lost and asked for again {lost} times");
-            }
         }
         text
     }

@@ -25,7 +25,7 @@ use crate::{
 ///
 /// The picture is cut into tiles of some rows, each an iterator task; the rows
 /// stream back as they are computed and go to the file from top to bottom.
-/// Needs workers with `--builtins`. A tile whose worker dies is asked for again.
+/// Needs workers with `--builtins`. Workers may die, and the broker be started again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -74,7 +74,7 @@ impl Args {
         }
         let seconds = progress.finish().as_secs_f64();
         picture.finish()?;
-        let mut summary = format!(
+        let summary = format!(
             "{}: {} x {} pixels, {} tiles, {seconds:.1} s, {:.2} million pixels/s",
             self.output.display(),
             view.width,
@@ -82,11 +82,6 @@ impl Args {
             tiles.count(),
             view.pixels() as f64 / 1e6 / seconds,
         );
-        match tiles.lost() {
-            0 => {}
-            1 => summary.push_str("; 1 tile was lost and asked for again"),
-            lost => summary.push_str(&format!("; {lost} tiles were lost and asked for again")),
-        }
         output::line(&summary)
     }
 }

@@ -1,9 +1,7 @@
 //! The tiles of a picture: each a task whose items are rows. All are read at
 //! once, a bounded number ahead, and given out from top to bottom.
 
-use std::{cell::Cell, ops::Range};
-
-use asynq_client::{Client, DeadReason, Error, Iter};
+use asynq_client::{Client, Iter, OnLoss};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::{Stream, StreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -11,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::view::View;
 use crate::{failure::Failure, progress::Progress};
 
-pub(super) const TASK: Iter<Tile, Row> = Iter::new("mandelbrot");
+pub(super) const TASK: Iter<Tile, Row> = Iter::new("mandelbrot", OnLoss::Replay);
 
 /// The demo takes turns with other work and does not stand before it.
 const SERIES: &str = "demo";
@@ -19,8 +17,6 @@ const SERIES: &str = "demo";
 const TILES: u32 = 128;
 /// … or more, so that no tile has more bytes of pixels than this.
 const TILE_BYTES: usize = 1024 * 1024;
-/// How often a tile is lost in a row, without a row coming in between, before it is given up.
-const LOSSES: u32 = 10;
 
 /// What a worker is asked.
 #[derive(Serialize)]
@@ -45,7 +41,6 @@ pub(super) struct Tiles<'a> {
     progress: &'a Progress,
     /// Rows of a tile.
     height: u32,
-    lost: Cell<u32>,
 }
 
 impl<'a> Tiles<'a> {
@@ -56,17 +51,11 @@ impl<'a> Tiles<'a> {
             view,
             progress,
             height: view.height.div_ceil(TILES).min(most).max(1),
-            lost: Cell::new(0),
         }
     }
 
     pub(super) fn count(&self) -> u32 {
         self.view.height.div_ceil(self.height)
-    }
-
-    /// How many were asked for again.
-    pub(super) fn lost(&self) -> u32 {
-        self.lost.get()
     }
 
     /// The pixels of each tile, from top to bottom.
@@ -75,74 +64,34 @@ impl<'a> Tiles<'a> {
         stream::iter(tops.map(|top| self.tile(top))).buffered(look_ahead)
     }
 
-    /// A tile, whatever becomes of the workers that compute it. What has come of
-    /// it stays: only the rest is asked for again.
+    /// A tile. Its stream outlives the workers that compute it, and the broker.
     async fn tile(&self, top: u32) -> Result<Vec<u8>, Failure> {
-        let mut left = top..(top + self.height).min(self.view.height);
-        let mut pixels = Vec::with_capacity(left.len() * self.view.row_bytes());
-        let mut losses = 0;
-        while left.start < left.end {
-            let next = left.start;
-            let Err(failure) = self.read(&mut left, &mut pixels).await else {
-                continue;
-            };
-            losses = if left.start == next { losses + 1 } else { 1 };
-            match failure {
-                Broken::Lost(_) if losses < LOSSES => self.lost.set(self.lost.get() + 1),
-                Broken::Lost(error) => return Err(Failure::from(error).at(&format!("rows {left:?}"))),
-                Broken::Wrong(failure) => return Err(failure),
-            }
-        }
-        Ok(pixels)
-    }
-
-    /// Reads what is left of a tile and takes off what has come.
-    async fn read(&self, left: &mut Range<u32>, pixels: &mut Vec<u8>) -> Result<(), Broken> {
+        let bottom = (top + self.height).min(self.view.height);
         let tile = Tile {
             view: *self.view,
-            row0: left.start,
-            rows: left.end - left.start,
+            row0: top,
+            rows: bottom - top,
         };
+        let mut pixels = Vec::with_capacity(tile.rows as usize * self.view.row_bytes());
         let iterate = self.client.iterate(TASK, &tile).series(SERIES).window(tile.rows);
-        let mut rows = iterate.await?;
+        let (mut rows, mut due) = (iterate.await?, top);
         while let Some(row) = rows.try_next().await? {
             let before = pixels.len();
-            let decoded = BASE64_STANDARD.decode_vec(&row.rgb, pixels);
-            if row.y != left.start || decoded.is_err() || pixels.len() - before != self.view.row_bytes() {
-                return Err(wrong(left.start));
+            let decoded = BASE64_STANDARD.decode_vec(&row.rgb, &mut pixels);
+            if row.y != due || decoded.is_err() || pixels.len() - before != self.view.row_bytes() {
+                return Err(wrong(due));
             }
-            left.start += 1;
+            due += 1;
             self.progress.step();
         }
-        match left.start < left.end {
-            true => Err(wrong(left.start)),
-            false => Ok(()),
+        match due < bottom {
+            true => Err(wrong(due)),
+            false => Ok(pixels),
         }
     }
 }
 
-/// Why a tile has not come to its end.
-enum Broken {
-    /// Its worker died or could not be heard.
-    Lost(Error),
-    /// Asking again would not help.
-    Wrong(Failure),
-}
-
-impl From<Error> for Broken {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::StreamBroken { .. }
-            | Error::Dead {
-                reason: DeadReason::WorkerLost,
-                ..
-            } => Self::Lost(error),
-            _ => Self::Wrong(error.into()),
-        }
-    }
-}
-
-fn wrong(row: u32) -> Broken {
+fn wrong(row: u32) -> Failure {
     let message = format!("what came from the worker is not row {row} of this picture; is it of another version?");
-    Broken::Wrong(Failure::new(1, "UNEXPECTED", message))
+    Failure::new(1, "UNEXPECTED", message)
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use asynq_core::{
     CalledBy, Cause, Counters, DeadReason, Epoch, Failure, Finish, Grant, Key, LeaseToken, Name, Niceness, Note, Notes,
-    Options, Outcome, Placement, ResultInfo, Run, SessionId, State, StateName, Step, StopIntent, TaskId, TaskRecord,
-    Timestamp,
+    OnLoss, Options, Outcome, Placement, ResultInfo, Run, SessionId, State, StateName, Step, StopIntent, TaskId,
+    TaskRecord, Timestamp,
 };
 
 use super::{CallerBody, FailureBody, NoteBody, ResultBody, Task};
@@ -123,6 +123,7 @@ impl Task {
                     3 => DeadReason::Timeout,
                     4 => DeadReason::Poison,
                     5 => DeadReason::WorkerLost,
+                    6 => DeadReason::NonDeterministic,
                     _ => return Err(CodecError::Field("reason")),
                 };
                 self.read_finish(Outcome::Dead(reason), names)?
@@ -143,6 +144,11 @@ impl Task {
             session: SessionId(session),
             started_at: Timestamp::from_micros(started_at),
             extended: self.extended.map(Duration::from_nanos),
+            on_loss: match self.on_loss {
+                0 => OnLoss::Fail,
+                1 => OnLoss::Replay,
+                _ => return Err(CodecError::Field("on_loss")),
+            },
         })
     }
 

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use asynq_core::{
-    CalledBy, Cause, Counters, DeadReason, Failure, Finish, Note, Options, Outcome, Placement, ResultInfo, Run, State,
-    Step, StopIntent, TaskRecord, Timestamp,
+    CalledBy, Cause, Counters, DeadReason, Failure, Finish, Note, OnLoss, Options, Outcome, Placement, ResultInfo, Run,
+    State, Step, StopIntent, TaskRecord, Timestamp,
 };
 
 use super::fields::Fields;
@@ -91,6 +91,13 @@ pub(in crate::codec) fn write_task(task: &TaskRecord, to: &mut Vec<u8>) -> usize
     }
     if let State::Running(run) | State::Stopping(run, _) = state {
         fields.optional(50, run.extended.map(nanos));
+        fields.number(
+            51,
+            match run.on_loss {
+                OnLoss::Fail => 0,
+                OnLoss::Replay => 1,
+            },
+        );
     }
     asked
 }
@@ -219,6 +226,7 @@ fn write_finish(finish: &Finish, fields: &mut Fields<'_>) {
             Outcome::Dead(DeadReason::Timeout) => 3,
             Outcome::Dead(DeadReason::Poison) => 4,
             Outcome::Dead(DeadReason::WorkerLost) => 5,
+            Outcome::Dead(DeadReason::NonDeterministic) => 6,
             Outcome::Succeeded | Outcome::Cancelled | Outcome::Expired => 0,
         },
     );

@@ -1,113 +1,14 @@
-//! A stream without its wire: the test grants credit and reads frames.
+//! Items within their credit, batches, failures, and the end.
 
 use std::future::ready;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use asynq_proto::limits::{MAX_BATCH_OPS, MAX_PAYLOAD_BYTES};
-use asynq_proto::v1::ItemBatch;
-use futures_util::{Stream, StreamExt, stream};
-use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, sleep};
-use tokio_util::task::AbortOnDropHandle;
-use uuid::Uuid;
 
 use super::*;
-use crate::calls::OfRun;
-use crate::context::{Control, LeaseToken, Run, StopCause};
-use crate::items::{Raw, Typed, TypedIterator};
+use crate::items::Raw;
 use crate::limits::MAX_ITEM_BATCH_BYTES;
-
-/// The broker's end of a stream.
-struct Rig {
-    frames: mpsc::Receiver<EmitFrame>,
-    credit: watch::Sender<Credit>,
-    word: oneshot::Sender<Word>,
-    control: Control,
-    slots: Arc<Semaphore>,
-    run: JoinHandle<(Option<Outcome>, Slot)>,
-}
-
-fn credit(limit_index: u64, limit_bytes: u64) -> Credit {
-    Credit {
-        acked: 0,
-        limit_index,
-        limit_bytes,
-    }
-}
-
-const PLENTY: Credit = Credit {
-    acked: 0,
-    limit_index: u64::MAX,
-    limit_bytes: u64::MAX,
-};
-
-fn context(control: &Control) -> Context {
-    Context::new(Run {
-        token: LeaseToken {
-            task_id: Uuid::from_u128(1),
-            epoch: 1,
-            attempt: 1,
-        },
-        name: "test".into(),
-        queue: String::new(),
-        series: String::new(),
-        time: crate::extend::RunTime::default(),
-        at_most_once: false,
-        control: control.clone(),
-        calls: OfRun::default(),
-    })
-}
-
-fn start(items: impl Items + 'static, first: Credit) -> Rig {
-    let (frames_in, frames) = mpsc::channel(1);
-    let (granted, credits) = watch::channel(first);
-    let (word, said) = oneshot::channel();
-    let link = tokio::spawn(async { said.await.unwrap_or(Word::Lost("dropped".into())) });
-    let control = Control::default();
-    let slots = Arc::new(Semaphore::new(1));
-    let emission = Emission {
-        context: context(&control),
-        lane: Lane {
-            frames: frames_in,
-            credit: credits,
-            link: AbortOnDropHandle::new(link),
-        },
-        slot: slots.clone().try_acquire_owned().ok(),
-    };
-    Rig {
-        frames,
-        credit: granted,
-        word,
-        control,
-        slots,
-        run: tokio::spawn(emission.run(Ok(Box::new(items)))),
-    }
-}
-
-impl Rig {
-    async fn next(&mut self) -> Frame {
-        self.frames.recv().await.unwrap().frame.unwrap()
-    }
-
-    async fn items(&mut self) -> ItemBatch {
-        match self.next().await {
-            Frame::Items(items) => items,
-            other => panic!("{other:?} came instead of items"),
-        }
-    }
-
-    /// The next frame, or `None` if nothing more happens by itself within this time.
-    async fn next_within(&mut self, time: Duration) -> Option<Frame> {
-        timeout(time, self.next()).await.ok()
-    }
-}
-
-fn numbers(n: u64) -> impl Items {
-    Typed(Box::pin(stream::iter((0..n).map(Ok))))
-}
 
 fn failing(message: &'static str) -> impl Stream<Item = Result<u64, TaskError>> + Send {
     stream::iter([Ok(0), Ok(1), Err(TaskError::terminal(message)), Ok(3)])
@@ -195,7 +96,7 @@ async fn what_is_ready_travels_together_and_nothing_waits() {
     assert_eq!(rig.items().await.lengths.len(), MAX_BATCH_OPS);
     let rest = rig.items().await;
     assert_eq!((rest.first_index, rest.lengths.len()), (512, 488));
-    assert_eq!(rig.next().await, Frame::End(EmitEnd { count: 1_000 }));
+    assert_eq!(rig.next().await, end(1_000));
 
     let begin = Instant::now();
     let slow = stream::iter(0..3).then(|i: u64| async move {
@@ -249,7 +150,7 @@ async fn a_failure_comes_after_the_items_before_it() {
             (failure.kind.as_str(), failure.message.as_str(), failure.retryable),
             (kind, message, retryable)
         );
-        rig.word.send(Word::Taken).unwrap();
+        rig.say(Word::Taken).await;
         assert_eq!(rig.run.await.unwrap().0, None); // the broker has it
     }
 }
@@ -286,7 +187,7 @@ async fn without_credit_for_a_second_the_slot_is_lent_and_said_so_once() {
     // That there are no more it cannot know without a pull.
     assert_eq!(rig.next().await, Frame::Blocked(credit(100, 2_000)));
     rig.credit.send_replace(credit(101, 2_000));
-    assert_eq!(rig.next().await, Frame::End(EmitEnd { count: 100 }));
+    assert_eq!(rig.next().await, end(100));
 }
 
 #[tokio::test(start_paused = true)]
@@ -308,14 +209,14 @@ async fn a_stopped_generator_is_dropped_and_sends_nothing_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broken_link_ends_the_run_and_the_brokers_word_settles_it() {
+async fn a_refusal_ends_the_run_and_the_brokers_word_settles_it() {
     for (word, outcome) in [
-        (Word::Lost("cut".into()), Some(Outcome::Ended)),
+        (Word::Refused("no".into()), Some(Outcome::Ended)),
         (Word::Taken, None), // the broker wants no more of it
     ] {
         let mut rig = start(Typed(Box::pin(stream::pending::<Result<u64, _>>())), PLENTY);
         assert_eq!(rig.next_within(Duration::from_secs(60)).await, None);
-        rig.word.send(word).unwrap();
+        rig.say(word).await;
         assert_eq!(rig.run.await.unwrap().0, outcome);
     }
 }
@@ -324,7 +225,7 @@ async fn a_broken_link_ends_the_run_and_the_brokers_word_settles_it() {
 async fn a_blocking_generator_is_pulled_no_further_than_its_credit() {
     let pulled = Arc::new(AtomicU64::new(0));
     let control = Control::default();
-    let (producer, items) = shelf::new(context(&control));
+    let (producer, items) = shelf::new(context(&control, Place::START));
     let count = pulled.clone();
     let thread = std::thread::spawn(move || {
         producer.run(|| {
@@ -353,51 +254,6 @@ async fn a_blocking_generator_is_pulled_no_further_than_its_credit() {
     while index < 1_000 {
         index += rig.items().await.lengths.len() as u64;
     }
-    assert_eq!(rig.next().await, Frame::End(EmitEnd { count: 1_000 }));
+    assert_eq!(rig.next().await, end(1_000));
     thread.join().unwrap();
-}
-
-#[tokio::test]
-async fn items_are_collected_into_an_array() {
-    async fn collected<T: serde::Serialize + Clone + Send + Sync + 'static>(
-        items: Vec<Result<T, TaskError>>,
-    ) -> [Result<Payload, TaskError>; 2] {
-        let stream = Typed(Box::pin(stream::iter(items.clone())));
-        [
-            collect(Box::new(stream)).await,
-            collect_blocking(Box::new(TypedIterator(items.into_iter())), || false),
-        ]
-    }
-    let array = |text: &'static str| Ok(Payload::bytes("application/json", text));
-    assert_eq!(collected::<u8>(vec![]).await, [array("[]"), array("[]")]);
-    assert_eq!(collected(vec![Ok(1)]).await, [array("[1]"), array("[1]")]);
-    assert_eq!(
-        collected(vec![Ok("a"), Ok("")]).await,
-        [array(r#"["a",""]"#), array(r#"["a",""]"#)]
-    );
-    let failed = TaskError::retryable("m");
-    let both = [Err(failed.clone()), Err(failed.clone())];
-    assert_eq!(collected(vec![Ok(1), Err(failed)]).await, both);
-
-    // Two brackets, four quotes and a comma around them.
-    let half = "x".repeat((MAX_PAYLOAD_BYTES - 7) / 2);
-    for result in collected(vec![Ok(half.clone()), Ok(format!("{half}x"))]).await {
-        assert_eq!(result.unwrap().len(), MAX_PAYLOAD_BYTES);
-    }
-    for result in collected(vec![Ok(format!("{half}x")), Ok(format!("{half}x"))]).await {
-        let error = result.unwrap_err();
-        assert!(!error.retryable);
-        assert!(
-            error.message.contains("4194304") && error.message.contains("iterate"),
-            "{}",
-            error.message
-        );
-    }
-    let bytes = stream::iter([Ok(Payload::bytes("x/y", "1"))]);
-    let error = collect(Box::new(Raw(Box::pin(bytes)))).await.unwrap_err();
-    assert!(
-        error.message.contains("\"x/y\"") && !error.retryable,
-        "{}",
-        error.message
-    );
 }

@@ -1,0 +1,502 @@
+//! Streams that go on: readers, Emits, brokers and workers that go away and come back.
+
+mod world;
+
+use std::time::Duration;
+
+use asynq_core::{
+    ConsumerId, Credit, DeadReason, EmitResume, Event, ItemBatch, LeaseToken, Left, Outcome, Place, Reader, Reason,
+    Refusal, Reply, StateName, StopCause, Tail, TaskId, Verdict, limits,
+};
+
+use crate::shard::{Shard, failure, session};
+use crate::streams::{READER, batch, credit, iterate_as, reader};
+
+const WINDOW: Credit = Credit {
+    acked: 0,
+    limit_index: 4,
+    limit_bytes: 1_000,
+};
+
+/// A worker of one slot that runs a stream which can be replayed.
+fn replayed(credit: Credit) -> (Shard, LeaseToken) {
+    let mut shard = Shard::new();
+    shard.connect(1, 1, &["replayed"]);
+    iterate_as(&mut shard, "replayed", credit);
+    let token = shard.assigned().token;
+    (shard, token)
+}
+
+fn emit(shard: &mut Shard, n: u8, token: LeaseToken, batch: ItemBatch) {
+    shard.apply(Event::Items {
+        session: session(n),
+        token,
+        batch,
+    });
+}
+
+fn open(shard: &mut Shard, n: u8, token: LeaseToken, resume: Option<EmitResume>) {
+    shard.apply(Event::EmitOpened {
+        session: session(n),
+        token,
+        resume,
+    });
+}
+
+fn cut(shard: &mut Shard, task: TaskId) {
+    shard.apply(Event::ReaderGone {
+        task,
+        consumer: READER,
+        open_seq: 0,
+        how: Left::Cut,
+    });
+}
+
+fn flow(shard: &mut Shard, task: TaskId, credit: Credit) {
+    shard.apply(Event::Flow {
+        task,
+        consumer: READER,
+        open_seq: 0,
+        credit,
+    });
+}
+
+fn end(shard: &mut Shard, n: u8, token: LeaseToken, place: Place) -> Verdict {
+    shard.apply(Event::Iterated {
+        session: session(n),
+        token,
+        count: place.index,
+        digest: place.digest,
+    });
+    shard.verdict(token)
+}
+
+/// The place before item `index` of the stream that `batch` makes.
+fn place(index: u64) -> Place {
+    let mut place = Place::START;
+    (0..index).for_each(|_| place.pass(b"00"));
+    place
+}
+
+/// The same of another stream.
+fn other_place(index: u64) -> Place {
+    Place {
+        digest: Some(7),
+        ..place(index)
+    }
+}
+
+fn resume(floor: u64, head: u64) -> Option<EmitResume> {
+    Some(EmitResume {
+        floor: place(floor),
+        head,
+        credit: credit(floor, floor + 4, 1_000),
+    })
+}
+
+fn attached(shard: &mut Shard, task: TaskId, reader: Reader) -> Place {
+    let Reply::Attached { at, existed: true, .. } = shard.attach(task, reader) else {
+        panic!("not attached");
+    };
+    assert_eq!(shard.reading(), (task, at));
+    at
+}
+
+#[test]
+fn a_reader_that_comes_back_gets_what_it_has_not_had_and_no_more() {
+    let (mut shard, token) = replayed(WINDOW);
+    emit(&mut shard, 1, token, batch(0, 3));
+    shard.items();
+    cut(&mut shard, token.task);
+    // The run goes on to the end of its window, and everything is kept.
+    emit(&mut shard, 1, token, batch(3, 1));
+    shard.quiet();
+    let at = attached(&mut shard, token.task, reader(2, place(2), credit(2, 6, 100)));
+    assert_eq!(at, place(2));
+    assert_eq!(shard.credited().1, credit(2, 6, 1_000));
+    assert_eq!((shard.items(), shard.items()), (batch(2, 1), batch(3, 1)));
+    emit(&mut shard, 1, token, batch(4, 2));
+    assert_eq!(shard.items(), batch(4, 2));
+    let over = end(&mut shard, 1, token, place(6));
+    assert_eq!(over, Verdict::Accepted(StateName::Succeeded));
+    shard.finished();
+}
+
+#[test]
+fn old_openings_other_readers_and_what_is_gone_are_refused() {
+    let (mut shard, token) = replayed(WINDOW);
+    let task = token.task;
+    emit(&mut shard, 1, token, batch(0, 4));
+    shard.items();
+    flow(&mut shard, task, credit(2, 4, 1_000));
+    let other = |from| Reader {
+        consumer: ConsumerId([6; 16]),
+        ..reader(1, from, WINDOW)
+    };
+    let refused = |shard: &mut Shard, reader| match shard.attach(task, reader) {
+        Reply::Refused(refusal) => refusal,
+        reply => panic!("{reply:?}"),
+    };
+    assert_eq!(
+        refused(&mut shard, reader(1, place(3), WINDOW)),
+        Refusal::StaleReader(task)
+    );
+    assert_eq!(refused(&mut shard, other(place(3))), Refusal::BeingRead(task));
+    let gone = refused(&mut shard, reader(2, place(1), WINDOW));
+    assert_eq!(gone, Refusal::BelowFloor { task, floor: 2 });
+    assert!(gone.to_string().contains("items before 2"), "{gone}");
+    let ahead = refused(&mut shard, reader(2, Place::at_index(9), WINDOW));
+    assert_eq!(ahead, Refusal::BeyondHead { task, head: 4 });
+    let mixed_up = refused(&mut shard, reader(2, other_place(3), WINDOW));
+    assert_eq!(mixed_up, Refusal::ReadOtherItems { task, index: 3 });
+    let taker = Reader {
+        take_over: true,
+        ..other(Place::at_index(3))
+    };
+    assert_eq!(
+        attached(&mut shard, task, taker),
+        place(3),
+        "the broker knows the bytes"
+    );
+    shard.credited();
+    assert_eq!(shard.items(), batch(3, 1));
+    // Whom it was taken from neither goes on nor stops it.
+    flow(&mut shard, task, credit(4, 99, 999));
+    shard.apply(Event::ReaderGone {
+        task,
+        consumer: READER,
+        open_seq: 1,
+        how: Left::Stopped,
+    });
+    shard.quiet();
+}
+
+#[test]
+fn who_does_not_come_back_within_the_grace_ends_the_stream() {
+    let grace = Duration::from_secs(10);
+    let for_ten = |open_seq| Reader {
+        grace,
+        ..reader(open_seq, Place::START, WINDOW)
+    };
+    let (mut shard, token) = replayed(WINDOW);
+    attached(&mut shard, token.task, for_ten(2));
+    cut(&mut shard, token.task);
+    shard.advance(grace - Duration::from_secs(1));
+    attached(&mut shard, token.task, for_ten(3));
+    shard.advance(grace);
+    shard.quiet();
+    cut(&mut shard, token.task);
+    shard.apply(Event::Heartbeat(session(1)));
+    shard.advance(grace);
+    assert_eq!(shard.stopped(), (token, StopCause::Cancelled));
+    shard.ended(1, token);
+    assert_eq!(shard.finished().outcome, Outcome::Cancelled);
+}
+
+#[test]
+fn a_stream_that_nobody_reads_is_not_begun() {
+    let (mut shard, token) = replayed(WINDOW);
+    let waiting = iterate_as(&mut shard, "replayed", WINDOW);
+    cut(&mut shard, waiting);
+    let why = shard.core.explain(shard.now, waiting).expect("live");
+    assert_eq!(why.reason, Reason::WaitingReader);
+    assert!(why.message.contains("cancelled in 30"), "{}", why.message);
+    end(&mut shard, 1, token, Place::START);
+    shard.finished();
+    shard.quiet(); // A slot is free, and it stays.
+    attached(&mut shard, waiting, reader(2, Place::START, WINDOW));
+    assert_eq!(shard.assigned().token.task, waiting);
+    // No grace at all.
+    let hasty = Reader {
+        grace: Duration::ZERO,
+        ..reader(3, Place::START, WINDOW)
+    };
+    attached(&mut shard, waiting, hasty);
+    cut(&mut shard, waiting);
+    shard.stopped();
+}
+
+#[test]
+fn an_emit_that_breaks_goes_on_where_the_broker_is() {
+    let (mut shard, token) = replayed(WINDOW);
+    emit(&mut shard, 1, token, batch(0, 2));
+    shard.items();
+    open(&mut shard, 1, token, resume(0, 3));
+    assert_eq!(shard.send_from(), 2);
+    assert_eq!(shard.credited().1, WINDOW);
+    emit(&mut shard, 1, token, batch(2, 1));
+    assert_eq!(shard.items(), batch(2, 1));
+    // One that cannot have what is due is no such worker.
+    open(&mut shard, 1, token, resume(0, 1));
+    assert_eq!(shard.stopped(), (token, StopCause::Stale));
+    assert_eq!(shard.finished().outcome, Outcome::Dead(DeadReason::Error));
+}
+
+#[test]
+fn after_a_restart_the_run_says_where_it_stands_and_the_reader_goes_on() {
+    for reader_first in [true, false] {
+        let (mut shard, token) = replayed(WINDOW);
+        emit(&mut shard, 1, token, batch(0, 4));
+        shard.items();
+        flow(&mut shard, token.task, credit(2, 6, 1_000));
+        shard.credited();
+        shard.advance(limits::CLAIM_AFTER);
+        shard.restart();
+        shard.resume(1, 1, &["replayed"], &[token]);
+        let back = |shard: &mut Shard| {
+            let at = attached(shard, token.task, reader(2, place(3), credit(2, 6, 994)));
+            assert_eq!(at, place(3));
+        };
+        if reader_first {
+            back(&mut shard);
+            assert_eq!(shard.credited().1.limit_index, 6);
+        }
+        let by_index = Reader {
+            consumer: ConsumerId([6; 16]),
+            take_over: true,
+            ..reader(1, Place::at_index(3), WINDOW)
+        };
+        let early = shard.attach(token.task, by_index);
+        assert_eq!(early, Reply::Refused(Refusal::NotPlaced(token.task)));
+        open(&mut shard, 1, token, resume(2, 5));
+        assert_eq!(shard.send_from(), 2);
+        shard.credited();
+        if !reader_first {
+            back(&mut shard);
+            shard.quiet(); // The run knew the credit.
+        }
+        emit(&mut shard, 1, token, batch(2, 3));
+        assert_eq!(shard.items(), batch(3, 2), "from the item it wants");
+        end(&mut shard, 1, token, place(5));
+        shard.finished();
+        assert_eq!(shard.durable.state(token.task), StateName::Succeeded);
+    }
+}
+
+#[test]
+fn a_reader_that_wants_what_the_run_has_dropped_is_told() {
+    let (mut shard, token) = replayed(WINDOW);
+    shard.advance(limits::CLAIM_AFTER);
+    shard.restart();
+    shard.resume(1, 1, &["replayed"], &[token]);
+    attached(&mut shard, token.task, reader(2, place(1), WINDOW));
+    shard.credited();
+    open(&mut shard, 1, token, resume(2, 4));
+    let effects = shard.drain();
+    let told = |effect: &asynq_core::Effect| matches!(effect, asynq_core::Effect::NotRead { floor: 2, .. });
+    assert!(effects.iter().any(told), "{effects:?}");
+}
+
+#[test]
+fn a_lost_run_is_replayed_from_where_the_broker_is() {
+    let (mut shard, token) = replayed(WINDOW);
+    emit(&mut shard, 1, token, batch(0, 3));
+    shard.items();
+    shard.disconnect(1);
+    shard.connect(2, 1, &["replayed"]);
+    shard.advance(limits::RESET_GRACE);
+    let run = shard.assigned();
+    let start = run.stream.expect("a stream");
+    assert_eq!((start.start, start.credit), (place(3), WINDOW));
+    emit(&mut shard, 2, run.token, batch(3, 1));
+    assert_eq!(shard.items(), batch(3, 1), "nothing comes twice");
+    end(&mut shard, 2, run.token, place(4));
+    shard.finished();
+    assert_eq!(shard.durable.record(token.task).counters.losses, 1);
+}
+
+#[test]
+fn one_that_cannot_be_replayed_is_dead_and_says_how_far_it_came() {
+    let mut shard = Shard::new();
+    shard.connect(1, 1, &["rows"]);
+    iterate_as(&mut shard, "rows", WINDOW);
+    let token = shard.assigned().token;
+    emit(&mut shard, 1, token, batch(0, 3));
+    shard.items();
+    shard.disconnect(1);
+    shard.advance(limits::RESET_GRACE);
+    let finished = shard.finished();
+    assert_eq!(finished.outcome, Outcome::Dead(DeadReason::WorkerLost));
+    let why = finished.failure.expect("why").message;
+    assert!(why.contains("3 items had come"), "{why}");
+}
+
+#[test]
+fn broker_and_worker_gone_the_reader_says_where_to_go_on() {
+    for (name, replays) in [("replayed", true), ("rows", false)] {
+        let mut shard = Shard::new();
+        shard.connect(1, 1, &[name]);
+        let task = iterate_as(&mut shard, name, WINDOW);
+        let token = shard.assigned().token;
+        emit(&mut shard, 1, token, batch(0, 3));
+        shard.items();
+        shard.restart(); // Before there was a claim.
+        shard.connect(2, 1, &[name]);
+        shard.advance(limits::LEASE);
+        let why = shard.core.explain(shard.now, task);
+        assert!(why.is_none_or(|why| why.reason == Reason::WaitingReader));
+        shard.drain();
+        if shard.durable.state(task).is_terminal() {
+            continue; // The lease was longer than the grace.
+        }
+        attached(&mut shard, task, reader(2, place(3), credit(3, 9, 900)));
+        if replays {
+            let start = shard.assigned().stream.expect("a stream");
+            assert_eq!((start.start, start.credit), (place(3), credit(3, 9, 906)));
+        } else {
+            assert_eq!(shard.finished().outcome, Outcome::Dead(DeadReason::WorkerLost));
+        }
+    }
+}
+
+#[test]
+fn a_generator_that_yields_something_else_is_found_out() {
+    // By the worker, at the seam.
+    let (mut shard, token) = replayed(WINDOW);
+    let differs = asynq_core::Failure {
+        kind: asynq_core::Failure::NON_DETERMINISTIC.into(),
+        ..failure("item 2", false)
+    };
+    shard.fail(1, token, differs);
+    assert_eq!(shard.finished().outcome, Outcome::Dead(DeadReason::NonDeterministic));
+
+    // By the broker, where the run passes the place a reader has read to.
+    let (mut shard, token) = replayed(WINDOW);
+    attached(&mut shard, token.task, reader(2, other_place(2), WINDOW));
+    shard.credited();
+    emit(&mut shard, 1, token, batch(0, 3));
+    assert_eq!(shard.stopped(), (token, StopCause::Stale));
+    let finished = shard.finished();
+    assert_eq!(finished.outcome, Outcome::Dead(DeadReason::NonDeterministic));
+    assert!(!shard.durable.has_result(token.task), "wrong items are not to be read");
+
+    // By the broker, at the end.
+    let (mut shard, token) = replayed(WINDOW);
+    emit(&mut shard, 1, token, batch(0, 2));
+    shard.items();
+    end(&mut shard, 1, token, other_place(2));
+    shard.stopped();
+    assert_eq!(shard.finished().outcome, Outcome::Dead(DeadReason::Error));
+}
+
+#[test]
+fn what_nobody_has_taken_is_kept_with_the_end() {
+    let (mut shard, token) = replayed(WINDOW);
+    emit(&mut shard, 1, token, batch(0, 3));
+    shard.items();
+    flow(&mut shard, token.task, credit(1, 4, 1_000));
+    cut(&mut shard, token.task);
+    emit(&mut shard, 1, token, batch(3, 1));
+    end(&mut shard, 1, token, place(4));
+    assert_eq!(shard.finished().result, None, "items are no result");
+    let kept = shard.durable.result(token.task).and_then(Tail::unpack);
+    assert_eq!(kept, Some(Tail(vec![batch(1, 2), batch(3, 1)])));
+
+    let (mut shard, token) = replayed(WINDOW);
+    emit(&mut shard, 1, token, batch(0, 2));
+    shard.items();
+    shard.fail(1, token, failure("broken", false));
+    shard.finished();
+    let kept = shard.durable.result(token.task).and_then(Tail::unpack);
+    assert_eq!(kept, Some(Tail(vec![batch(0, 2)])), "before its failure come its items");
+}
+
+#[test]
+fn a_stream_that_fails_with_attempts_left_goes_on_where_it_was() {
+    let mut shard = Shard::new();
+    shard.connect(1, 1, &["replayed"]);
+    let id = shard.new_id();
+    let spec = crate::shard::spec("replayed").with(|options| options.max_attempts = Some(2));
+    shard.try_iterate(id, &spec, Some(reader(1, Place::START, WINDOW)));
+    shard.reading();
+    let token = shard.assigned().token;
+    emit(&mut shard, 1, token, batch(0, 2));
+    shard.items();
+    assert_eq!(
+        shard.fail(1, token, failure("for now", true)),
+        Verdict::Accepted(StateName::Scheduled)
+    );
+    shard.advance(limits::BACKOFF_BASE);
+    assert_eq!(shard.assigned().stream.expect("a stream").start, place(2));
+}
+
+#[test]
+fn a_run_that_had_sent_nothing_before_a_restart_begins_again() {
+    let (mut shard, token) = replayed(WINDOW);
+    shard.advance(limits::CLAIM_AFTER);
+    shard.restart();
+    shard.resume(1, 1, &["replayed"], &[token]);
+    attached(&mut shard, token.task, reader(2, Place::START, WINDOW));
+    shard.credited();
+    // Its first Emit: nobody knows how far it may go.
+    open(&mut shard, 1, token, None);
+    assert_eq!(shard.stopped(), (token, StopCause::Stale));
+    let run = shard.assigned();
+    assert_eq!(run.stream.expect("a stream").start, Place::START);
+    assert_eq!(shard.durable.record(token.task).counters.losses, 0);
+}
+
+#[test]
+fn over_a_restart_a_run_is_what_its_worker_declares() {
+    // One that cannot be replayed is not begun again when its worker does not come back.
+    let mut shard = Shard::new();
+    shard.connect(1, 1, &["rows"]);
+    let task = iterate_as(&mut shard, "rows", WINDOW);
+    shard.assigned();
+    shard.advance(limits::CLAIM_AFTER);
+    shard.restart();
+    attached(&mut shard, task, reader(2, Place::START, WINDOW));
+    shard.credited();
+    shard.connect(2, 1, &["rows"]);
+    shard.advance(limits::LEASE);
+    let over = shard.drain();
+    let ends = |effect: &asynq_core::Effect| matches!(effect, asynq_core::Effect::Finished(end) if end.outcome == Outcome::Dead(DeadReason::WorkerLost));
+    assert!(over.iter().any(ends), "{over:?}");
+
+    // One that can is, though its claim was never written.
+    let (mut shard, token) = replayed(WINDOW);
+    shard.restart();
+    shard.resume(1, 1, &["replayed"], &[token]);
+    attached(&mut shard, token.task, reader(2, Place::START, WINDOW));
+    shard.credited();
+    open(&mut shard, 1, token, resume(0, 0));
+    shard.drain();
+    shard.disconnect(1);
+    shard.connect(2, 1, &["replayed"]);
+    shard.advance(limits::RESET_GRACE);
+    assert_eq!(shard.assigned().token.task, token.task);
+}
+
+#[test]
+fn what_only_the_broker_had_is_asked_for_again_over_two_restarts() {
+    let (mut shard, token) = replayed(WINDOW);
+    emit(&mut shard, 1, token, batch(0, 3));
+    shard.items();
+    shard.disconnect(1);
+    shard.connect(2, 1, &["replayed"]);
+    shard.advance(limits::RESET_GRACE);
+    let run = shard.assigned();
+    // The second run begins behind what the broker has, and the broker dies twice.
+    let floor = EmitResume {
+        floor: place(3),
+        head: 3,
+        credit: run.stream.expect("a stream").credit,
+    };
+    shard.advance(limits::CLAIM_AFTER);
+    shard.restart();
+    shard.resume(2, 1, &["replayed"], &[run.token]);
+    open(&mut shard, 2, run.token, Some(floor));
+    assert_eq!(shard.send_from(), 3);
+    let told = shard.credited().1;
+    assert_eq!(told.acked, 0, "nobody has acknowledged them");
+    shard.restart();
+    shard.resume(2, 1, &["replayed"], &[run.token]);
+    open(&mut shard, 2, run.token, Some(EmitResume { credit: told, ..floor }));
+    shard.drain();
+    // An index is no more than the run has told of.
+    let task = token.task;
+    attached(&mut shard, task, reader(2, place(1), WINDOW));
+    let effects = shard.drain();
+    let begins = |effect: &asynq_core::Effect| matches!(effect, asynq_core::Effect::Assign(run) if run.stream.is_some_and(|stream| stream.start == place(1)));
+    assert!(effects.iter().any(begins), "{effects:?}");
+}
