@@ -37,6 +37,16 @@ pub(crate) enum Bug {
     ItemsTwice,
     /// A generator that is run again yields other items, and nobody compares.
     OtherItems,
+    /// An iterator that yields other items each time says that it can be run again.
+    ReplayedAnyway,
+    /// A worker drops an item when it is sent, not when it is acknowledged.
+    DroppedWhenSent,
+    /// Who comes back is handed once more what was handed on last.
+    FloorForgotten,
+    /// What is left of a stream that has ended is handed over from its first item on.
+    WholeTail,
+    /// A reader whose connection breaks is taken for one that stops.
+    CutIsStop,
     /// A reader that has gone is not noticed.
     ReaderForgotten,
     /// One who waits is not told of an end that was looked up.

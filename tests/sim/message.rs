@@ -15,7 +15,7 @@ pub(crate) enum Up {
     Greet,
     /// Operations of a caller's session.
     Asks(Vec<Ask>),
-    /// A stream is wanted; the only message of its connection.
+    /// A stream is wanted; the only message of its connection before its end.
     Iterate(Box<TaskSpec>, Reading),
     /// A worker's session begins, or is resumed.
     Hello {
@@ -83,6 +83,10 @@ pub(crate) struct Reading {
     /// Bytes count from there.
     pub(crate) credit: Credit,
     pub(crate) auto_ack: bool,
+    /// The task is there, or the stream is not wanted.
+    pub(crate) attach: bool,
+    /// It takes the stream from whoever reads it.
+    pub(crate) take_over: bool,
 }
 
 /// An operation with the number its answer will carry.
@@ -108,7 +112,8 @@ pub(crate) enum Op {
     /// In whatever state it has ended.
     Purge(TaskId),
     Forget(u64),
-    Flow(TaskId, ConsumerId, Credit),
+    /// Of the opening of that number.
+    Flow(TaskId, ConsumerId, u64, Credit),
     Stop(TaskId, ConsumerId),
 }
 
@@ -162,6 +167,8 @@ pub(crate) enum Down {
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
     Enqueued(TaskId),
+    /// A stream is open: its items begin there.
+    Reading(TaskId, Place),
     Finished(Arc<Finished>),
     /// The state the task is in now.
     Cancelled(TaskId, StateName),

@@ -78,6 +78,11 @@ planted! {
     credit_that_counts_twice: CreditDoubled breaks Overrun;
     items_handed_on_twice: ItemsTwice breaks StreamOrder;
     other_items_the_second_time: OtherItems breaks StreamContent;
+    what_cannot_be_run_again_is: ReplayedAnyway breaks StreamContent StreamCut;
+    items_that_are_dropped_when_sent: DroppedWhenSent breaks StreamCut BegunTwice;
+    a_floor_that_is_forgotten: FloorForgotten breaks StreamOrder;
+    a_tail_from_its_beginning: WholeTail breaks StreamOrder;
+    a_cut_taken_for_a_stop: CutIsStop breaks StreamCut;
     a_reader_that_is_forgotten: ReaderForgotten breaks Stuck Leak;
     a_waiter_that_is_forgotten: WaiterForgotten breaks Answers;
     an_end_told_twice: ToldTwice breaks Answers;

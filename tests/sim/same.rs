@@ -85,7 +85,10 @@ const EVENTS: &str = "LeaseOver(
     Strike(ClockJump)
     Transfer(
     Withdrawn(
-    Whole {";
+    whole: true
+    attach: true
+    take_over: true
+    how: Stopped";
 
 /// What differs from process to process (addresses, the seeds of hash maps) does
 /// not show.

@@ -55,8 +55,10 @@ fn seeds_are_clean() {
     });
     let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     for (kind, seeds) in &failed {
-        let (seed, problem) = &seeds[0];
-        println!("{} of {count} seeds: {kind}; seed {seed}: {problem}", seeds.len());
+        println!("{} of {count} seeds: {kind}", seeds.len());
+        for (seed, problem) in seeds.iter().take(10) {
+            println!("  seed {seed}: {problem}");
+        }
     }
     if let Some((seed, problem)) = failed.values().next().and_then(|seeds| seeds.first()) {
         panic!("{}", report(&Plan::of(*seed), problem));

@@ -7,6 +7,7 @@
 
 mod answers;
 mod leases;
+mod readers;
 mod streams;
 mod tasks;
 #[cfg(test)]
@@ -15,7 +16,7 @@ mod tests;
 use std::fmt;
 use std::time::Duration;
 
-use asynq_core::{Epoch, Grant, LeaseToken, SessionId, StateName, TaskId};
+use asynq_core::{DeadReason, Epoch, Grant, LeaseToken, SessionId, StateName, TaskId};
 
 /// One thing somebody saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,13 +116,42 @@ pub enum Record {
         /// A fingerprint of its content.
         value: u64,
     },
-    /// A reader was told that the stream is over, whole and without an error.
-    Whole {
+    /// A reader asks for a stream from this item on: for the first time, or again after
+    /// it or its connection was gone. What it had of these it compares.
+    Reads {
+        /// Of which task.
+        task: TaskId,
+        /// The first item asked for.
+        index: u64,
+    },
+    /// A reader was told that the stream is over.
+    Over {
         /// Of which task.
         task: TaskId,
         /// Items in all.
         count: u64,
+        /// Without an error: there are no more.
+        whole: bool,
     },
+    /// A reader of a stream that is there was told that it does not go on, which is
+    /// never right.
+    Broken {
+        /// Of which task.
+        task: TaskId,
+        /// What it was told.
+        why: String,
+    },
+    /// The items of a task that is asked for cannot be yielded a second time.
+    OneRun(TaskId),
+    /// The broker takes a reader of a stream in. Without one the stream lives on for
+    /// that long.
+    Attached(TaskId, Duration),
+    /// The reader's connection broke, as far as the broker knows.
+    Detached(TaskId),
+    /// Somebody does not want a task to go on, and says so or is about to.
+    Stops(TaskId),
+    /// The broker made known why a task is dead, with the kind of its last failure.
+    Died(TaskId, DeadReason, String),
     /// Somebody asks something that is to be answered once.
     Question(Asker, u64),
     /// An answer; `true` if nothing more follows.
@@ -184,8 +214,11 @@ pub enum Rule {
     RunAgain,
     /// A reader gets items 0, 1, 2 … once each, and all of them by the end.
     StreamOrder,
-    /// An item is what its run sent.
+    /// An item is what its run sent, and the same each time it comes.
     StreamContent,
+    /// A stream goes on until it is whole, its run fails, somebody stops it, or nobody
+    /// reads it for its grace. Only one that cannot be run again is lost with its worker.
+    StreamCut,
     /// No item is sent beyond the credit its reader gave.
     Overrun,
     /// The store remembers what the broker knows.
@@ -216,6 +249,7 @@ impl fmt::Display for Rule {
             Self::RunAgain => "no run is granted again while its session may come back",
             Self::StreamOrder => "items come once each, in order, and all by the end",
             Self::StreamContent => "an item is what its run sent",
+            Self::StreamCut => "a stream goes on whoever is lost",
             Self::Overrun => "no item beyond the credit",
             Self::Differs => "the store remembers what the broker knows",
             Self::Stuck => "after the faults every task ends",
@@ -288,10 +322,11 @@ impl History {
     /// # Errors
     /// The first entry that breaks one.
     pub fn check(&self) -> Result<(), Violation> {
-        let mut judges: [Box<dyn Judge>; 4] = [
+        let mut judges: [Box<dyn Judge>; 5] = [
             Box::<tasks::Tasks>::default(),
             Box::<leases::Leases>::default(),
             Box::<streams::Streams>::default(),
+            Box::<readers::Readers>::default(),
             Box::<answers::Answers>::default(),
         ];
         let violation = |entry, (rule, message)| Violation { rule, entry, message };

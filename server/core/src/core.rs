@@ -22,7 +22,7 @@ use crate::names::{NameId, Names};
 use crate::queues::QueueSettings;
 use crate::sched::{Scheduler, TaskKey};
 use crate::sessions::Session;
-use crate::task::{Finish, Outcome, Payload, ResultInfo, State, StateName, Tally};
+use crate::task::{Finish, OnLoss, Outcome, Payload, ResultInfo, State, StateName, Tally};
 use crate::time::Timestamp;
 use crate::timers::{Timer, Timers};
 
@@ -304,7 +304,7 @@ impl Core {
         let (epoch, attempt) = (self.epoch, self.live(key).grant.attempt.saturating_add(1));
         let mut held = self.held_by(id, key, now);
         // Whoever begins it must be known for certain, so this run waits for its claim.
-        let claim_first = self.live(key).at_most_once();
+        let claim_first = self.live(key).at_most_once() || self.declared_on_loss(key, id) == Some(OnLoss::Fail);
         (held.claimed, held.alone) = (claim_first, alone);
         self.change(key, Trigger::Granted, |task| {
             task.grant = Grant { epoch, attempt };

@@ -260,9 +260,9 @@ impl Core {
             return;
         };
         let fresh = self.held_by(id, key, now);
-        let name = self.live(key).name;
-        let on_loss = self.sessions[&id].tasks.get(&name).map(|declared| declared.on_loss);
-        if let (Some(stream), Some(on_loss)) = (self.stream_mut(key), on_loss) {
+        if let Some(on_loss) = self.declared_on_loss(key, id)
+            && let Some(stream) = self.stream_mut(key)
+        {
             // What it was granted with may not have been written.
             stream.on_loss = on_loss;
         }

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use asynq_core::{
-    ConsumerId, Credit, EmitResume, Event, Finished, ItemBatch, LeaseToken, Left, Place, Reader, Refusal, SessionId,
-    State, Tail, TaskId, TaskRecord, Verdict,
+    ConsumerId, Credit, EmitResume, Event, Finished, ItemBatch, LeaseToken, Left, Outcome, Place, Reader, Refusal,
+    SessionId, State, Tail, TaskId, TaskRecord, Verdict,
 };
 use foldhash::HashMap;
 use tracing::debug;
@@ -216,7 +216,10 @@ impl Loop {
                 task,
                 floor: first.first_index,
             }),
-            (_, Some(last)) if from.index > last.end() => Some(Refusal::BeyondHead { task, head: last.end() }),
+            // What a broker had that was restarted since, its reader may have had.
+            (_, Some(last)) if from.index > last.end() && end.outcome == Outcome::Succeeded => {
+                Some(Refusal::BeyondHead { task, head: last.end() })
+            }
             _ => None,
         };
         if let Some(refusal) = refusal {
@@ -228,8 +231,8 @@ impl Loop {
             .collect();
         let byte = match (wanted.first(), batches.last()) {
             (Some(first), _) => first.first_byte,
-            (None, Some(last)) => last.end_byte(),
-            (None, None) => from.byte,
+            (None, Some(last)) if from.index == last.end() => last.end_byte(),
+            (None, _) => from.byte,
         };
         let mut lane = Lane::new(consumer.clone(), Place { byte, ..from });
         wanted.into_iter().for_each(|batch| lane.push(batch));
@@ -326,6 +329,10 @@ impl Loop {
         // The core refuses what a run says that is not current, and an emitter
         // that has gone may have left its last words.
         let EmitRun { session, token } = run;
+        let is_other = |now: &Arc<Emitter>| !Arc::ptr_eq(now, emitter);
+        if !matches!(said, Emission::Opened(_)) && self.streams.emitter(token.task).is_some_and(is_other) {
+            return; // Another has taken its place, to which the run says all this again.
+        }
         match said {
             Emission::Opened(resume) => self.open_emit(session, token, emitter, resume),
             Emission::Items(batch) => self.apply(Event::Items { session, token, batch }),
@@ -369,6 +376,9 @@ impl Loop {
             debug!(task = %token.task, %session, "items of a run that is not current are refused");
             let state = self.core.task(token.task).map(|view| view.record.state.name());
             return emitter.acknowledge(Verdict::Stale(state));
+        }
+        if resume.is_some_and(|resume| self.core.is_old_emit(token, &resume)) {
+            return emitter.end(End::Superseded);
         }
         // Where nobody asked for a stream, the core says so to the first item.
         if self

@@ -221,7 +221,7 @@ async fn a_failure_comes_after_the_items_before_it() {
 async fn items_do_not_overtake_the_acceptance_nor_the_end_its_commit() {
     let gate = Gate::default();
     let broker = Broker::on(gate.backing()).await;
-    let mut worker = Worker::connect(&broker, 1, &["rows", "echo"]).await;
+    let mut worker = Worker::connect(&broker, 1, &["replayed", "echo"]).await;
     let mut tasks = broker.tasks().await;
     // An unknown id is looked up once all before it is durable.
     let unknown = v1::ShowRequest { id: new_id() };
@@ -229,7 +229,12 @@ async fn items_do_not_overtake_the_acceptance_nor_the_end_its_commit() {
     gate.shut();
     let mut opening = tokio::spawn({
         let mut tasks = tasks.clone();
-        async move { Rows::open(&mut tasks, rows(Some(credit(0, 2, BYTES)))).await.unwrap() }
+        // One that may not run again would wait for its claim.
+        let request = v1::IterateRequest {
+            task: Some(task("replayed")),
+            ..rows(Some(credit(0, 2, BYTES)))
+        };
+        async move { Rows::open(&mut tasks, request).await.unwrap() }
     });
     // The run begins, and its items are taken in, before the task is durable.
     let (mut emit, room) = Emit::next_run(&broker, &mut worker).await;

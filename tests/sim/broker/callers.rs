@@ -46,7 +46,7 @@ impl Process {
                         env.record(Record::Withdrawn(asker(id), call));
                     }
                 }
-                Op::Flow(task, consumer, credit) => self.flow(task, consumer, credit, env),
+                Op::Flow(task, consumer, open_seq, credit) => self.flow(task, (consumer, open_seq), credit, env),
                 op => {
                     env.record(Record::Question(asker(id), call));
                     self.operate(Asked { id, call, op }, env);
@@ -161,6 +161,9 @@ impl Process {
                     outdated = matches!(op, Op::Retry(_) | Op::Purge(_));
                     self.operate_ended(*seq, record, asked, env);
                 }
+                (None, Op::Iterate(_, reading)) if reading.attach => {
+                    self.answer(asked.id, asked.call, not_found(task), true, env);
+                }
                 (None, Op::Enqueue { .. } | Op::Iterate(..)) => {
                     outdated = true;
                     self.operate_live(task, asked, env);
@@ -184,7 +187,8 @@ impl Process {
         let exists = Answer::Refused(Refused::ByCore(Refusal::AlreadyExists(task)));
         let answer = match op {
             Op::Enqueue { spec, .. } if other(&spec) => exists,
-            Op::Iterate(spec, _) if other(&spec) => exists,
+            Op::Iterate(spec, reading) if !reading.attach && other(&spec) => exists,
+            Op::Iterate(..) if !is_stream => Answer::Refused(Refused::ByCore(Refusal::NotAStream(task))),
             Op::Iterate(..) if finish.purged => Answer::Refused(Refused::ResultExpired),
             Op::Iterate(_, reading) => {
                 let end = Box::new(finished(record, finish));
@@ -263,7 +267,8 @@ impl Process {
             panic!("the core answered request {key} twice");
         };
         let (answer, last) = match reply {
-            Reply::Enqueued { task, .. } | Reply::Attached { task, .. } => (Answer::Enqueued(task), !wait),
+            Reply::Enqueued { task, .. } => (Answer::Enqueued(task), !wait),
+            Reply::Attached { task, at, .. } => (Answer::Reading(task, at), true),
             Reply::Cancelled { task, state, .. } => (Answer::Cancelled(task, state), true),
             Reply::Retried { task, .. } => (Answer::Retried(task), true),
             Reply::Purged { task, .. } => (Answer::Purged(task), true),
@@ -302,7 +307,11 @@ impl Process {
 
     pub(super) fn answer(&mut self, id: ConnId, call: u64, answer: Answer, last: bool, env: &mut Env) {
         env.record(Record::Answer(asker(id), call, last));
+        let opens = matches!(answer, Answer::Reading(..));
         self.send(id, Down::Answer(call, answer, last));
+        if opens {
+            self.opened(id);
+        }
     }
 }
 

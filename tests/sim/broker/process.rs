@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use asynq_core::{Change, Core, Effect, Event as CoreEvent, Output, Payload, Seq, TaskId, Timestamp};
+use asynq_core::{Change, Core, Effect, Event as CoreEvent, Outcome, Output, Payload, Seq, TaskId, Timestamp};
 use asynq_store::{Opened, StoreError};
 use asynq_tests::history::Record;
 
@@ -316,6 +316,10 @@ impl Process {
             Held::Effect(Effect::Reply(request, reply)) => self.reply(request, reply, env),
             Held::Effect(Effect::Finished(finished)) => {
                 env.record(Record::Ended(finished.task, end_of(&finished)));
+                if let Outcome::Dead(reason) = finished.outcome {
+                    let kind = finished.failure.as_ref().map(|failure| failure.kind.clone());
+                    env.record(Record::Died(finished.task, reason, kind.unwrap_or_default()));
+                }
                 self.finished(*finished, env);
             }
             Held::Effect(Effect::Assign(run)) => self.assign_late(run, env),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use asynq_core::limits::DETACH_GRACE as GRACE;
 use asynq_core::{
-    ConsumerId, Credit, EmitResume, Event as CoreEvent, Finished, ItemBatch, LeaseToken, Left, Place, Reader, Refusal,
-    SessionId, Tail, TaskId, TaskSpec, Verdict,
+    ConsumerId, Credit, EmitResume, Event as CoreEvent, Finished, ItemBatch, LeaseToken, Left, Outcome, Place, Reader,
+    Refusal, SessionId, Tail, TaskId, TaskSpec, Verdict,
 };
 use asynq_tests::history::Record;
 
@@ -32,6 +32,8 @@ pub(super) struct Streams {
     emitters: BTreeMap<ConnId, (SessionId, LeaseToken)>,
     /// Who asks to read a stream just now.
     asks: Option<(ConnId, Reading)>,
+    /// What waits until its reader has been told that the stream is open.
+    unopened: BTreeMap<ConnId, Vec<Down>>,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +42,8 @@ struct Stream {
     consumer: Option<Consumer>,
     given: Credit,
     emitter: Option<ConnId>,
+    /// What was handed on last, for a planted bug.
+    last: Option<ItemBatch>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -92,9 +96,23 @@ impl Process {
         };
         self.ending.extend(stream.emitter);
         if let Some(Consumer { conn, head, .. }) = stream.consumer {
-            self.send(conn, Down::StreamEnd(head, end.clone()));
+            self.frame(conn, Down::StreamEnd(head, end.clone()));
             self.ending.push(conn);
         }
+    }
+
+    /// A frame for a reader, after the one that says where its items begin.
+    fn frame(&mut self, conn: ConnId, frame: Down) {
+        match self.streams.unopened.get_mut(&conn) {
+            Some(waiting) => waiting.push(frame),
+            None => self.send(conn, frame),
+        }
+    }
+
+    /// A reader is told that its stream is open.
+    pub(super) fn opened(&mut self, conn: ConnId) {
+        let waiting = self.streams.unopened.remove(&conn);
+        waiting.into_iter().flatten().for_each(|frame| self.send(conn, frame));
     }
 
     pub(super) fn iterate(&mut self, id: ConnId, call: u64, spec: Box<TaskSpec>, reading: Reading, env: &mut Env) {
@@ -108,16 +126,23 @@ impl Process {
             limit_bytes: AUTO_ACK_BYTES,
         };
         let credit = if reading.auto_ack { room } else { reading.credit };
-        let reader = Some(Reader {
+        let reader = Reader {
             consumer: reading.consumer,
             open_seq: reading.open_seq,
             credit: self.inflated(credit, env),
             from: reading.from,
-            take_over: false,
+            take_over: reading.take_over,
             grace: GRACE,
-        });
+        };
         self.streams.asks = Some((id, reading));
-        self.apply(CoreEvent::Enqueue { request, spec, reader }, env);
+        let event = if reading.attach {
+            let task = spec.id;
+            CoreEvent::Attach { request, task, reader }
+        } else {
+            let reader = Some(reader);
+            CoreEvent::Enqueue { request, spec, reader }
+        };
+        self.apply(event, env);
         self.streams.asks = None;
     }
 
@@ -139,19 +164,35 @@ impl Process {
             written: (0, 0),
             head: at.index,
         };
+        env.record(Record::Attached(task, GRACE));
+        if !reading.auto_ack {
+            // Its bytes count from a place that it may not know itself.
+            env.record(Record::Credit {
+                task,
+                items: consumer.asked.limit_index,
+                bytes: consumer.asked.limit_bytes,
+            });
+        }
+        self.streams.unopened.insert(conn, Vec::new());
         let stream = self.streams.by_task.entry(task).or_default();
         stream.given = consumer.credit();
+        let again = stream.last.clone().filter(|_| env.has_bug(Bug::FloorForgotten));
         let (credit, before) = (stream.given, stream.consumer.replace(consumer));
+        if let Some(batch) = again {
+            self.frame(conn, Down::Items(batch));
+        }
         if let Some(before) = before {
             // Its question may be unanswered yet; the end of its call is the answer.
             env.record(Record::Gone(asker(before.conn)));
+            self.streams.unopened.remove(&before.conn);
             self.ending.push(before.conn);
         }
         self.record_credit(task, reading.auto_ack, credit, env);
     }
 
     /// The items the consumer wants are gone.
-    pub(super) fn not_read(&mut self, task: TaskId) {
+    pub(super) fn not_read(&mut self, task: TaskId, env: &mut Env) {
+        env.record(Record::Detached(task));
         let consumer = self
             .streams
             .by_task
@@ -170,17 +211,39 @@ impl Process {
         reading: &Reading,
         env: &mut Env,
     ) {
-        let from = reading.from.index;
-        let Some(Tail(batches)) = tail.filter(|Tail(batches)| batches.first().is_none_or(|it| it.first_index <= from))
-        else {
-            return self.answer(id, call, Answer::Refused(Refused::StreamOver), true, env);
+        let (task, from) = (end.task, reading.from);
+        let Some(Tail(batches)) = tail else {
+            return self.answer(id, call, Answer::Refused(Refused::ResultExpired), true, env);
         };
-        self.answer(id, call, Answer::Enqueued(end.task), true, env);
-        // Its window was as large when they came.
-        for batch in batches.iter().filter_map(|batch| batch.from_index(from)) {
-            self.send(id, Down::Items(batch));
+        let refusal = match (batches.first(), batches.last()) {
+            (Some(first), _) if from.index < first.first_index => Some(Refusal::BelowFloor {
+                task,
+                floor: first.first_index,
+            }),
+            // What a broker had that restarted since, its reader may have had.
+            (_, Some(last)) if from.index > last.end() && end.outcome == Outcome::Succeeded => {
+                Some(Refusal::BeyondHead { task, head: last.end() })
+            }
+            _ => None,
+        };
+        if let Some(refusal) = refusal {
+            return self.answer(id, call, Answer::Refused(Refused::ByCore(refusal)), true, env);
         }
-        let head = batches.last().map_or(from, ItemBatch::end);
+        let wanted = |batch: &ItemBatch| batch.from_index(from.index);
+        let mut wanted: Vec<_> = batches.iter().filter_map(wanted).collect();
+        let byte = match (wanted.first(), batches.last()) {
+            (Some(first), _) => first.first_byte,
+            (None, Some(last)) if from.index == last.end() => last.end_byte(),
+            (None, _) => from.byte,
+        };
+        let at = Place { byte, ..from };
+        self.answer(id, call, Answer::Reading(task, at), true, env);
+        if env.has_bug(Bug::WholeTail) {
+            wanted.clone_from(&batches);
+        }
+        // Its window was as large when they came.
+        let head = wanted.last().map_or(from.index, ItemBatch::end);
+        wanted.into_iter().for_each(|batch| self.send(id, Down::Items(batch)));
         self.send(id, Down::StreamEnd(head, Arc::new(end)));
         self.ending.push(id);
     }
@@ -205,13 +268,19 @@ impl Process {
         }
     }
 
-    pub(super) fn flow(&mut self, task: TaskId, consumer: ConsumerId, credit: Credit, env: &mut Env) {
+    pub(super) fn flow(
+        &mut self,
+        task: TaskId,
+        (consumer, open_seq): (ConsumerId, u64),
+        credit: Credit,
+        env: &mut Env,
+    ) {
         let reads = self
             .streams
             .by_task
             .get_mut(&task)
             .and_then(|stream| stream.consumer.as_mut());
-        let Some(reads) = reads.filter(|now| now.id == consumer) else {
+        let Some(reads) = reads.filter(|now| now.id == consumer && now.open_seq == open_seq) else {
             return;
         };
         reads.asked = Credit {
@@ -260,21 +329,25 @@ impl Process {
     /// Nobody takes the items any more, for now or for good.
     pub(super) fn consumer_left(&mut self, conn: ConnId, how: Hangup, env: &mut Env) {
         self.streams.emitters.remove(&conn);
+        self.streams.unopened.remove(&conn);
         let reads = |stream: &Stream| stream.consumer.is_some_and(|consumer| consumer.conn == conn);
         let Some((&task, stream)) = self.streams.by_task.iter_mut().find(|(_, stream)| reads(stream)) else {
             return;
         };
         let Some(by) = stream.consumer.take() else { return };
         if !env.has_bug(Bug::ReaderForgotten) {
-            let ended_call = how == Hangup::Clean;
+            let stops = by.auto_ack || how == Hangup::Clean;
+            env.record(match stops {
+                true => Record::Stops(task),
+                false => Record::Detached(task),
+            });
             let event = CoreEvent::ReaderGone {
                 task,
                 consumer: by.id,
                 open_seq: by.open_seq,
-                how: if by.auto_ack || ended_call {
-                    Left::Stopped
-                } else {
-                    Left::Cut
+                how: match stops || env.has_bug(Bug::CutIsStop) {
+                    true => Left::Stopped,
+                    false => Left::Cut,
                 },
             };
             self.apply(event, env);
@@ -301,6 +374,11 @@ impl Process {
             self.ending.push(conn);
             return;
         }
+        if resume.is_some_and(|resume| self.core.is_old_emit(token, &resume)) {
+            self.streams.emitters.remove(&conn);
+            self.ending.push(conn);
+            return;
+        }
         let stream = self.streams.by_task.entry(token.task).or_default();
         let before = stream.emitter.replace(conn);
         self.ending.extend(before);
@@ -311,6 +389,10 @@ impl Process {
         let Some(&(session, token)) = self.streams.emitters.get(&conn) else {
             return;
         };
+        let now = self.streams.by_task.get(&token.task).and_then(|stream| stream.emitter);
+        if now.is_some_and(|now| now != conn) {
+            return; // Another has taken its place, to which the run says all this again.
+        }
         if matches!(said, Emission::End(..) | Emission::Failed(_)) {
             // It stays open for the verdict, which comes after the end of the task.
             if let Some(stream) = self.streams.by_task.get_mut(&token.task) {
@@ -362,10 +444,11 @@ impl Process {
         if let Some(Consumer { conn, head, .. }) = &mut stream.consumer {
             let conn = *conn;
             *head = batch.end();
+            stream.last = Some(batch.clone());
             if env.has_bug(Bug::ItemsTwice) && env.dice.chance(50) {
-                self.send(conn, Down::Items(batch.clone()));
+                self.frame(conn, Down::Items(batch.clone()));
             }
-            self.send(conn, Down::Items(batch));
+            self.frame(conn, Down::Items(batch));
         }
     }
 

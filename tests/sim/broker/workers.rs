@@ -268,7 +268,7 @@ impl Process {
             Effect::Credit { token, credit, .. } => self.credit(token, credit),
             Effect::Items { task, batch, .. } => self.items(task, batch, env),
             Effect::Reading { task, at } => self.reading(task, at, env),
-            Effect::NotRead { task, .. } => self.not_read(task),
+            Effect::NotRead { task, .. } => self.not_read(task, env),
             Effect::SendFrom { token, from, .. } => self.send_from(token, from),
             Effect::Reply(..) | Effect::Finished(_) => {}
         }

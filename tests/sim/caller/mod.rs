@@ -18,8 +18,8 @@ use super::dice::Dice;
 use super::env::{Env, Event};
 use super::message::{Answer, Ask, Down, Op, Refused, Up};
 use super::net::{ConnId, Peer, To};
-use reader::Reader;
-pub(crate) use wants::{Later, names};
+use reader::{Bookmark, Reader};
+pub(crate) use wants::{Later, is_replayed, names};
 
 /// What a caller waits for.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +38,8 @@ pub(crate) enum Wake {
     Take(ConnId),
     /// Opens a stream again that broke.
     Reopen(ConnId),
+    /// Goes on with streams that the process before it read.
+    TakeUp,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +84,8 @@ pub(crate) struct Caller {
     /// The broker's clock, as the last welcome told it, and when.
     clock: Option<(Timestamp, Duration)>,
     readers: BTreeMap<ConnId, Reader>,
+    /// What outlives the process of the streams it read.
+    bookmarks: Vec<Bookmark>,
     /// What it has asked for, to ask again.
     specs: Vec<TaskSpec>,
     wants: usize,
@@ -105,6 +109,7 @@ impl Caller {
             asked: 0,
             clock: None,
             readers: BTreeMap::new(),
+            bookmarks: Vec::new(),
             specs: Vec::new(),
             wants,
             later: 0,
@@ -125,7 +130,11 @@ impl Caller {
 
     /// It wants nothing more and waits for nothing.
     pub(crate) fn is_done(&self) -> bool {
-        self.wants == 0 && self.later == 0 && self.calls.is_empty() && self.readers.is_empty()
+        self.wants == 0
+            && self.later == 0
+            && self.calls.is_empty()
+            && self.readers.is_empty()
+            && self.bookmarks.is_empty()
     }
 
     /// Streams it reads.
@@ -164,6 +173,7 @@ impl Caller {
             Wake::Patience(call) => self.lose_patience(call, env),
             Wake::Take(conn) => self.take(conn, env),
             Wake::Reopen(conn) => self.reopen(conn, env),
+            Wake::TakeUp => self.take_up(env),
         }
     }
 
@@ -176,7 +186,7 @@ impl Caller {
         self.life += 1;
         (self.link, self.tries, self.later) = (Link::Down, 0, 0);
         self.calls.clear();
-        self.readers.clear();
+        self.leave_bookmarks(env);
         let pause = self.dice.long_tailed(Duration::from_millis(10)..Duration::from_secs(5));
         self.wake_in(pause, Wake::Connect, env);
         self.want_soon(env);
@@ -327,7 +337,7 @@ impl Caller {
                 env.record(Record::Told(task, End { state, value: None }));
             }
             Answer::Cancelled(task, _) => env.record(Record::Cancelling(task)),
-            Answer::Shown | Answer::Refused(_) => {}
+            Answer::Shown | Answer::Reading(..) | Answer::Refused(_) => {}
         }
         self.resolve(number, env);
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use asynq_core::{Finished, Name, Niceness, OnKey, Options, Outcome, Payload, Placement, TaskId, TaskSpec, Timestamp};
+use asynq_tests::history::Record;
 
 use super::{Caller, Wake};
 use crate::env::Env;
@@ -57,10 +58,7 @@ impl Caller {
                 .some_task(env)
                 .into_iter()
                 .for_each(|task| _ = self.ask(Op::Show(task), env)),
-            _ => self
-                .some_task(env)
-                .into_iter()
-                .for_each(|task| _ = self.ask(Op::Cancel(task), env)),
+            _ => self.some_task(env).into_iter().for_each(|task| self.cancel(task, env)),
         }
         self.want_soon(env);
     }
@@ -139,12 +137,17 @@ impl Caller {
         self.later -= 1;
         match what {
             Later::Wait(task) => _ = self.ask(Op::Wait(task), env),
-            Later::Cancel(task) => _ = self.ask(Op::Cancel(task), env),
+            Later::Cancel(task) => self.cancel(task, env),
             Later::Retry(task) => _ = self.ask(Op::Retry(task), env),
             Later::Purge(task) => _ = self.ask(Op::Purge(task), env),
             Later::Withdraw(call) => self.withdraw(call, env),
             Later::Leave(conn) => self.leave(conn, env),
         }
+    }
+
+    fn cancel(&mut self, task: TaskId, env: &mut Env) {
+        env.record(Record::Stops(task));
+        self.ask(Op::Cancel(task), env);
     }
 
     fn spec(&mut self, now: Timestamp, env: &Env) -> TaskSpec {
@@ -192,6 +195,12 @@ impl Caller {
 }
 
 const NAMES: [&str; 2] = ["odd", "even"];
+
+/// An iterator of this name yields the same each time it is run. The other one does
+/// not, and says so.
+pub(crate) fn is_replayed(name: &Name) -> bool {
+    *name == self::name(0)
+}
 
 /// The tasks there are.
 pub(crate) fn names() -> Vec<Name> {

@@ -13,6 +13,7 @@ use asynq_core::{Declaration, Hello, LeaseToken, Name, OnLoss, SessionId, limits
 use asynq_tests::history::Record;
 
 use super::bug::Bug;
+use super::caller::is_replayed;
 use super::dice::Dice;
 use super::env::{Env, Event};
 use super::message::Up;
@@ -222,7 +223,10 @@ impl Worker {
             name: name.clone(),
             timeout: None,
             max_attempts: None,
-            on_loss: OnLoss::Replay,
+            on_loss: match is_replayed(name) || env.has_bug(Bug::ReplayedAnyway) {
+                true => OnLoss::Replay,
+                false => OnLoss::Fail,
+            },
         };
         let hello = Hello {
             leaked: 0,

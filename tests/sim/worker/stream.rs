@@ -12,7 +12,7 @@ use super::{Wake, Worker};
 use crate::bug::Bug;
 use crate::dice::{fingerprint, mix};
 use crate::env::Env;
-use crate::message::{Emission, Up};
+use crate::message::{Emission, Report, Up};
 use crate::net::ConnId;
 
 /// How long a run waits for credit before it lends its slot.
@@ -28,6 +28,7 @@ pub(super) struct Stream {
     floor: Place,
     /// Items made and not acknowledged.
     kept: VecDeque<Vec<u8>>,
+    content: Content,
     /// Items sent on this connection come before this.
     sent: u64,
     /// A connection took up another, and the broker has yet to say from where.
@@ -43,17 +44,28 @@ pub(super) struct Stream {
     ended: bool,
 }
 
-/// The content of an item: the same whoever makes it.
-fn item(token: LeaseToken, index: u64, env: &Env) -> Vec<u8> {
-    let salt = if env.has_bug(Bug::OtherItems) {
-        u64::from(token.grant.attempt) << 32
-    } else {
-        0
-    };
-    let content = mix(fingerprint(&token.task.0) ^ salt ^ index);
-    // Some items are empty, most are short.
-    let len = (content % 40) as usize;
-    content.to_be_bytes().into_iter().cycle().take(len).collect()
+/// What a generator yields.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Content(u64);
+
+impl Content {
+    /// The same in every run, or another in each.
+    pub(super) fn of(token: LeaseToken, is_replayed: bool, env: &Env) -> Self {
+        let run = mix(token.grant.epoch.0 << 32 ^ u64::from(token.grant.attempt));
+        let salt = if is_replayed && !env.has_bug(Bug::OtherItems) {
+            0
+        } else {
+            run
+        };
+        Self(fingerprint(&token.task.0) ^ salt)
+    }
+
+    fn item(self, index: u64) -> Vec<u8> {
+        let content = mix(self.0 ^ index);
+        // Some items are empty, most are short.
+        let len = (content % 40) as usize;
+        content.to_be_bytes().into_iter().cycle().take(len).collect()
+    }
 }
 
 impl Stream {
@@ -76,11 +88,13 @@ impl Stream {
         };
         let mut data = Vec::new();
         while (batch.lengths.len() as u64) < most && place.index < self.total {
-            let next = item(token, place.index, env);
+            let at = usize::try_from(place.index - self.floor.index).unwrap_or(usize::MAX);
+            let kept = self.kept.get(at).cloned();
+            let is_new = kept.is_none();
+            let next = kept.unwrap_or_else(|| self.content.item(place.index));
             if !self.fits(place, next.len()) {
                 break;
             }
-            let is_new = place.index == self.made.index;
             env.record(Record::Sent {
                 token,
                 index: place.index,
@@ -94,19 +108,22 @@ impl Stream {
                 self.made = place;
                 self.kept.push_back(next);
             }
+            if env.has_bug(Bug::DroppedWhenSent) {
+                self.drop_taken(place.index);
+            }
         }
         self.sent = place.index;
         batch.data = data.into();
         (!batch.lengths.is_empty()).then_some(batch)
     }
 
-    fn may_send(&self, token: LeaseToken, env: &Env) -> bool {
+    fn may_send(&self) -> bool {
         // What is kept was within the credit before.
-        self.sent < self.made.index || self.fits(self.made, item(token, self.made.index, env).len())
+        self.sent < self.made.index || self.fits(self.made, self.content.item(self.made.index).len())
     }
 
     /// What has been taken need not be kept.
-    fn acknowledged(&mut self, acked: u64) {
+    fn drop_taken(&mut self, acked: u64) {
         while self.floor.index < acked
             && let Some(item) = self.kept.pop_front()
         {
@@ -116,10 +133,21 @@ impl Stream {
 }
 
 impl Worker {
-    pub(super) fn open_stream(&mut self, token: LeaseToken, start: StreamStart, env: &mut Env) -> Stream {
+    pub(super) fn open_stream(
+        &mut self,
+        token: LeaseToken,
+        (start, content): (StreamStart, Content),
+        env: &mut Env,
+    ) -> Stream {
         let conn = env.connect(self.peer(), self.life);
         self.side.insert(conn, token);
-        env.up(conn, Up::EmitOpened(self.holder(), token, None));
+        // A broker that was not there when it was assigned does not know where it begins.
+        let stands = EmitResume {
+            floor: start.start,
+            head: start.start.index,
+            credit: start.credit,
+        };
+        env.up(conn, Up::EmitOpened(self.holder(), token, Some(stands)));
         let pace = self
             .dice
             .long_tailed(Duration::from_micros(100)..Duration::from_secs(2));
@@ -130,6 +158,7 @@ impl Worker {
             made: start.start,
             floor: start.start,
             kept: VecDeque::new(),
+            content,
             sent: start.start.index,
             resumes: false,
             total: mix(fingerprint(&token.task.0)) % 30,
@@ -179,6 +208,13 @@ impl Worker {
         let Some(stream) = run.and_then(|run| run.stream.as_mut()) else {
             return;
         };
+        if !stream.resumes {
+            return; // the first one: there is only one place to begin at
+        }
+        if !(stream.floor.index..=stream.made.index).contains(&from) {
+            // The broker asks for what is not here.
+            return self.over(token, Report::Ended, env);
+        }
         stream.sent = from;
         (stream.resumes, stream.waits, stream.ended) = (false, false, false);
         let soon = self.dice.time(Duration::from_micros(1)..Duration::from_millis(1));
@@ -216,7 +252,7 @@ impl Worker {
             };
             return env.up(conn, Up::Emit(last));
         }
-        if stream.may_send(token, env) {
+        if stream.may_send() {
             let pause = stream.pace * jitter / 100;
             self.wake_in(pause, Wake::Yields(token), env);
         } else {
@@ -236,7 +272,7 @@ impl Worker {
             return;
         };
         stream.credit.acked = stream.credit.acked.max(credit.acked);
-        stream.acknowledged(stream.credit.acked);
+        stream.drop_taken(stream.credit.acked);
         let before = (stream.credit.limit_index, stream.credit.limit_bytes);
         stream.credit.limit_index = before.0.max(credit.limit_index);
         stream.credit.limit_bytes = before.1.max(credit.limit_bytes);

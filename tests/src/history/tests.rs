@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use asynq_core::{Epoch, Grant, LeaseToken, SessionId, StateName, TaskId};
+use asynq_core::{DeadReason, Epoch, Grant, LeaseToken, SessionId, StateName, TaskId};
 
 use super::{Asker, End, History, Record, Rule};
 
@@ -311,12 +311,108 @@ fn items_come_once_each_and_in_order() {
         records.extend_from_slice(rest);
         check(&accepted(&records))
     };
-    let whole = Record::Whole { task: TASK, count: 2 };
-    assert_eq!(stream(&[received(0, 70), received(1, 71), whole.clone()]), None);
+    let over = |count, whole| Record::Over {
+        task: TASK,
+        count,
+        whole,
+    };
+    assert_eq!(stream(&[received(0, 70), received(1, 71), over(2, true)]), None);
     assert_eq!(stream(&[received(0, 70), received(0, 70)]), Some(Rule::StreamOrder));
     assert_eq!(stream(&[received(0, 70), received(2, 72)]), Some(Rule::StreamOrder));
-    assert_eq!(stream(&[received(0, 70), whole]), Some(Rule::StreamOrder));
+    assert_eq!(stream(&[received(0, 70), over(2, true)]), Some(Rule::StreamOrder));
     assert_eq!(stream(&[received(0, 71)]), Some(Rule::StreamContent));
+
+    // Read again, from where the reader was done.
+    let reads = |index| Record::Reads { task: TASK, index };
+    let begun = |rest: &[Record]| {
+        let mut records = vec![reads(0), received(0, 70), received(1, 71), reads(1)];
+        records.extend_from_slice(rest);
+        stream(&records)
+    };
+    assert_eq!(begun(&[received(1, 71), received(2, 72), over(3, true)]), None);
+    assert_eq!(begun(&[received(0, 70)]), Some(Rule::StreamOrder));
+    assert_eq!(begun(&[received(2, 72)]), Some(Rule::StreamOrder));
+    assert_eq!(begun(&[received(1, 70)]), Some(Rule::StreamContent));
+    assert_eq!(begun(&[over(1, false)]), None, "lost with its worker");
+    assert_eq!(begun(&[over(1, true)]), Some(Rule::StreamOrder));
+    assert_eq!(begun(&[reads(3)]), Some(Rule::StreamOrder));
+}
+
+#[test]
+fn items_that_cannot_be_yielded_again_come_from_one_run() {
+    let sends = |attempt, index, value| Record::Sent {
+        token: token(1, attempt),
+        index,
+        end: index,
+        value,
+    };
+    let stream = |is_one: bool, rest: &[Record]| {
+        let mut records = accepted(&[]);
+        records.extend(is_one.then_some(Record::OneRun(TASK)));
+        records.extend([sends(1, 0, 70), sends(1, 1, 71), sends(2, 0, 80), sends(2, 1, 81)]);
+        records.extend_from_slice(rest);
+        check(&records)
+    };
+    assert_eq!(stream(true, &[received(0, 80), received(1, 81)]), None);
+    assert_eq!(
+        stream(true, &[received(0, 70), received(1, 81)]),
+        Some(Rule::StreamContent)
+    );
+    assert_eq!(stream(false, &[]), Some(Rule::StreamContent), "sent as two things");
+}
+
+#[test]
+fn a_stream_goes_on_whoever_is_lost() {
+    let grace = Duration::from_secs(30);
+    let mut at = Duration::ZERO;
+    let mut stream = |rest: &[(u64, Record)]| {
+        let mut history = History::default();
+        for record in accepted(&[Record::Attached(TASK, grace)]) {
+            history.push(at, record);
+        }
+        for (after, record) in rest {
+            at += Duration::from_secs(*after);
+            history.push(at, record.clone());
+        }
+        history.check().err().map(|violation| violation.rule)
+    };
+    let cut = Some(Rule::StreamCut);
+    let over = Record::Ended(
+        TASK,
+        End {
+            state: StateName::Cancelled,
+            value: None,
+        },
+    );
+    let (away, back) = (Record::Detached(TASK), Record::Attached(TASK, grace));
+    assert_eq!(stream(&[(99, over.clone())]), cut, "it was read all the time");
+    assert_eq!(stream(&[(1, away.clone()), (29, over.clone())]), cut);
+    assert_eq!(stream(&[(1, away.clone()), (30, over.clone())]), None);
+    assert_eq!(stream(&[(1, away.clone()), (29, back.clone()), (9, over.clone())]), cut);
+    assert_eq!(
+        stream(&[(1, away), (30, back), (1, over.clone())]),
+        None,
+        "it came too late"
+    );
+    let restart = Record::Opened(Epoch(6));
+    assert_eq!(stream(&[(1, restart.clone()), (29, over.clone())]), cut);
+    assert_eq!(stream(&[(1, restart), (30, over.clone())]), None);
+    assert_eq!(stream(&[(1, Record::Stops(TASK)), (1, over)]), None);
+
+    let told = Record::Broken {
+        task: TASK,
+        why: "no".into(),
+    };
+    assert_eq!(stream(&[(1, told.clone())]), cut);
+    assert_eq!(stream(&[(1, Record::Purged(TASK)), (1, told)]), None);
+
+    let died = |reason, kind: &str| Record::Died(TASK, reason, kind.into());
+    assert_eq!(stream(&[(1, died(DeadReason::WorkerLost, "lost"))]), cut);
+    assert_eq!(stream(&[(1, died(DeadReason::NonDeterministic, ""))]), cut);
+    assert_eq!(stream(&[(1, died(DeadReason::Error, "protocol"))]), cut);
+    assert_eq!(stream(&[(1, died(DeadReason::Error, "error"))]), None);
+    let lost = died(DeadReason::WorkerLost, "lost");
+    assert_eq!(stream(&[(1, Record::OneRun(TASK)), (1, lost)]), None);
 }
 
 #[test]

@@ -37,8 +37,8 @@ pub(super) struct Lane {
     pub(super) link: AbortOnDropHandle<Word>,
 }
 
-/// Opens a lane, with `resume` any but the first.
-pub(super) type Open = Box<dyn FnMut(Option<EmitResume>) -> Lane + Send>;
+/// Opens a lane, and says where the run stands.
+pub(super) type Open = Box<dyn FnMut(EmitResume) -> Lane + Send>;
 
 /// The way to the broker. All lanes grant the same credit.
 pub(super) fn to_broker(data: &Data, context: Context, reader: Reader, granted: watch::Sender<Credit>) -> Open {
@@ -49,7 +49,7 @@ pub(super) fn to_broker(data: &Data, context: Context, reader: Reader, granted: 
         let hello = EmitFrame {
             token: Some(context.token().to_wire()),
             session: reader.session.borrow().clone(),
-            resume,
+            resume: Some(resume),
             ..EmitFrame::default()
         };
         let talk = talk(

@@ -70,14 +70,14 @@ impl Pump {
 
     /// Sends all items and awaits the broker's word. `None` if it has taken the end.
     pub(super) async fn run(&mut self, open: &mut Open) -> Option<Outcome> {
-        let mut resume = None;
+        // The first lane can only begin at the beginning: it does not wait to be told.
+        let mut is_first = true;
         loop {
-            let resumes = resume.is_some();
-            let Lane { frames, from, mut link } = open(resume);
+            let Lane { frames, from, mut link } = open(self.standing());
             let word = tokio::select! {
                 biased;
                 word = &mut link => word,
-                word = self.send(&frames, resumes.then_some(from)) => Ok(word),
+                word = self.send(&frames, (!is_first).then_some(from)) => Ok(word),
             };
             let (task, id) = (self.context.name(), self.context.task_id());
             match word {
@@ -89,12 +89,17 @@ impl Pump {
                 }
                 Err(_) => return Some(Outcome::Ended), // the worker ends
             }
+            is_first = false;
             sleep(self.backoff.pause()).await;
-            resume = Some(EmitResume {
-                floor: Some(self.kept.floor().into()),
-                head: self.kept.head().index,
-                credit: Some(*self.credit.borrow()),
-            });
+        }
+    }
+
+    /// What a broker has to know that has lost its memory since.
+    fn standing(&self) -> EmitResume {
+        EmitResume {
+            floor: Some(self.kept.floor().into()),
+            head: self.kept.head().index,
+            credit: Some(*self.credit.borrow()),
         }
     }
 

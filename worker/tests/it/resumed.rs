@@ -54,7 +54,8 @@ async fn resumed(broker: &mut Broker, got: &[String], granted: Credit) -> Emit {
 /// each frame, and before the last word, the Emit may end.
 async fn read_on(broker: &mut Broker, ends: impl Fn(usize) -> bool, how: How) -> Vec<String> {
     let mut emit = broker.emit().await;
-    assert_eq!(emit.hello.resume, None);
+    let resume = emit.hello.resume.expect("it says where it stands");
+    assert_eq!((resume.floor, resume.head), (Some(Place::START.into()), 0));
     let (mut got, mut granted) = (vec![], credit(1));
     let (mut frames, mut over) = (0, false);
     loop {

@@ -115,7 +115,9 @@ impl Core {
         out: &mut Output,
     ) -> Reply {
         let task = self.live(key);
-        let (id, is_held) = (task.id, task.held().is_some());
+        // Or may be yet.
+        let is_held = task.held().is_some() || (task.seq < self.recovering_below && task.grant.epoch < self.epoch);
+        let id = task.id;
         let Some(stream) = task.stream() else {
             return Reply::Refused(Refusal::NotAStream(id));
         };
@@ -171,7 +173,7 @@ impl Core {
             out.effects.push(Effect::Credit {
                 session: held.session,
                 token: task.token(),
-                credit: task.stream().map_or(credit, Stream::told),
+                credit,
             });
         }
     }
@@ -225,6 +227,14 @@ impl Core {
         self.cancel(now, key, out);
     }
 
+    /// Whether an Emit says that the run stands where it has stood before: the run has
+    /// given it up since, and this was late.
+    #[must_use]
+    pub fn is_old_emit(&self, token: LeaseToken, resume: &EmitResume) -> bool {
+        let stream = self.find(token.task).and_then(|key| self.live(key).stream());
+        stream.is_some_and(|stream| stream.is_placed() && resume.head < stream.head.index)
+    }
+
     /// A run has opened an Emit: its first, or another one after that broke.
     pub(crate) fn on_emit_opened(
         &mut self,
@@ -240,8 +250,7 @@ impl Core {
         // Where nobody asked for a stream, the first item is told so.
         let Some(stream) = self.stream_mut(key) else { return };
         if resume.is_none() && !stream.is_placed() {
-            // It was begun before a restart and has sent nothing yet, and how far it
-            // may go nobody knows any more.
+            // How far it may go nobody knows any more.
             return self.run_again(now, key, out);
         }
         let from = match resume.map(|run| stream.resume(&run)).transpose() {
@@ -260,7 +269,7 @@ impl Core {
         if let Some(from) = from {
             out.effects.push(Effect::SendFrom { session, token, from });
         }
-        let Some(credit) = self.live(key).stream().map(Stream::told) else {
+        let Some(credit) = self.live(key).stream().map(|stream| stream.credit) else {
             return;
         };
         out.effects.push(Effect::Credit { session, token, credit });
@@ -373,12 +382,18 @@ impl Core {
         });
     }
 
+    /// What the session has declared of the task's stream, if it is one.
+    pub(crate) fn declared_on_loss(&self, key: TaskKey, session: SessionId) -> Option<OnLoss> {
+        let task = self.live(key);
+        task.stream()?;
+        let declared = self.sessions[&session].tasks.get(&task.name);
+        Some(declared.map_or_else(OnLoss::default, |declared| declared.on_loss))
+    }
+
     /// A run of a stream begins, if the task is one: an error if it would have to
     /// begin behind the first item, and cannot be run again.
     pub(crate) fn begin_stream(&mut self, key: TaskKey, session: SessionId) -> Result<Option<StreamStart>, ()> {
-        let task = self.live(key);
-        let declared = self.sessions[&session].tasks.get(&task.name);
-        let on_loss = declared.map_or_else(OnLoss::default, |declared| declared.on_loss);
+        let on_loss = self.declared_on_loss(key, session).unwrap_or_default();
         let Some(stream) = self.stream_mut(key) else {
             return Ok(None);
         };
@@ -387,7 +402,7 @@ impl Core {
             return Err(());
         }
         Ok(Some(StreamStart {
-            credit: stream.told(),
+            credit: stream.credit,
             start,
         }))
     }

@@ -27,8 +27,8 @@ pub(crate) struct Stream {
     /// Items from the floor to the head, each batch with the place it begins at.
     /// The first may begin below the floor.
     kept: VecDeque<(Place, ItemBatch)>,
-    /// After a restart: items before this have been there, and come again.
-    heard_of: u64,
+    /// It was found at a restart.
+    restored: bool,
     reader: Option<Attached>,
     /// Who opened it last, and for which time: older openings are refused.
     opened: Option<(ConsumerId, u64)>,
@@ -85,6 +85,7 @@ impl Stream {
     pub(crate) fn new(reader: &Reader) -> Self {
         let mut stream = Self::unknown();
         stream.is_placed = reader.from.index == 0;
+        stream.restored = false;
         stream
     }
 
@@ -96,7 +97,7 @@ impl Stream {
             is_placed: false,
             run_from: 0,
             hole: None,
-            heard_of: 0,
+            restored: true,
             kept: VecDeque::new(),
             reader: None,
             opened: None,
@@ -148,10 +149,12 @@ impl Stream {
         }
         let (head, is_guess) = (self.head.index, reader.from.digest.is_none());
         if self.is_placed && is_guess && reader.from.index > head {
-            return Err(match reader.from.index <= self.heard_of {
-                true => Refusal::NotPlaced(task),
-                false => Refusal::BeyondHead { task, head },
-            });
+            // Before a restart it may have come that far.
+            return match self.restored && reader.from.index <= self.credit.limit_index {
+                true if is_held => Err(Refusal::NotPlaced(task)),
+                true => Ok(()),
+                false => Err(Refusal::BeyondHead { task, head }),
+            };
         }
         let index = reader.from.index;
         if self.is_placed && self.place_at(index).is_some_and(|known| !known.agrees(&reader.from)) {
@@ -169,7 +172,8 @@ impl Stream {
     pub(super) fn attach(&mut self, reader: &Reader, is_held: bool) -> Opened {
         let mut from = reader.from;
         let again = self.is_placed && from.index < self.credit.acked;
-        if again {
+        let ahead = self.restored && !is_held && from.digest.is_none() && from.index > self.head.index;
+        if again || ahead {
             self.begin_at(from);
         } else if self.is_placed {
             from = self.place_at(from.index).unwrap_or(from);
@@ -198,15 +202,6 @@ impl Stream {
     pub(crate) fn detach(&mut self, now: Timestamp) {
         self.reader = None;
         self.detached_until = Some(now + self.grace);
-    }
-
-    /// The credit as a run is told it: nothing is acknowledged that its reader may yet
-    /// ask for.
-    pub(super) fn told(&self) -> Credit {
-        Credit {
-            acked: self.hole.unwrap_or(self.credit.acked),
-            ..self.credit
-        }
     }
 
     pub(super) fn grace(&self) -> Duration {
@@ -270,7 +265,6 @@ impl Stream {
     /// An Emit of the run broke, and another is there: from which item on it is to
     /// send.
     pub(super) fn resume(&mut self, run: &EmitResume) -> Result<u64, Wrong> {
-        self.heard_of = self.heard_of.max(run.head);
         if self.is_placed && (run.floor.index..=run.head).contains(&self.head.index) {
             self.raise(run.claimed());
             return Ok(self.head.index);
@@ -297,7 +291,17 @@ impl Stream {
 
     /// The reader wants items that nobody has any more: what can be done.
     pub(super) fn out_of_reach(&mut self) -> Option<OutOfReach> {
-        let (reader, floor) = (self.reader.as_ref()?, self.credit.acked);
+        let Some(reader) = &self.reader else {
+            // Whoever comes back may want what nobody has: there has to be another run,
+            // from where that one says.
+            return self.hole.take().map(|_| {
+                self.is_placed = false;
+                self.kept.clear();
+                (self.head, self.credit) = (Place::START, Credit::default());
+                OutOfReach::RunAgain
+            });
+        };
+        let floor = self.credit.acked;
         if !self.is_placed || reader.next >= floor {
             return None;
         }

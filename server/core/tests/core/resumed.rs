@@ -468,35 +468,99 @@ fn over_a_restart_a_run_is_what_its_worker_declares() {
 }
 
 #[test]
-fn what_only_the_broker_had_is_asked_for_again_over_two_restarts() {
+fn what_only_the_broker_had_is_yielded_again_to_whoever_wants_it() {
+    for reader_first in [true, false] {
+        let (mut shard, token) = replayed(WINDOW);
+        let task = token.task;
+        emit(&mut shard, 1, token, batch(0, 3));
+        shard.items();
+        shard.disconnect(1);
+        shard.connect(2, 1, &["replayed"]);
+        shard.advance(limits::RESET_GRACE);
+        let run = shard.assigned();
+        // It begins behind what the broker has, and the broker dies.
+        let stands = EmitResume {
+            floor: place(3),
+            head: 3,
+            credit: run.stream.expect("a stream").credit,
+        };
+        shard.advance(limits::CLAIM_AFTER);
+        shard.restart();
+        shard.resume(2, 1, &["replayed"], &[run.token]);
+        if reader_first {
+            attached(&mut shard, task, reader(2, place(1), WINDOW));
+            shard.credited();
+        }
+        open(&mut shard, 2, run.token, Some(stands));
+        assert_eq!(shard.stopped(), (run.token, StopCause::Stale));
+        if !reader_first {
+            // It must not end before its reader is back: who would have the first items?
+            let why = shard.core.explain(shard.now, task).expect("live");
+            assert_eq!(why.reason, Reason::WaitingReader);
+            attached(&mut shard, task, reader(2, place(1), WINDOW));
+        }
+        assert_eq!(shard.assigned().stream.expect("a stream").start, place(1));
+    }
+}
+
+#[test]
+fn one_that_cannot_be_replayed_is_claimed_before_it_begins() {
+    let mut shard = Shard::new();
+    shard.connect(1, 1, &["rows"]);
+    let task = iterate_as(&mut shard, "rows", WINDOW);
+    let run = shard.assigned();
+    assert!(run.at_most_once, "it waits for its claim");
+    assert_eq!(shard.durable.state(task), StateName::Running);
+}
+
+#[test]
+fn an_index_alone_is_believed_where_nobody_knows_better() {
+    // Nobody runs it: the stream goes on there.
+    let (mut shard, token) = replayed(WINDOW);
+    shard.restart();
+    shard.advance(limits::RESUME_GRACE);
+    let by_index = |consumer, index| Reader {
+        consumer: ConsumerId([consumer; 16]),
+        take_over: true,
+        ..reader(1, Place::at_index(index), WINDOW)
+    };
+    attached(&mut shard, token.task, by_index(6, 0));
+    attached(&mut shard, token.task, by_index(7, 3));
+    shard.connect(2, 1, &["replayed"]);
+    let start = shard.drain().into_iter().find_map(|effect| match effect {
+        asynq_core::Effect::Assign(run) => run.stream,
+        _ => None,
+    });
+    assert_eq!(start.expect("it runs").start.index, 3);
+
+    // Somebody does, and has not said how far it came.
     let (mut shard, token) = replayed(WINDOW);
     emit(&mut shard, 1, token, batch(0, 3));
     shard.items();
-    shard.disconnect(1);
-    shard.connect(2, 1, &["replayed"]);
-    shard.advance(limits::RESET_GRACE);
-    let run = shard.assigned();
-    // The second run begins behind what the broker has, and the broker dies twice.
-    let floor = EmitResume {
-        floor: place(3),
-        head: 3,
-        credit: run.stream.expect("a stream").credit,
-    };
     shard.advance(limits::CLAIM_AFTER);
     shard.restart();
-    shard.resume(2, 1, &["replayed"], &[run.token]);
-    open(&mut shard, 2, run.token, Some(floor));
-    assert_eq!(shard.send_from(), 3);
-    let told = shard.credited().1;
-    assert_eq!(told.acked, 0, "nobody has acknowledged them");
-    shard.restart();
-    shard.resume(2, 1, &["replayed"], &[run.token]);
-    open(&mut shard, 2, run.token, Some(EmitResume { credit: told, ..floor }));
+    shard.resume(1, 1, &["replayed"], &[token]);
+    open(&mut shard, 1, token, resume(0, 3));
     shard.drain();
-    // An index is no more than the run has told of.
-    let task = token.task;
-    attached(&mut shard, task, reader(2, place(1), WINDOW));
-    let effects = shard.drain();
-    let begins = |effect: &asynq_core::Effect| matches!(effect, asynq_core::Effect::Assign(run) if run.stream.is_some_and(|stream| stream.start == place(1)));
-    assert!(effects.iter().any(begins), "{effects:?}");
+    let early = shard.attach(token.task, by_index(6, 2));
+    assert_eq!(early, Reply::Refused(Refusal::NotPlaced(token.task)));
+    let beyond = shard.attach(token.task, by_index(6, 99));
+    assert_eq!(
+        beyond,
+        Reply::Refused(Refusal::BeyondHead {
+            task: token.task,
+            head: 0
+        })
+    );
+}
+
+#[test]
+fn an_emit_that_was_given_up_is_known_by_how_little_it_has() {
+    let (mut shard, token) = replayed(WINDOW);
+    emit(&mut shard, 1, token, batch(0, 3));
+    shard.items();
+    for (head, is_old) in [(2, true), (3, false), (4, false)] {
+        let resume = resume(0, head).expect("where it stands");
+        assert_eq!(shard.core.is_old_emit(token, &resume), is_old, "{head}");
+    }
 }

@@ -37,7 +37,7 @@ struct Rig {
 
 /// The broker's end of a lane.
 struct Far {
-    resume: Option<EmitResume>,
+    resume: EmitResume,
     frames: mpsc::Receiver<EmitFrame>,
     from: Option<oneshot::Sender<u64>>,
     word: oneshot::Sender<Word>,
@@ -152,7 +152,7 @@ impl Rig {
     /// Cuts the lane; gives what the next one begins with.
     async fn cut(&mut self) -> EmitResume {
         self.say(Word::Lost("cut".into())).await;
-        self.lane().await.resume.expect("it resumes")
+        self.lane().await.resume
     }
 
     /// Answers from where to go on.
