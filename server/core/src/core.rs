@@ -11,7 +11,7 @@ use slab::Slab;
 use crate::by_id::ById;
 use crate::change::Change;
 use crate::counts::Counts;
-use crate::effect::{Assignment, Effect, Finished};
+use crate::effect::{Assignment, Effect};
 use crate::event::Event;
 use crate::ids::{Epoch, Grant, Seq, SessionId, TaskId};
 use crate::keys::Key;
@@ -22,7 +22,7 @@ use crate::names::{NameId, Names};
 use crate::queues::QueueSettings;
 use crate::sched::{Scheduler, TaskKey};
 use crate::sessions::Session;
-use crate::task::{Finish, OnLoss, Outcome, Payload, ResultInfo, State, StateName, Tally};
+use crate::task::{OnLoss, StateName, Tally};
 use crate::time::Timestamp;
 use crate::timers::{Timer, Timers};
 
@@ -377,88 +377,6 @@ impl Core {
         self.enter_state(key);
     }
 
-    /// Ends a task: it leaves the core's memory for the store's.
-    pub(crate) fn finish(
-        &mut self,
-        now: Timestamp,
-        key: TaskKey,
-        trigger: Trigger,
-        outcome: Outcome,
-        result: Option<Payload>,
-        out: &mut Output,
-    ) {
-        let held = self.live(key).held();
-        let worker = held.map(|held| self.sessions[&held.session].worker.clone());
-        self.leave_state(key, false);
-        let task = self.tasks.remove(key.index());
-        self.by_id.remove(task.id, key);
-        if let Some(name) = task.key() {
-            self.keys.remove(&(task.queue, name.clone()));
-        }
-        let (from, to) = (task.state_name(), outcome.state_name());
-        debug_assert_eq!(lifecycle::next(from, trigger), Some(to), "{from:?} by {trigger:?}");
-        self.count(task.queue, from, to);
-
-        let mut ttl = task.result_ttl();
-        let large = |result: &Payload| result.data.len() as u64 > limits::LARGE_RESULT_BYTES;
-        if result.as_ref().is_some_and(large) {
-            // Whoever waits for it is told, and fetches it then.
-            ttl = ttl.max(limits::FETCH_GRACE);
-        }
-        if let Some(called) = task.called() {
-            // Its run may be without a connection just now, and asks again.
-            ttl = ttl.max(limits::FETCH_GRACE);
-            self.answer_call(task.id, called.by);
-        }
-        let tail = task
-            .stream()
-            .filter(|_| outcome.keeps_items())
-            .and_then(|stream| stream.tail().pack());
-        if tail.is_some() {
-            // Whoever reads it may be without a connection just now.
-            ttl = ttl.max(limits::FETCH_GRACE);
-        }
-        let kept = tail.as_ref().or(result.as_ref());
-        let started_at = task.held().map(|held| held.started_at);
-        let finish = Finish {
-            outcome: outcome.clone(),
-            at: now,
-            started_at,
-            worker,
-            result: kept.map(|result| ResultInfo {
-                bytes: result.data.len() as u64,
-                content_type: result.content_type.clone(),
-                until: now + ttl,
-            }),
-            replaced_by: task.extra.as_ref().and_then(|extra| extra.replaced_by.clone()),
-            purged: false,
-        };
-        let record = task.record_as(State::Finished(finish), &self.names);
-        let forget_at = record.forget_at().expect("it has just ended");
-        out.effects.push(Effect::Finished(Box::new(Finished {
-            task: task.id,
-            outcome,
-            result: result.clone(),
-            failure: record.failure.clone(),
-            enqueued_at: task.enqueued_at,
-            started_at,
-            at: now,
-            attempts: task.grant.attempt,
-        })));
-        out.changes.push(Change::Finish {
-            seq: task.seq,
-            record: Box::new(record),
-            result: tail.or(result).filter(|_| !ttl.is_zero()),
-            forget_at,
-        });
-        for name in [task.name, task.queue, task.series] {
-            self.names.release(name);
-        }
-        if let Some(called) = task.called() {
-            self.names.release(called.route);
-        }
-    }
-
     /// Has the store remember a live task as it is now.
     pub(crate) fn remember(&self, key: TaskKey, out: &mut Output) {
         let task = self.live(key);
@@ -486,7 +404,7 @@ impl Core {
         })
     }
 
-    fn count(&mut self, queue: NameId, from: StateName, to: StateName) {
+    pub(crate) fn count(&mut self, queue: NameId, from: StateName, to: StateName) {
         let counts = self.queues.get_mut(&queue).expect("a queue with tasks is known");
         counts[from] -= 1;
         counts[to] += 1;
@@ -545,7 +463,7 @@ impl Core {
         }
     }
 
-    fn leave_state(&mut self, key: TaskKey, popped: bool) {
+    pub(crate) fn leave_state(&mut self, key: TaskKey, popped: bool) {
         for (at, timer) in self.alarms(key) {
             self.timers.disarm(at, timer);
         }
@@ -577,11 +495,5 @@ impl Core {
                 }
             }
         }
-    }
-}
-
-impl TaskKey {
-    pub(crate) fn index(self) -> usize {
-        self.0 as usize
     }
 }

@@ -35,6 +35,7 @@ mod effect;
 mod event;
 mod explain;
 mod filter;
+mod finish;
 mod history;
 mod ids;
 mod keys;

@@ -19,6 +19,12 @@ use crate::task::Placement;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TaskKey(pub(crate) u32);
 
+impl TaskKey {
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// What the scheduler needs to know of a task.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Waiting {
