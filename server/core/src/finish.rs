@@ -6,6 +6,7 @@ use crate::effect::{Effect, Finished};
 use crate::lifecycle::{self, Trigger};
 use crate::limits;
 use crate::sched::TaskKey;
+use crate::streams::Stream;
 use crate::task::{Finish, Outcome, Payload, ResultInfo, State};
 use crate::time::Timestamp;
 
@@ -46,7 +47,8 @@ impl Core {
         let tail = task
             .stream()
             .filter(|_| outcome.keeps_items())
-            .and_then(|stream| stream.tail().pack());
+            .and_then(Stream::tail)
+            .map(|tail| tail.pack());
         if tail.is_some() {
             // Whoever reads it may be without a connection just now.
             ttl = ttl.max(limits::FETCH_GRACE);

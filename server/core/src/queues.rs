@@ -136,7 +136,8 @@ impl Core {
         }
         let at_once = |&key: &TaskKey| {
             let task = self.live(key);
-            self.settings(task.queue).fast_requeue && !task.at_most_once()
+            // What has one try would only be dead the sooner.
+            self.settings(task.queue).fast_requeue && !task.has_one_try()
         };
         let held = self.sessions[&session].held_in_order();
         held.into_iter().filter(at_once).collect()

@@ -116,7 +116,9 @@ pub(super) fn task_info(view: TaskView) -> v1::TaskInfo {
         State::Finished(finish) => {
             info.started_at_ms = finish.started_at.map_or(0, Timestamp::as_millis);
             info.finished_at_ms = finish.at.as_millis();
-            info.result_bytes = finish.result.map_or(0, |result| result.bytes);
+            // What is left of a stream is no result.
+            let result = finish.result.filter(|_| !record.options.stream);
+            info.result_bytes = result.map_or(0, |result| result.bytes);
             info.cancel_requested = finish.outcome == Outcome::Cancelled;
             info.reason = match finish.outcome {
                 Outcome::Dead(reason) => reason.as_str().into(),

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use asynq_core::{
-    ConsumerId, Credit, EmitResume, Event, Finished, ItemBatch, LeaseToken, Left, Outcome, Place, Reader, Refusal,
-    SessionId, State, Tail, TaskId, TaskRecord, Verdict,
+    ConsumerId, Credit, EmitResume, Event, Finished, ItemBatch, LeaseToken, Left, Place, Reader, Refusal, SessionId,
+    State, Tail, TaskId, TaskRecord, Verdict,
 };
 use foldhash::HashMap;
 use tracing::debug;
@@ -192,7 +192,8 @@ impl Loop {
             };
             return self.reader.push(job);
         }
-        self.read_tail(*end, Some(Tail(Vec::new())), &caller, call, &iterate);
+        let nothing = Tail::nothing(iterate.reader.from);
+        self.read_tail(*end, Some(nothing), &caller, call, &iterate);
     }
 
     /// The store has been looked into for what is left of a stream.
@@ -205,36 +206,17 @@ impl Loop {
         iterate: &Iterate,
     ) {
         let (task, from, consumer) = (end.task, iterate.reader.from, &iterate.consumer);
-        let Some(Tail(batches)) = tail else {
+        let Some(tail) = tail else {
             return caller.answer(call, Answer::Failed(Error::ResultExpired(task)), true);
         };
         if consumer.outbox().is_over() {
             return caller.answer(call, Answer::Failed(End::Gone.into()), true);
         }
-        let refusal = match (batches.first(), batches.last()) {
-            (Some(first), _) if from.index < first.first_index => Some(Refusal::BelowFloor {
-                task,
-                floor: first.first_index,
-            }),
-            // What a broker had that was restarted since, its reader may have had.
-            (_, Some(last)) if from.index > last.end() && end.outcome == Outcome::Succeeded => {
-                Some(Refusal::BeyondHead { task, head: last.end() })
-            }
-            _ => None,
+        let (at, wanted) = match tail.read(task, &end.outcome, from) {
+            Ok(read) => read,
+            Err(refusal) => return caller.answer(call, Answer::Failed(refusal.into()), true),
         };
-        if let Some(refusal) = refusal {
-            return caller.answer(call, Answer::Failed(refusal.into()), true);
-        }
-        let wanted: Vec<_> = batches
-            .iter()
-            .filter_map(|batch| batch.from_index(from.index))
-            .collect();
-        let byte = match (wanted.first(), batches.last()) {
-            (Some(first), _) => first.first_byte,
-            (None, Some(last)) if from.index == last.end() => last.end_byte(),
-            (None, _) => from.byte,
-        };
-        let mut lane = Lane::new(consumer.clone(), Place { byte, ..from });
+        let mut lane = Lane::new(consumer.clone(), at);
         wanted.into_iter().for_each(|batch| lane.push(batch));
         lane.finish(Arc::new(end));
         self.streams.keep(task, lane);
@@ -242,7 +224,7 @@ impl Loop {
             task,
             existed: true,
             worker_known: true,
-            at: Place { byte, ..from },
+            at,
         };
         caller.answer(call, attached, true);
     }

@@ -181,13 +181,12 @@ async fn on_a_full_disk_a_run_that_spawns_is_tried_again() {
 /// never begins.
 #[tokio::test]
 async fn what_is_withdrawn_while_it_is_looked_up_does_not_run() {
-    let (go_on, gate) = sync_channel::<()>(8);
+    let (go_on, gate) = sync_channel::<()>(0);
     let disk = Disk {
         gate: Some(Arc::new(Mutex::new(gate))),
         ..Disk::default()
     };
     let broker = Broker::on(disk.backing()).await;
-    go_on.send(()).unwrap();
     broker.tasks().await.enqueue(task("parent")).await.unwrap();
     let mut worker = Worker::connect(&broker, 1, &["parent", "child"]).await;
     let parent = worker.assignment().await.token.unwrap();

@@ -357,3 +357,41 @@ async fn a_plain_task_is_no_stream_and_an_unknown_one_is_not_made() {
     assert!(matches!(first.frame, Some(Frame::Opened(_))) && first.at.unwrap().index == 0);
     broker.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_stream_that_was_read_to_its_end_is_not_whole_from_its_middle_on() {
+    let broker = Broker::start().await;
+    let mut tasks = broker.tasks().await;
+    let mut worker = Worker::connect(&broker, 1, &["rows"]).await;
+    let request = rows(Some(credit(0, 4, BYTES)));
+    let mut reader = Rows::open(&mut tasks, request.clone()).await.unwrap();
+    let (mut emit, _) = Emit::next_run(&broker, &mut worker).await;
+    emit.items(4, 2).await;
+    reader.items_up_to(4).await;
+    tasks.flow(reader.flow(credit(4, 8, BYTES))).await.unwrap();
+    emit.credit_up_to(8).await;
+    emit.end().await;
+    emit.ack().await;
+    reader.end().await;
+    let of_other = |from| v1::IterateRequest {
+        consumer_id: vec![9; 16].into(),
+        ..again(&request, 1, place(from, 2))
+    };
+    for (from, due) in [(1, "BELOW_FLOOR"), (5, "BEYOND_HEAD")] {
+        let refused = tasks.iterate(of_other(from)).await.unwrap_err();
+        assert_eq!(reason(&refused), due);
+        assert!(refused.message().contains("item 4"), "{refused:?}");
+    }
+    let at_the_end = Rows::open(&mut tasks, of_other(4)).await.unwrap();
+    assert_eq!(at_the_end.end().await.count, 4);
+    let show = v1::ShowRequest {
+        id: reader_id(&request),
+    };
+    let shown = soon(tasks.show(show)).await.unwrap().into_inner();
+    assert_eq!(shown.result_bytes, 0, "items are no result");
+    broker.stop().await.unwrap();
+}
+
+fn reader_id(request: &v1::IterateRequest) -> bytes::Bytes {
+    request.task.as_ref().expect("a task").id.clone()
+}

@@ -194,7 +194,7 @@ impl Process {
                 let end = Box::new(finished(record, finish));
                 return match finish.result {
                     Some(_) => self.read(Job::Tail(seq, end, id, call, reading)),
-                    None => self.read_tail(*end, Some(Tail(Vec::new())), id, call, &reading, env),
+                    None => self.read_tail(*end, Some(Tail::nothing(reading.from)), id, call, &reading, env),
                 };
             }
             Op::Enqueue { wait, .. } => {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use asynq_core::limits::DETACH_GRACE as GRACE;
 use asynq_core::{
-    ConsumerId, Credit, EmitResume, Event as CoreEvent, Finished, ItemBatch, LeaseToken, Left, Outcome, Place, Reader,
-    Refusal, SessionId, Tail, TaskId, TaskSpec, Verdict,
+    ConsumerId, Credit, EmitResume, Event as CoreEvent, Finished, ItemBatch, LeaseToken, Left, Place, Reader, Refusal,
+    SessionId, Tail, TaskId, TaskSpec, Verdict,
 };
 use asynq_tests::history::Record;
 
@@ -212,34 +212,16 @@ impl Process {
         env: &mut Env,
     ) {
         let (task, from) = (end.task, reading.from);
-        let Some(Tail(batches)) = tail else {
+        let Some(tail) = tail else {
             return self.answer(id, call, Answer::Refused(Refused::ResultExpired), true, env);
         };
-        let refusal = match (batches.first(), batches.last()) {
-            (Some(first), _) if from.index < first.first_index => Some(Refusal::BelowFloor {
-                task,
-                floor: first.first_index,
-            }),
-            // What a broker had that restarted since, its reader may have had.
-            (_, Some(last)) if from.index > last.end() && end.outcome == Outcome::Succeeded => {
-                Some(Refusal::BeyondHead { task, head: last.end() })
-            }
-            _ => None,
+        let (at, mut wanted) = match tail.read(task, &end.outcome, from) {
+            Ok(read) => read,
+            Err(refusal) => return self.answer(id, call, Answer::Refused(Refused::ByCore(refusal)), true, env),
         };
-        if let Some(refusal) = refusal {
-            return self.answer(id, call, Answer::Refused(Refused::ByCore(refusal)), true, env);
-        }
-        let wanted = |batch: &ItemBatch| batch.from_index(from.index);
-        let mut wanted: Vec<_> = batches.iter().filter_map(wanted).collect();
-        let byte = match (wanted.first(), batches.last()) {
-            (Some(first), _) => first.first_byte,
-            (None, Some(last)) if from.index == last.end() => last.end_byte(),
-            (None, _) => from.byte,
-        };
-        let at = Place { byte, ..from };
         self.answer(id, call, Answer::Reading(task, at), true, env);
         if env.has_bug(Bug::WholeTail) {
-            wanted.clone_from(&batches);
+            wanted = tail.batches().to_vec();
         }
         // Its window was as large when they came.
         let head = wanted.last().map_or(from.index, ItemBatch::end);

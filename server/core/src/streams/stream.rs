@@ -368,14 +368,19 @@ impl Stream {
 
     /// What is kept is not what was read before.
     pub(super) fn forget(&mut self) {
-        self.credit.acked = self.head.index;
+        self.is_placed = false;
         self.kept.clear();
     }
 
-    /// What nobody has taken yet, from the floor on.
-    pub(crate) fn tail(&self) -> Tail {
+    /// What nobody has taken yet, from the floor on; `None` where there is nothing to
+    /// be read.
+    pub(crate) fn tail(&self) -> Option<Tail> {
+        if !self.is_placed {
+            return None;
+        }
         let from_floor = |(_, batch): &(Place, ItemBatch)| batch.from_index(self.credit.acked);
-        Tail(self.kept.iter().filter_map(from_floor).collect())
+        let floor = self.place_at(self.credit.acked).unwrap_or(self.head);
+        Some(Tail::new(floor, self.kept.iter().filter_map(from_floor).collect()))
     }
 
     /// A place between the floor and the head.

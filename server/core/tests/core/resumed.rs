@@ -308,7 +308,7 @@ fn what_nobody_has_taken_is_kept_with_the_end() {
     end(&mut shard, 1, token, place(4));
     assert_eq!(shard.finished().result, None, "items are no result");
     let kept = shard.durable.result(token.task).and_then(Tail::unpack);
-    assert_eq!(kept, Some(Tail(vec![batch(1, 2), batch(3, 1)])));
+    assert_eq!(kept.expect("it is kept").batches(), [batch(1, 2), batch(3, 1)]);
 
     let (mut shard, token) = replayed(WINDOW);
     emit(&mut shard, 1, token, batch(0, 2));
@@ -316,7 +316,11 @@ fn what_nobody_has_taken_is_kept_with_the_end() {
     shard.fail(1, token, failure("broken", false));
     shard.finished();
     let kept = shard.durable.result(token.task).and_then(Tail::unpack);
-    assert_eq!(kept, Some(Tail(vec![batch(0, 2)])), "before its failure come its items");
+    assert_eq!(
+        kept.expect("it is kept").batches(),
+        [batch(0, 2)],
+        "before its failure come its items"
+    );
 }
 
 #[test]
