@@ -76,6 +76,7 @@ start_broker() { # ADDRESS
 }
 
 start_worker() { # NAME
+    : >"$work/$1.out" # what a worker of this name said before
     "$bin/asynq-worker" --broker "$ASYNQ_BROKER" --name "$1" --slots 4 --builtins --files "$logs" \
         >"$work/$1.out" 2>>"$work/$1.log" &
     worker=$!
