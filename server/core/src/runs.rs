@@ -316,7 +316,9 @@ impl Core {
         self.tally.losses += 1;
         let for_good = match self.live(key).stream() {
             Some(stream) if stream.has_one_try() => Some(self.lost_stream(key)),
-            _ if self.live(key).at_most_once() => Some(lost_run()),
+            _ if self.live(key).at_most_once() => Some(Failure::lost(
+                "its worker went away before it had ended, and it must not begin twice",
+            )),
             _ => None,
         };
         let task = &mut self.tasks[key.index()];
@@ -367,16 +369,6 @@ impl Core {
     }
 }
 
-/// What is said of a run that must not begin again.
-fn lost_run() -> Failure {
-    Failure {
-        kind: "lost".into(),
-        message: "its worker went away before it had ended, and it must not begin twice".into(),
-        trace: String::new(),
-        retryable: true,
-    }
-}
-
 fn ack(session: SessionId, token: LeaseToken, state: StateName, out: &mut Output) {
     out.effects.push(Effect::Ack {
         session,
@@ -398,6 +390,16 @@ fn backoff(task: TaskId, attempt: u32, spent: u32) -> Duration {
 impl Failure {
     /// The kind of a failure that no retry can mend.
     pub const REJECTED: &str = "rejected";
+    /// Of a run whose worker has gone.
+    pub(crate) fn lost(message: &str) -> Self {
+        Self {
+            kind: "lost".into(),
+            message: message.into(),
+            trace: String::new(),
+            retryable: true,
+        }
+    }
+
     /// The kind of a failure of a generator that, run again, yielded other items.
     pub const NON_DETERMINISTIC: &str = "non_deterministic";
 

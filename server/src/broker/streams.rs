@@ -235,12 +235,11 @@ impl Loop {
             let now = lane.consumer();
             now.id() == consumer && (open_seq == 0 || now.open_seq() == open_seq)
         };
-        if let Some(lane) = self.streams.ended.get_mut(&(task, consumer)).filter(follows) {
-            lane.raise(credit);
-            let consumer = lane.consumer().clone();
-            return self.give_credit(task, &consumer);
-        }
-        let lane = self.streams.live.get_mut(&task).and_then(|stream| stream.lane.as_mut());
+        let Streams { live, ended, .. } = &mut self.streams;
+        let lane = match ended.get_mut(&(task, consumer)) {
+            None => live.get_mut(&task).and_then(|stream| stream.lane.as_mut()),
+            lane => lane,
+        };
         if let Some(lane) = lane.filter(follows) {
             lane.raise(credit);
             let consumer = lane.consumer().clone();

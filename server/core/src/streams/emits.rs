@@ -208,14 +208,10 @@ impl Core {
     /// What is said of a stream that cannot be run again.
     pub(crate) fn lost_stream(&self, key: TaskKey) -> Failure {
         let items = self.live(key).stream().map_or(0, |stream| stream.next_start().index);
-        Failure {
-            kind: "lost".into(),
-            message: format!(
-                "its worker went away before the stream had ended; {items} items had come, and the iterator is not                  one that can be run again"
-            ),
-            trace: String::new(),
-            retryable: true,
-        }
+        Failure::lost(&format!(
+            "its worker went away before the stream had ended; {items} items had come, and the iterator is not one that \
+             can be run again"
+        ))
     }
 
     fn go_wrong(&mut self, now: Timestamp, key: TaskKey, wrong: Wrong, out: &mut Output) {
