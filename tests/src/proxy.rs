@@ -22,12 +22,6 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// Of a slow connection, bytes at a time, and what they take.
 const SLOW_BYTES: usize = 1024;
 const SLOW: Duration = Duration::from_millis(20);
-/// Of a connection that may lose answers, what first comes from the broker, and
-/// never is lost: its half of the handshake.
-const HANDSHAKE_CHUNKS: u32 = 3;
-/// Fewer bytes than this are no answer: pings, windows.
-const ANSWER_BYTES: usize = 24;
-
 /// What the proxy does with bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Weather {
@@ -257,6 +251,43 @@ async fn discard(mut from: OwnedReadHalf) {
     while matches!(from.read(&mut buffer).await, Ok(1..)) {}
 }
 
+/// Walks through the frames of HTTP/2, however they are cut into pieces on their way.
+#[derive(Debug, Default)]
+struct Frames {
+    /// As much as there is of the header of the next.
+    header: Vec<u8>,
+    /// Bytes there are to come of this one.
+    left: usize,
+}
+
+impl Frames {
+    /// How many messages begin in these bytes: frames of the type DATA, each of which is
+    /// one where there is one question at a time.
+    fn answers_in(&mut self, mut bytes: &[u8]) -> usize {
+        const HEADER: usize = 9;
+        const DATA: u8 = 0;
+        let mut answers = 0;
+        while !bytes.is_empty() {
+            if self.left > 0 {
+                let skipped = self.left.min(bytes.len());
+                (self.left, bytes) = (self.left - skipped, &bytes[skipped..]);
+                continue;
+            }
+            let (more, rest) = bytes.split_at((HEADER - self.header.len()).min(bytes.len()));
+            self.header.extend(more);
+            bytes = rest;
+            if let [a, b, c, kind, ..] = self.header[..]
+                && self.header.len() == HEADER
+            {
+                self.left = u32::from_be_bytes([0, a, b, c]) as usize;
+                answers += usize::from(kind == DATA && self.left > 0);
+                self.header.clear();
+            }
+        }
+        answers
+    }
+}
+
 async fn pump(
     from: &mut OwnedReadHalf,
     to: &mut OwnedWriteHalf,
@@ -264,7 +295,7 @@ async fn pump(
     mut losing: Option<(&Setting, Dice)>,
 ) -> Result<(), Over> {
     let mut buffer = vec![0; BUFFER_BYTES];
-    let mut chunks = 0;
+    let (mut frames, mut answers) = (Frames::default(), 0);
     loop {
         let read = from.read(&mut buffer).await?;
         let passes = |now: &Weather| *now != Weather::Struck(Fault::Silence);
@@ -274,14 +305,15 @@ async fn pump(
         if read == 0 {
             return Ok(to.shutdown().await?);
         }
-        chunks += 1;
-        if let Some((setting, dice)) = &mut losing
-            && chunks > HANDSHAKE_CHUNKS
-            && read >= ANSWER_BYTES
-            && dice.chance(setting.loses)
-        {
-            setting.counts.lost.fetch_add(1, Ordering::Relaxed);
-            return Err(Over::AnswerLost);
+        if let Some((setting, dice)) = &mut losing {
+            for _ in 0..frames.answers_in(&buffer[..read]) {
+                answers += 1;
+                // The first is the welcome.
+                if answers > 1 && dice.chance(setting.loses) {
+                    setting.counts.lost.fetch_add(1, Ordering::Relaxed);
+                    return Err(Over::AnswerLost);
+                }
+            }
         }
         if now == Weather::Struck(Fault::Slow) {
             for part in buffer[..read].chunks(SLOW_BYTES) {
@@ -290,6 +322,29 @@ async fn pump(
             }
         } else {
             to.write_all(&buffer[..read]).await?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, length: u8) -> Vec<u8> {
+        let mut frame = vec![0, 0, length, kind, 0, 0, 0, 0, 1];
+        frame.resize(9 + usize::from(length), 0xff);
+        frame
+    }
+
+    #[test]
+    fn answers_are_counted_however_they_are_cut() {
+        // Settings, headers, an answer, a ping, an end without a word, two answers.
+        let all = [(4, 6), (1, 30), (0, 40), (6, 8), (0, 0), (0, 1), (0, 200)];
+        let bytes: Vec<u8> = all.into_iter().flat_map(|(kind, length)| frame(kind, length)).collect();
+        for piece in 1..=bytes.len() {
+            let mut frames = Frames::default();
+            let found: usize = bytes.chunks(piece).map(|bytes| frames.answers_in(bytes)).sum();
+            assert_eq!(found, 3, "in pieces of {piece}");
         }
     }
 }
