@@ -133,6 +133,32 @@ async fn ctrl_c_leaves_no_task_and_no_file() {
     .await;
 }
 
+/// It does not end before it knows.
+#[tokio::test]
+async fn ctrl_c_says_if_the_tasks_may_go_on() {
+    let (cluster, _worker) = Cluster::with_worker(1).await;
+    let file = path(&cluster, "never.png");
+    let args = [&["demo", "mandelbrot", "--size", "4000", "-o", &file], &SEAHORSES[..]].concat();
+    let demo = cluster.spawn(&args);
+    let client = cluster.client().await;
+    eventually("a tile to be under way", PATIENCE, || async {
+        let workers = client.workers().await.ok()?;
+        workers.iter().any(|worker| worker.busy == 1).then_some(())
+    })
+    .await;
+    cluster.broker.signal(Signal::STOP);
+    interrupt(&demo);
+    let ended = Ended::of(demo).await;
+    cluster.broker.signal(Signal::CONT);
+    assert_eq!(ended.code, Some(3), "{}", ended.err);
+    let said = "asynq: NO_BROKER: the broker does not answer; ";
+    assert!(
+        ended.err.contains(said) && ended.err.contains(" tasks may go on"),
+        "{}",
+        ended.err
+    );
+}
+
 #[tokio::test]
 async fn what_stands_in_the_way_is_said() {
     let cluster = Cluster::start().await;

@@ -74,7 +74,7 @@ async fn ctrl_c_leaves_no_call_behind() {
     interrupt(&bench);
     let Ended { code, err, .. } = Ended::of(bench).await;
     assert_eq!(code, Some(5), "{err}");
-    assert!(err.contains("20 calls"), "{err}");
+    assert!(err.contains("20 tasks"), "{err}");
     let queue = client.queues().await.unwrap().pop().unwrap();
     assert_eq!((queue.ready, queue.cancelled), (0, 20));
 }

@@ -1,26 +1,23 @@
 //! `asynq bench`: how fast the broker and the workers that are there do nothing.
 
 use std::{
-    cell::RefCell,
-    collections::BTreeSet,
     fs,
     time::{Duration, Instant},
 };
 
-use asynq_client::{Client, Error, Payload, TaskId};
+use asynq_client::{Client, Error, Payload};
 use clap::ValueEnum;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
-use tokio::{task::unconstrained, time::timeout};
+use tokio::task::unconstrained;
 
 use crate::{
     cli::Format,
     connect::{Broker, connect},
     failure::Failure,
-    limits::{CANCEL_WITHIN, CANCELS},
     output,
     progress::Progress,
-    running::{interrupted, say_without_workers},
+    running::{UnderWay, say_without_workers},
 };
 
 /// Measure throughput and latency.
@@ -72,9 +69,6 @@ enum Mode {
 const ECHO: &str = "echo";
 const COUNT: &str = "count";
 
-/// Calls that are not answered.
-type Ids = RefCell<BTreeSet<TaskId>>;
-
 const EXAMPLES: &str = "\
 Examples:
   asynq bench                                       100000 calls, 1024 in flight
@@ -124,14 +118,12 @@ impl Args {
         let progress = Progress::new("bench".to_owned(), unit, self.tasks);
         say_without_workers(&client, self.task(), &progress).await?;
         let begun = Instant::now();
-        let under_way = RefCell::default();
-        let mut took = tokio::select! {
-            took = self.measure(&client, &progress, &under_way) => took?,
-            () = interrupted() => {
-                progress.finish();
-                return Err(cancel_all(&client, under_way.take()).await);
-            }
-        };
+        let under_way = UnderWay::default();
+        let measured = async { Ok(self.measure(&client, &progress, &under_way).await?) };
+        let measured = under_way.until_done(&client, measured, |count| {
+            format!("{count} tasks that were under way are cancelled")
+        });
+        let mut took = measured.await?;
         let seconds = begun.elapsed().as_secs_f64();
         progress.finish();
         // A process that has ended meanwhile takes its figure with it, and no other.
@@ -169,9 +161,14 @@ impl Args {
     }
 
     /// Does the work. How long each answer took, where there is one for each.
-    async fn measure(&self, client: &Client, progress: &Progress, under_way: &Ids) -> Result<Vec<Duration>, Error> {
+    async fn measure(
+        &self,
+        client: &Client,
+        progress: &Progress,
+        under_way: &UnderWay,
+    ) -> Result<Vec<Duration>, Error> {
         if matches!(self.mode, Mode::Iterate) {
-            self.iterate(client, progress).await?;
+            self.iterate(client, progress, under_way).await?;
             return Ok(Vec::new());
         }
         // The quotes around it are part of it.
@@ -186,9 +183,9 @@ impl Args {
                 } else {
                     let call = client.call_raw(ECHO, payload).queue(&self.queue);
                     let id = call.id();
-                    under_way.borrow_mut().insert(id);
+                    under_way.begun(id);
                     call.await?;
-                    under_way.borrow_mut().remove(&id);
+                    under_way.ended(id);
                 }
                 progress.step();
                 Ok(begun.elapsed())
@@ -210,14 +207,17 @@ impl Args {
         }
     }
 
-    async fn iterate(&self, client: &Client, progress: &Progress) -> Result<(), Error> {
+    async fn iterate(&self, client: &Client, progress: &Progress, under_way: &UnderWay) -> Result<(), Error> {
         let args = format!("{{\"n\":{},\"bytes\":{}}}", self.tasks, self.payload);
         let args = Payload::bytes("application/json", args);
         let iterate = client.iterate_raw(COUNT, args).queue(&self.queue);
+        let id = iterate.id();
+        under_way.begun(id);
         let mut items = iterate.window(self.in_flight).await?;
         while items.try_next().await?.is_some() {
             progress.step();
         }
+        under_way.ended(id);
         Ok(())
     }
 
@@ -262,27 +262,6 @@ struct Used {
     client: Option<Duration>,
     broker: Option<Duration>,
     worker: Option<Duration>,
-}
-
-/// Cancels what has been called, after Ctrl-C.
-async fn cancel_all(client: &Client, ids: BTreeSet<TaskId>) -> Failure {
-    let count = ids.len();
-    let cancels = stream::iter(ids).for_each_concurrent(CANCELS, |id| async move {
-        // It may have ended, or never have been sent.
-        let _ended = client.cancel(id).await;
-    });
-    match timeout(CANCEL_WITHIN, cancels).await {
-        Ok(()) => Failure::new(
-            5,
-            "CANCELLED",
-            format!("{count} calls that were under way are cancelled"),
-        ),
-        Err(_) => Failure::new(
-            3,
-            "NO_BROKER",
-            format!("the broker does not answer; {count} tasks may go on"),
-        ),
-    }
 }
 
 /// User and system time of a process, as the kernel counts it.

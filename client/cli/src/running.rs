@@ -1,8 +1,15 @@
 //! What goes on beside a task that is waited for: the warning that nobody can run it, and its cancelling.
 
-use std::{convert::Infallible, future::pending, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    convert::Infallible,
+    future::{pending, ready},
+    time::Duration,
+};
 
 use asynq_client::{CancelOutcome, Client, Error, Refusal, TaskId, WorkerInfo};
+use futures_util::{StreamExt, stream};
 use tokio::{
     signal::{
         ctrl_c,
@@ -13,7 +20,7 @@ use tokio::{
 
 use crate::{
     failure::{Failure, say},
-    limits::{CANCEL_WITHIN, NO_WORKER_AFTER},
+    limits::{CANCEL_WITHIN, CANCELS, NO_WORKER_AFTER},
     progress::Progress,
 };
 
@@ -84,10 +91,7 @@ pub(crate) async fn cancel(client: &Client, id: TaskId) -> Failure {
             Failure::new(5, "CANCELLED", format!("the task {id} {became}"))
         }
         // Its arguments were still on their way, which ended with the call.
-        Ok(Err(Error::Refused {
-            kind: Refusal::NotFound,
-            ..
-        })) => Failure::new(5, "CANCELLED", format!("the task {id} was not enqueued")),
+        Ok(Err(error)) if is_unknown(&error) => Failure::new(5, "CANCELLED", format!("the task {id} was not enqueued")),
         Ok(Err(error)) => error.into(),
         Err(_) => Failure::new(
             3,
@@ -95,6 +99,83 @@ pub(crate) async fn cancel(client: &Client, id: TaskId) -> Failure {
             format!("the broker does not answer; the task {id} may go on"),
         ),
     }
+}
+
+/// The tasks a command has under way: what is cancelled when it ends before them. To
+/// drop them is not enough, for what a drop asks for may not be sent before the
+/// process has ended.
+#[derive(Debug, Default)]
+pub(crate) struct UnderWay(RefCell<BTreeSet<TaskId>>);
+
+impl UnderWay {
+    pub(crate) fn begun(&self, id: TaskId) {
+        self.0.borrow_mut().insert(id);
+    }
+
+    pub(crate) fn ended(&self, id: TaskId) {
+        self.0.borrow_mut().remove(&id);
+    }
+
+    /// Does the work. If that fails, or somebody ends the command, what is under way
+    /// is cancelled; `cancelled` says so to whoever ended it.
+    pub(crate) async fn until_done<T>(
+        &self,
+        client: &Client,
+        work: impl Future<Output = Result<T, Failure>>,
+        cancelled: impl FnOnce(usize) -> String,
+    ) -> Result<T, Failure> {
+        let failed = tokio::select! {
+            done = work => match done {
+                Ok(done) => return Ok(done),
+                // Nobody is there to be told.
+                Err(failure) if failure.code() == 3 => return Err(failure),
+                Err(failure) => Some(failure),
+            },
+            () = interrupted() => None,
+        };
+        let count = self.0.borrow().len();
+        let may_go_on = match self.cancel(client).await {
+            Ok(()) => return Err(failed.unwrap_or_else(|| Failure::new(5, "CANCELLED", cancelled(count)))),
+            Err(failure) => failure,
+        };
+        Err(failed.unwrap_or(may_go_on))
+    }
+
+    /// Cancels them all. A second Ctrl-C does not wait for it.
+    async fn cancel(&self, client: &Client) -> Result<(), Failure> {
+        let ids = self.0.take();
+        let count = ids.len();
+        let cancels = stream::iter(ids)
+            .map(|id| client.cancel(id))
+            .buffer_unordered(CANCELS)
+            .filter(|cancelled| {
+                // It may have ended, or never have been sent.
+                let failed = cancelled.as_ref().is_err_and(|error| !is_unknown(error));
+                ready(failed)
+            })
+            .count();
+        tokio::select! {
+            failed = timeout(CANCEL_WITHIN, cancels) => match failed {
+                Ok(0) => Ok(()),
+                _ => Err(Failure::new(
+                    3,
+                    "NO_BROKER",
+                    format!("the broker does not answer; {count} tasks may go on"),
+                )),
+            },
+            () = interrupted() => Err(Failure::new(130, "DETACHED", format!("{count} tasks may go on"))),
+        }
+    }
+}
+
+fn is_unknown(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Refused {
+            kind: Refusal::NotFound,
+            ..
+        }
+    )
 }
 
 /// The workers that take a task of this name.

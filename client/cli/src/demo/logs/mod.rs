@@ -20,7 +20,7 @@ use crate::{
     failure::{Failure, say},
     output,
     progress::Progress,
-    running::{able, interrupted, warn_without_workers},
+    running::{UnderWay, able, warn_without_workers},
 };
 
 /// Read log files on all workers; count and plot what is in them.
@@ -69,13 +69,16 @@ impl Args {
         let slots: usize = workers.iter().map(|worker| worker.slots as usize).sum();
         let at_once = self.at_once.map_or_else(|| (2 * slots).clamp(4, 64), usize::from);
         let progress = Progress::new(TASK.name().to_owned(), "files", found.files.len() as u64).counting("rows");
-        let scans = Scans::new(&client, &progress);
-        let files = tokio::select! {
-            files = scans.run(found.files, at_once) => files?,
-            // What runs is stopped, because its reader goes.
-            () = interrupted() => return Err(Failure::new(5, "CANCELLED", "the tasks are stopped; nothing was counted")),
-            never = warn_without_workers(&client, TASK.name(), &progress) => match never {},
+        let under_way = UnderWay::default();
+        let scans = Scans::new(&client, &progress, &under_way);
+        let scanned = async {
+            tokio::select! {
+                files = scans.run(found.files, at_once) => files,
+                never = warn_without_workers(&client, TASK.name(), &progress) => match never {},
+            }
         };
+        let stopped = |_| "the tasks are stopped; nothing was counted".to_owned();
+        let files = under_way.until_done(&client, scanned, stopped).await?;
         let took = progress.finish();
         let tallies = scans.tallies();
         let summary = Summary {

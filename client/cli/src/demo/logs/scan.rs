@@ -9,7 +9,7 @@ use super::{
     row::{Scan, TASK},
     tally::{File, Tallies},
 };
-use crate::{failure::Failure, progress::Progress};
+use crate::{failure::Failure, progress::Progress, running::UnderWay};
 
 /// The demo takes turns with other work and does not stand before it.
 const SERIES: &str = "demo";
@@ -18,14 +18,16 @@ const SERIES: &str = "demo";
 pub(super) struct Scans<'a> {
     client: &'a Client,
     progress: &'a Progress,
+    under_way: &'a UnderWay,
     tallies: RefCell<Tallies>,
 }
 
 impl<'a> Scans<'a> {
-    pub(super) fn new(client: &'a Client, progress: &'a Progress) -> Self {
+    pub(super) fn new(client: &'a Client, progress: &'a Progress, under_way: &'a UnderWay) -> Self {
         Self {
             client,
             progress,
+            under_way,
             tallies: RefCell::default(),
         }
     }
@@ -62,7 +64,10 @@ impl<'a> Scans<'a> {
             path: file.path.clone(),
             from: 1,
         };
-        let mut rows = self.client.iterate(TASK, &scan).series(SERIES).await?;
+        let scan = self.client.iterate(TASK, &scan).series(SERIES);
+        let id = scan.id();
+        self.under_way.begun(id);
+        let mut rows = scan.await?;
         while let Some(row) = rows.try_next().await? {
             if row.line != file.rows + 1 {
                 let message = format!(
@@ -76,6 +81,7 @@ impl<'a> Scans<'a> {
             self.tallies.borrow_mut().add(&row);
             self.progress.count(1);
         }
+        self.under_way.ended(id);
         Ok(())
     }
 }

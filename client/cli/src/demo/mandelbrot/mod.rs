@@ -18,7 +18,7 @@ use crate::{
     failure::Failure,
     output,
     progress::Progress,
-    running::{able, interrupted, warn_without_workers},
+    running::{UnderWay, able, warn_without_workers},
 };
 
 /// Compute a picture of the Mandelbrot set on all workers.
@@ -65,13 +65,16 @@ impl Args {
         let slots: usize = workers.iter().map(|worker| worker.slots as usize).sum();
         let look_ahead = self.look_ahead.map_or_else(|| (2 * slots).clamp(4, 64), usize::from);
         let progress = Progress::new(TASK.name().to_owned(), "rows", u64::from(view.height));
-        let tiles = Tiles::new(&client, &view, &progress);
-        tokio::select! {
-            drawn = draw(&tiles, look_ahead, &mut picture) => drawn?,
-            // What runs is stopped, because its reader goes.
-            () = interrupted() => return Err(Failure::new(5, "CANCELLED", "the tasks are stopped; no picture was written")),
-            never = warn_without_workers(&client, TASK.name(), &progress) => match never {},
-        }
+        let under_way = UnderWay::default();
+        let tiles = Tiles::new(&client, &view, &progress, &under_way);
+        let drawn = async {
+            tokio::select! {
+                drawn = draw(&tiles, look_ahead, &mut picture) => drawn,
+                never = warn_without_workers(&client, TASK.name(), &progress) => match never {},
+            }
+        };
+        let stopped = |_| "the tasks are stopped; no picture was written".to_owned();
+        under_way.until_done(&client, drawn, stopped).await?;
         let seconds = progress.finish().as_secs_f64();
         picture.finish()?;
         let summary = format!(

@@ -7,7 +7,7 @@ use futures_util::{Stream, StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::view::View;
-use crate::{failure::Failure, progress::Progress};
+use crate::{failure::Failure, progress::Progress, running::UnderWay};
 
 pub(super) const TASK: Iter<Tile, Row> = Iter::new("mandelbrot", OnLoss::Replay);
 
@@ -39,17 +39,19 @@ pub(super) struct Tiles<'a> {
     client: &'a Client,
     view: &'a View,
     progress: &'a Progress,
+    under_way: &'a UnderWay,
     /// Rows of a tile.
     height: u32,
 }
 
 impl<'a> Tiles<'a> {
-    pub(super) fn new(client: &'a Client, view: &'a View, progress: &'a Progress) -> Self {
+    pub(super) fn new(client: &'a Client, view: &'a View, progress: &'a Progress, under_way: &'a UnderWay) -> Self {
         let most = u32::try_from(TILE_BYTES / view.row_bytes()).unwrap_or(u32::MAX);
         Self {
             client,
             view,
             progress,
+            under_way,
             height: view.height.div_ceil(TILES).min(most).max(1),
         }
     }
@@ -74,6 +76,8 @@ impl<'a> Tiles<'a> {
         };
         let mut pixels = Vec::with_capacity(tile.rows as usize * self.view.row_bytes());
         let iterate = self.client.iterate(TASK, &tile).series(SERIES).window(tile.rows);
+        let id = iterate.id();
+        self.under_way.begun(id);
         let (mut rows, mut due) = (iterate.await?, top);
         while let Some(row) = rows.try_next().await? {
             let before = pixels.len();
@@ -84,6 +88,7 @@ impl<'a> Tiles<'a> {
             due += 1;
             self.progress.step();
         }
+        self.under_way.ended(id);
         match due < bottom {
             true => Err(wrong(due)),
             false => Ok(pixels),
