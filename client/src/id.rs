@@ -37,6 +37,18 @@ impl fmt::Display for TaskId {
     }
 }
 
+impl From<Uuid> for TaskId {
+    fn from(id: Uuid) -> Self {
+        Self(id)
+    }
+}
+
+impl From<TaskId> for Uuid {
+    fn from(id: TaskId) -> Self {
+        id.0
+    }
+}
+
 /// A text is no task id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a task id; they look like 019aab6c-7d3e-7c41-9f0e-3b5d2a64e8f1")]

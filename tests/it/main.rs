@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bulk;
+mod called_streams;
 mod calls;
 mod demo;
 mod disk;

@@ -10,6 +10,7 @@ use asynq_proto::limits::{INLINE_BYTES, MAX_BATCH_BYTES, MAX_BATCH_OPS};
 use asynq_proto::{Payload, TaskError, v1};
 use foldhash::HashMap;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::calls;
 use crate::context::{Control, LeaseToken, StopCause};
@@ -255,14 +256,14 @@ impl Ledger {
         self.of_call(call, |calls, slot| calls.tell(call, of, slot));
     }
 
-    /// The broker has a large call.
-    pub(crate) fn call_uploaded(&mut self, call: u64) {
-        self.of_call(call, |calls, slot| calls.uploaded(call, slot));
+    /// The broker has a call that came on the data connection.
+    pub(crate) fn call_uploaded(&mut self, call: u64, task: Uuid) {
+        self.of_call(call, |calls, slot| calls.uploaded(call, task, slot));
     }
 
-    /// The next call that is too large for the session.
-    pub(crate) fn next_large_call(&mut self) -> Option<v1::RunCall> {
-        self.calls.next_large(&mut self.runs)
+    /// The next call for the data connection.
+    pub(crate) fn next_call_apart(&mut self) -> Option<v1::RunCall> {
+        self.calls.next_apart(&mut self.runs)
     }
 
     /// The next result of a called task that is too large for the session.

@@ -1,9 +1,11 @@
 //! The ledger's own tests: every way a run can end and be acknowledged.
 
+use asynq_proto::{Connector, Credentials};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use uuid::Uuid;
 
 use super::*;
+use crate::data::Data;
 
 fn token(n: u128) -> LeaseToken {
     LeaseToken {
@@ -302,7 +304,10 @@ fn runs_of_a_lost_lease_leak_if_they_go_on() {
 #[test]
 fn calls_go_with_their_run() {
     let (asks, _asked) = mpsc::channel(1);
-    let shared = calls::Shared::new(Arc::new(Semaphore::new(1)), asks);
+    let connector = Connector::tcp("http://127.0.0.1:1".parse().unwrap(), &Credentials::default()).unwrap();
+    let data = Data::start(&connector).unwrap();
+    let reading = calls::Reading::new(connector, data.line());
+    let shared = calls::Shared::new(Arc::new(Semaphore::new(1)), asks, reading);
     let mut ledger = Ledger::default();
     for (n, ends) in [(1, true), (2, false)] {
         ledger.going(token(n));
@@ -317,6 +322,7 @@ fn calls_go_with_their_run() {
             token: token(n),
             request: Box::new(request),
             reply,
+            enqueued: None,
         };
         ledger.call(&shared, asked);
         gathered(&mut ledger);

@@ -65,7 +65,7 @@ pub use asynq_proto::{
     Token, TokenError,
 };
 pub use builder::{Ready, Worker, WorkerBuilder};
-pub use calls::{Call, CallError, Spawn};
+pub use calls::{Call, CallError, CalledItems, CalledIter, Iterate, Spawn};
 pub use context::{Context, LeaseToken, Linger, StopCause};
 pub use error::{BuildError, RunError};
 pub use registry::Declaration;

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::builder::{Ready, Worker};
-use crate::calls::Shared;
+use crate::calls::{Reading, Shared};
 use crate::context::{Context, LeaseToken, StopCause};
 use crate::data::Data;
 use crate::emit::{self, Reader, Slot, collect, collect_blocking};
@@ -53,7 +53,6 @@ pub(crate) async fn run(worker: Worker, shutdown: impl Future<Output = ()>) -> R
     let (mode, mode_out) = watch::channel(Mode::Serving);
     let (asks_in, asks) = mpsc::channel(REPORTS);
     let slots = Arc::new(Semaphore::new(worker.slots as usize));
-    let shared = Shared::new(slots.clone(), asks_in);
     let (ready_in, mut ready) = oneshot::channel();
     let (done_in, mut done) = oneshot::channel();
 
@@ -61,6 +60,8 @@ pub(crate) async fn run(worker: Worker, shutdown: impl Future<Output = ()>) -> R
     let tasks = worker.registry.len();
     let mut on_ready = worker.on_ready;
     let data = Data::start(&worker.connector).map_err(RunError::Thread)?;
+    let reading = Reading::new(worker.connector.clone(), data.line());
+    let shared = Shared::new(slots.clone(), asks_in, reading);
     let config = SessionConfig {
         connector: worker.connector,
         data: data.line().client(),

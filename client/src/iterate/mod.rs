@@ -144,10 +144,11 @@ async fn open<T>(
     let (nth, told) = ((open_seq, attach || open.enqueued.existed), (window.credit(), at));
     let reader = Arc::new(Reader::new(session, id, consumer, options, nth, told));
     let (pump, arrivals) = Pump::new(Arc::clone(&reader), Head::new(id, at), open.frames);
+    let pump = reader.session.spawn(pump.run());
     let opened = Opened {
         worker_known: open.enqueued.worker_known,
         arrivals,
-        pump: tokio::spawn(pump.run()).abort_handle(),
+        pump,
         manual_ack: options.manual_ack,
         reader,
         window,

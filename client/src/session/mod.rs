@@ -22,10 +22,12 @@ use std::{
 
 use asynq_proto::{Connector, IdMaker, Payload, limits::INLINE_BYTES, v1, v1::answer::Of};
 use tokio::{
+    runtime::Handle,
     sync::{
         mpsc::{self, error::TrySendError},
         oneshot,
     },
+    task::AbortHandle,
     time::{Instant, timeout},
 };
 
@@ -63,6 +65,8 @@ struct Shared {
     /// That broker does not believe its clock.
     clock_doubted: AtomicBool,
     data: Data,
+    /// Where it lives, whoever uses it from elsewhere.
+    runtime: Handle,
 }
 
 /// How a task ended well.
@@ -84,6 +88,7 @@ impl Session {
             forgotten: Forgotten::default(),
             flows: Flows::default(),
             data: Data::new(connector.data(), broker.clone()),
+            runtime: Handle::current(),
             broker,
             version: Mutex::new(link.welcome.version.clone()),
             clock_doubted: AtomicBool::new(link.welcome.clock_doubted),
@@ -94,6 +99,11 @@ impl Session {
 
     pub(crate) fn new_id(&self) -> TaskId {
         TaskId::new(self.shared.ids().make())
+    }
+
+    /// Does something beside its callers, who may block their runtime for long.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.shared.runtime.spawn(work).abort_handle()
     }
 
     pub(crate) fn data(&self) -> &Data {

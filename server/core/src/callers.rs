@@ -203,13 +203,14 @@ impl Core {
             on_key: _,
             payload,
         } = *spec;
-        options.stream = reader.is_some();
+        // A stream that a run has called is read by somebody who comes later.
+        options.stream |= reader.is_some();
         let state = match start_at.filter(|&at| at > now) {
             Some(at) => Live::Scheduled(at),
-            None if reader.is_some() => Live::Unread,
+            None if options.stream => Live::Unread,
             None => Live::Ready,
         };
-        let (niceness, placement) = (options.niceness, options.placement);
+        let (niceness, placement, is_stream) = (options.niceness, options.placement, options.stream);
         let ordinary = Options {
             niceness,
             placement,
@@ -226,7 +227,7 @@ impl Core {
                 options,
                 start_at,
                 content_type: payload.content_type.clone(),
-                stream: reader.as_ref().map(|reader| Box::new(Stream::new(reader))),
+                stream: is_stream.then(|| Box::new(Stream::new(reader.as_ref(), now))),
                 ..Extra::default()
             })
         });

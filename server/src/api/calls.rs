@@ -60,6 +60,7 @@ fn enqueue(call: v1::RunCall, by: CallingRun, now: Timestamp) -> Result<Enqueue,
 }
 
 fn spec(call: v1::RunCall, run: Call, now: Timestamp) -> Result<TaskSpec, Error> {
+    let is_stream = call.stream;
     let request = v1::EnqueueRequest {
         name: call.name,
         payload: call.payload,
@@ -73,6 +74,7 @@ fn spec(call: v1::RunCall, run: Call, now: Timestamp) -> Result<TaskSpec, Error>
         return Err(invalid("options.key", problem));
     }
     spec.id = run.token.child(run.n);
+    spec.options.stream = is_stream;
     Ok(spec)
 }
 
@@ -86,6 +88,12 @@ pub(super) fn children(token: LeaseToken, spawned: Vec<v1::RunCall>, now: Timest
         let run = named(child.token.clone(), child.n)?;
         if run.token != token {
             return Err(invalid("spawned.token", "is not that of the completion"));
+        }
+        if child.stream {
+            return Err(invalid(
+                "spawned.stream",
+                "is set; nobody reads what a run leaves behind",
+            ));
         }
         spec(child, run, now)
     };

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use asynq_client::{Client, Error, Refusal};
+use asynq_client::{Client, ClientBuilder, Error, Refusal};
 use asynq_tests::{Ended, PATIENCE, Process, Signal, eventually, run};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
@@ -28,9 +28,15 @@ impl Secured {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| path(folder.path(), name);
         ok("asynqd", &["tls", "init", &at("certs")]).await;
-        for role in ["caller", "worker"] {
-            let args = ["token", "new", role, "--role", role, "--add-to", &at("tokens.toml")];
-            std::fs::write(at(role), ok("asynqd", &args).await).unwrap();
+        for (name, roles) in [
+            ("caller", &["caller"][..]),
+            ("worker", &["worker"]),
+            ("both", &["worker", "caller"]),
+        ] {
+            let file = at("tokens.toml");
+            let mut args = vec!["token", "new", name, "--add-to", &file];
+            args.extend(roles.iter().flat_map(|role| ["--role", role]));
+            std::fs::write(at(name), ok("asynqd", &args).await).unwrap();
         }
         let mut args = vec![
             "--listen".to_owned(),
@@ -92,6 +98,13 @@ impl Secured {
         started.unwrap_or_else(|said| panic!("{said}"))
     }
 
+    fn client(&self) -> ClientBuilder {
+        Client::builder(&self.url())
+            .ca(self.at("certs/ca.pem"))
+            .cert(self.at("certs/caller.pem"), self.at("certs/caller.key"))
+            .token(&format!("@{}", self.at("caller")))
+    }
+
     fn log(&self) -> String {
         std::fs::read_to_string(self.at("asynqd.log")).unwrap()
     }
@@ -141,10 +154,7 @@ async fn everything_goes_round_over_connections_that_are_all_secured() {
         counted.err
     );
 
-    let client = Client::builder(&secured.url())
-        .ca(secured.at("certs/ca.pem"))
-        .cert(secured.at("certs/caller.pem"), secured.at("certs/caller.key"))
-        .token(&format!("@{}", secured.at("caller")));
+    let client = secured.client();
     assert!(!format!("{client:?}").contains("asynq_"), "{client:?}");
     let client = client.connect().await.unwrap();
     assert_eq!(client.workers().await.unwrap().len(), 1);

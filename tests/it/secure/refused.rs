@@ -1,6 +1,8 @@
 //! Who is refused reads what to do, and the broker's log tells who it was.
 
-use asynq_tests::{PATIENCE, Process, run};
+use asynq_tests::{PATIENCE, Process, run, within};
+use asynq_worker::{Context, Iter, OnLoss, Task, TaskError, Worker};
+use tokio::sync::oneshot;
 
 use super::{Secured, ok, with};
 
@@ -164,4 +166,47 @@ async fn a_worker_that_is_refused_ends_and_says_why() {
     let args = ["--config".to_owned(), secured.at("worker.toml")];
     let started = Process::start("asynq-worker", args, secured.at("worker.log").into()).await;
     started.unwrap_or_else(|said| panic!("{said}")).stop(PATIENCE).await;
+}
+
+const ADD: Task<u64, u64> = Task::new("add");
+const NUMBERS: Iter<u64, u64> = Iter::new("numbers", OnLoss::Replay);
+
+async fn add(context: Context, n: u64) -> Result<u64, TaskError> {
+    let mut items = context.iterate(NUMBERS, &n).await?;
+    let mut sum = 0;
+    while let Some(item) = items.try_next().await? {
+        sum += item;
+    }
+    Ok(sum)
+}
+
+/// A run that reads the items of others is a caller, too.
+#[tokio::test]
+async fn a_worker_that_iterates_needs_the_role_of_a_caller() {
+    let secured = Secured::start().await;
+    let caller = secured.client().connect().await.unwrap();
+    for (token, sum) in [("worker", None), ("both", Some(45))] {
+        let worker = Worker::builder(&secured.url())
+            .ca(secured.at("certs/ca.pem"))
+            .cert(secured.at("certs/worker.pem"), secured.at("certs/worker.key"))
+            .token(&format!("@{}", secured.at(token)))
+            .iter(NUMBERS, |_, n| tokio_stream::iter((0..n).map(Ok)))
+            .task(ADD, add);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = tokio::spawn(worker.run_until(async { drop(stopped.await) }));
+        let called = within("the answer", PATIENCE, async { caller.call(ADD, &10).await }).await;
+        match sum {
+            Some(sum) => assert_eq!(called.unwrap(), sum),
+            None => {
+                let error = called.unwrap_err().to_string();
+                let said = "calling numbers was refused: ";
+                assert!(
+                    error.contains(said) && error.contains("\"worker\" does not have the role"),
+                    "{error}"
+                );
+            }
+        }
+        drop(stop);
+        running.await.unwrap().unwrap();
+    }
 }

@@ -7,7 +7,7 @@ pub(super) const DIRECTIONS: &[(&str, &[&str])] = &[
     ("asynq-store", &["asynq-core"]),
     ("asynq-manual", &[]),
     ("asynqd", &["asynq-core", "asynq-manual", "asynq-store", "asynq-proto"]),
-    ("asynq-worker", &["asynq-manual", "asynq-proto"]),
+    ("asynq-worker", &["asynq-client", "asynq-manual", "asynq-proto"]),
     ("asynq-client", &["asynq-proto"]),
     ("asynq", &["asynq-client", "asynq-manual", "asynq-proto"]),
     (

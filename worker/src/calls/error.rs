@@ -60,6 +60,17 @@ pub enum CallError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The items of the called task break off: no broker brings them any more, or
+    /// others than those before.
+    #[error("the items of task {name} ({task}) break off: {problem}")]
+    Broken {
+        /// What was called.
+        name: String,
+        /// Its id.
+        task: Uuid,
+        /// What has gone wrong.
+        problem: String,
+    },
     /// The run that called is to stop.
     #[error("the run is to stop ({0:?})")]
     Stopped(StopCause),
@@ -78,6 +89,35 @@ impl CallError {
             name,
             reason: error.reason,
             message: error.message,
+        }
+    }
+
+    /// Why there are no more items of a called task.
+    pub(super) fn reading(name: &str, task: Uuid, error: asynq_client::Error) -> Self {
+        use asynq_client::Error;
+        let name = name.to_owned();
+        match error {
+            Error::Cancelled { .. } => Self::Cancelled { name, task },
+            Error::Expired { .. } => Self::Expired { name, task },
+            Error::Dead { reason, failure, .. } => Self::Dead {
+                name,
+                task,
+                reason,
+                failure: Box::new(
+                    TaskError::terminal(failure.message)
+                        .with_kind(failure.kind)
+                        .with_trace(failure.trace),
+                ),
+            },
+            Error::Refused { reason, message, .. } => Self::Refused { name, reason, message },
+            Error::Codec { .. } => Self::Result {
+                problem: error.to_string(),
+            },
+            error => Self::Broken {
+                name,
+                task,
+                problem: error.to_string(),
+            },
         }
     }
 

@@ -1,7 +1,8 @@
-//! Handlers that call: they have other tasks run and wait for them, or leave
-//! some behind with their result.
+//! Handlers that call: they have other tasks run and wait for them or read their
+//! items, or leave some behind with their result.
 
 mod error;
+mod iterate;
 mod open;
 mod options;
 mod spawn;
@@ -16,10 +17,14 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::runtime::Runtime;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 pub use error::CallError;
+pub(crate) use iterate::Reading;
+pub use iterate::{CalledItems, CalledIter, Iterate};
 pub(crate) use open::{Answered, Queue, Runs, Slot, weight};
 use options::call_options;
 pub use spawn::Spawn;
@@ -40,6 +45,8 @@ pub(crate) struct Shared {
     slots: Arc<Semaphore>,
     /// Slots taken back while others still had them: runs that begin give them up.
     owed: AtomicUsize,
+    /// How runs read the items of what they have called.
+    reading: Reading,
 }
 
 /// A run calls.
@@ -48,10 +55,12 @@ pub(crate) struct Asked {
     pub(crate) token: LeaseToken,
     pub(crate) request: Box<v1::RunCall>,
     pub(crate) reply: oneshot::Sender<Answered>,
+    /// For who reads its items: the task is there.
+    pub(crate) enqueued: Option<oneshot::Sender<Uuid>>,
 }
 
 impl Shared {
-    pub(crate) fn new(slots: Arc<Semaphore>, calls: mpsc::Sender<Asked>) -> Arc<Self> {
+    pub(crate) fn new(slots: Arc<Semaphore>, calls: mpsc::Sender<Asked>, reading: Reading) -> Arc<Self> {
         Arc::new(Self {
             calls,
             next: AtomicU64::new(0),
@@ -60,6 +69,7 @@ impl Shared {
             clock: Mutex::default(),
             slots,
             owed: AtomicUsize::new(0),
+            reading,
         })
     }
 
@@ -86,6 +96,27 @@ impl Shared {
 
     pub(crate) fn take_withdrawn(&self) -> Vec<u64> {
         std::mem::take(&mut *lock(&self.withdrawn))
+    }
+
+    /// What to send, where the answer will be, and what to hold until then.
+    fn ask(
+        self: &Arc<Self>,
+        context: &Context,
+        mut request: v1::RunCall,
+    ) -> (Asked, oneshot::Receiver<Answered>, Withdrawal) {
+        request.call = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+        let withdrawal = Withdrawal {
+            shared: self.clone(),
+            call: Some(request.call),
+        };
+        let (reply, answer) = oneshot::channel();
+        let asked = Asked {
+            token: context.token(),
+            request: Box::new(request),
+            reply,
+            enqueued: None,
+        };
+        (asked, answer, withdrawal)
     }
 
     /// A run begins: slots that were taken back are given up first.
@@ -269,13 +300,7 @@ impl<R> Call<R> {
     /// # Panics
     /// In an async handler.
     pub fn wait(self) -> Result<R, CallError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().build();
-        let runtime = runtime.map_err(|error| CallError::Refused {
-            name: self.name.clone(),
-            reason: "NO_RUNTIME".into(),
-            message: error.to_string(),
-        })?;
-        runtime.block_on(self.run())
+        runtime_for(&self.name)?.block_on(self.run())
     }
 
     async fn run(self) -> Result<R, CallError> {
@@ -289,18 +314,8 @@ impl<R> Call<R> {
         let Some(shared) = context.calls().shared.clone() else {
             return Err(CallError::Stopped(StopCause::LeaseLost));
         };
-        let mut request = Box::new(context.makes(name, payload?, options));
-        request.call = shared.next.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut withdrawal = Withdrawal {
-            shared: &shared,
-            call: Some(request.call),
-        };
-        let (reply, answer) = oneshot::channel();
-        let asked = Asked {
-            token: context.token(),
-            request,
-            reply,
-        };
+        let request = context.makes(name, payload?, options);
+        let (asked, answer, mut withdrawal) = shared.ask(&context, request);
         let answered = async {
             shared.calls.send(asked).await.ok()?;
             answer.await.ok()
@@ -326,13 +341,23 @@ impl<R: Send + 'static> IntoFuture for Call<R> {
     }
 }
 
+/// What a handler waits on by blocking its thread.
+fn runtime_for(name: &str) -> Result<Runtime, CallError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    runtime.map_err(|error| CallError::Refused {
+        name: name.to_owned(),
+        reason: "NO_RUNTIME".into(),
+        message: error.to_string(),
+    })
+}
+
 /// Withdraws a call unless it is answered.
-struct Withdrawal<'a> {
-    shared: &'a Shared,
+struct Withdrawal {
+    shared: Arc<Shared>,
     call: Option<u64>,
 }
 
-impl Drop for Withdrawal<'_> {
+impl Drop for Withdrawal {
     fn drop(&mut self) {
         if let Some(call) = self.call {
             self.shared.withdraw(call);

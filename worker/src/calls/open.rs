@@ -7,6 +7,7 @@ use asynq_proto::limits::{INLINE_BYTES, MAX_BATCH_BYTES, MAX_BATCH_OPS, MAX_CALL
 use asynq_proto::{Payload, reasons, v1};
 use foldhash::HashMap;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use super::{Asked, CallError, Lent, Shared};
 use crate::context::LeaseToken;
@@ -26,6 +27,8 @@ pub(crate) struct OpenCalls {
 struct Open {
     request: Box<v1::RunCall>,
     reply: oneshot::Sender<Answered>,
+    /// Who reads its items waits for this.
+    enqueued: Option<oneshot::Sender<Uuid>>,
     way: Way,
     /// The handler has gone on without it.
     withdrawn: bool,
@@ -38,7 +41,8 @@ enum Way {
     Unsaid,
     /// Said on this one or one before.
     Said,
-    /// On the data connection, as large as it is.
+    /// On the data connection, because it is large or its items are to be read: there
+    /// the answer says that it is enqueued.
     Uploading,
     /// The broker has it; its end is to be asked for.
     Enqueued,
@@ -59,7 +63,8 @@ pub(crate) struct Queue {
     /// Whose each call is, of runs that go on.
     runs: HashMap<u64, LeaseToken>,
     unsaid: VecDeque<u64>,
-    unsaid_large: VecDeque<u64>,
+    /// Of these, the ones for the data connection.
+    unsaid_apart: VecDeque<u64>,
     withdrawn: VecDeque<u64>,
     /// Results to be fetched.
     unfetched: VecDeque<u64>,
@@ -76,7 +81,12 @@ pub(crate) trait Runs {
 impl Queue {
     /// A run calls.
     pub(crate) fn ask(&mut self, shared: &Arc<Shared>, slot: &mut Slot, asked: Asked) {
-        let Asked { token, request, reply } = asked;
+        let Asked {
+            token,
+            request,
+            reply,
+            enqueued,
+        } = asked;
         if reply.is_closed() {
             return; // withdrawn before it was read
         }
@@ -100,18 +110,19 @@ impl Queue {
                 return;
             }
         }
-        let (call, is_large) = (request.call, bytes(&request) > INLINE_BYTES);
+        let (call, goes_apart) = (request.call, goes_apart(&request));
         let calls = slot.get_or_insert_with(|| Box::new(OpenCalls::new(shared.clone())));
         let open = Open {
             request,
             reply,
+            enqueued,
             way: Way::Unsaid,
             withdrawn: false,
         };
         calls.open.insert(call, open);
         self.runs.insert(call, token);
-        if is_large {
-            self.unsaid_large.push_back(call);
+        if goes_apart {
+            self.unsaid_apart.push_back(call);
         } else {
             self.unsaid.push_back(call);
         }
@@ -198,10 +209,10 @@ impl Queue {
         }
     }
 
-    /// The next call that is too large for the session.
-    pub(crate) fn next_large(&mut self, runs: &mut impl Runs) -> Option<v1::RunCall> {
+    /// The next call for the data connection.
+    pub(crate) fn next_apart(&mut self, runs: &mut impl Runs) -> Option<v1::RunCall> {
         loop {
-            let call = self.unsaid_large.pop_front()?;
+            let call = self.unsaid_apart.pop_front()?;
             let slot = self.runs.get(&call).and_then(|run| runs.slot(*run));
             if let Some(open) = slot.and_then(|slot| slot.as_mut()?.open.get_mut(&call)) {
                 open.way = Way::Uploading;
@@ -211,12 +222,15 @@ impl Queue {
         }
     }
 
-    /// The broker has a large call.
-    pub(crate) fn uploaded(&mut self, call: u64, slot: &mut Slot) {
+    /// The broker has a call that came on the data connection.
+    pub(crate) fn uploaded(&mut self, call: u64, task: Uuid, slot: &mut Slot) {
         let Some(open) = slot.as_mut().and_then(|calls| calls.open.get_mut(&call)) else {
             return;
         };
         open.way = Way::Enqueued;
+        if let Some(enqueued) = open.enqueued.take() {
+            let _ = enqueued.send(task); // nobody may be waiting any more
+        }
         self.unsaid.push_back(call);
         if open.withdrawn {
             self.withdrawn.push_back(call);
@@ -243,8 +257,10 @@ impl Queue {
         use v1::call_answer::Of;
         let call = answer.call;
         match answer.of {
-            // The result is too large: it is fetched before anybody is told.
-            Some(Of::Finished(finished)) if finished.result_deferred => self.unfetched.push_back(call),
+            // The result is too large: it is fetched before anybody is told. Items are read.
+            Some(Of::Finished(finished)) if finished.result_deferred && !is_read(call, slot) => {
+                self.unfetched.push_back(call);
+            }
             // The broker goes; the next one is asked again.
             Some(Of::Error(error)) if matches!(&*error.reason, reasons::SHUTTING_DOWN | reasons::STORE_FAILED) => {}
             Some(of) => self.tell(call, of, slot),
@@ -282,13 +298,19 @@ impl Queue {
                     self.withdrawn.push_back(call);
                 }
                 match open.way {
-                    Way::Unsaid if bytes(&open.request) > INLINE_BYTES => self.unsaid_large.push_back(call),
-                    Way::Uploading => self.unsaid_large.push_back(call),
+                    Way::Unsaid if goes_apart(&open.request) => self.unsaid_apart.push_back(call),
+                    Way::Uploading => self.unsaid_apart.push_back(call),
                     Way::Unsaid | Way::Said | Way::Enqueued => self.unsaid.push_back(call),
                 }
             }
         }
     }
+}
+
+/// Whether somebody reads its items.
+fn is_read(call: u64, slot: &Slot) -> bool {
+    let open = slot.as_ref().and_then(|calls| calls.open.get(&call));
+    open.is_some_and(|open| open.request.stream)
 }
 
 /// The call without what it asks for.
@@ -306,6 +328,11 @@ pub(crate) fn weight(request: &v1::RunCall) -> usize {
     const REST: usize = 128;
     let names = request.options.as_ref().map_or(0, |o| o.queue.len() + o.series.len());
     REST + request.name.len() + names + bytes(request)
+}
+
+/// Whether it goes on the data connection.
+fn goes_apart(request: &v1::RunCall) -> bool {
+    request.stream || bytes(request) > INLINE_BYTES
 }
 
 fn bytes(request: &v1::RunCall) -> usize {

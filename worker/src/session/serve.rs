@@ -218,7 +218,7 @@ impl Session {
                 transfer::fetch(self.config.data.clone(), token).boxed()
             } else if let Some((token, completion)) = self.ledger.next_upload() {
                 transfer::deliver(self.config.data.clone(), token, completion).boxed()
-            } else if let Some(call) = self.ledger.next_large_call() {
+            } else if let Some(call) = self.ledger.next_call_apart() {
                 transfer::call(self.config.data.clone(), call).boxed()
             } else if let Some((call, request)) = self.ledger.next_result() {
                 transfer::fetch_result(self.config.data.clone(), call, request).boxed()
@@ -241,7 +241,7 @@ impl Session {
                 let error = TaskError::retryable(format!("failed to fetch the arguments: {}", status.message()));
                 self.ledger.over(token, Outcome::Failed(error));
             }
-            Transfer::Called(call) => self.ledger.call_uploaded(call),
+            Transfer::Called(call, task) => self.ledger.call_uploaded(call, task),
             Transfer::Answered(call, of) => self.ledger.answered_apart(call, of),
             Transfer::Delivered(token, ack) => self.ledger.acknowledged(token, ack.stale),
             Transfer::Refused(token, status) => {

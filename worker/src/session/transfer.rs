@@ -6,6 +6,7 @@ use asynq_proto::v1::{Completion, FetchPayloadRequest, FetchResultRequest, Opera
 use asynq_proto::{Backoff, Payload, Wire};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
+use uuid::Uuid;
 
 use crate::context::LeaseToken;
 
@@ -16,8 +17,8 @@ pub(crate) enum Transfer {
     Fetched(LeaseToken, Payload),
     /// The broker has no arguments for this run.
     NoArguments(LeaseToken, Status),
-    /// The broker has a call.
-    Called(u64),
+    /// The broker has a call: it is this task.
+    Called(u64, Uuid),
     /// A called task's end, with its result; or why the call is refused.
     Answered(u64, Of),
     /// The broker answered a result.
@@ -44,7 +45,11 @@ pub(crate) async fn call(mut client: WorkersClient<Wire>, call: RunCall) -> Tran
     let mut backoff = Backoff::reconnect();
     loop {
         match client.call_large(call.clone()).await {
-            Ok(_) => return Transfer::Called(call.call),
+            // All brokers say which; of a task without an id they would know nothing.
+            Ok(enqueued) => {
+                let task = Uuid::from_slice(&enqueued.into_inner().id).unwrap_or_default();
+                return Transfer::Called(call.call, task);
+            }
             Err(status) if is_final(&status) || status.code() == Code::ResourceExhausted => {
                 return Transfer::Answered(call.call, Of::Error(refusal(&status)));
             }

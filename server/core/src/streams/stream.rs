@@ -81,11 +81,14 @@ pub(super) enum Wrong {
 }
 
 impl Stream {
-    /// Of a new task.
-    pub(crate) fn new(reader: &Reader) -> Self {
+    /// Of a new task. Without a reader it waits for one.
+    pub(crate) fn new(reader: Option<&Reader>, now: Timestamp) -> Self {
         let mut stream = Self::unknown();
-        stream.is_placed = reader.from.index == 0;
+        stream.is_placed = reader.is_none_or(|reader| reader.from.index == 0);
         stream.restored = false;
+        if reader.is_none() {
+            stream.detach(now);
+        }
         stream
     }
 

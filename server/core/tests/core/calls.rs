@@ -11,6 +11,7 @@ use crate::shard::{Shard, failure, session, spec};
 
 mod lives;
 mod spawned;
+mod streamed;
 
 const SECOND: Duration = Duration::from_secs(1);
 

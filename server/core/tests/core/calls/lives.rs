@@ -1,18 +1,23 @@
-//! Random lives of runs that call.
+//! Random lives of runs that call, and of those that read what they have called.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use asynq_core::{Closed, Effect, Event, LeaseToken, StopCause, limits};
+use asynq_core::{Closed, Effect, Event, LeaseToken, Place, StopCause, TaskId, limits};
 use proptest::prelude::*;
 
 use super::SECOND;
 use crate::shard::{Shard, failure, session, spec};
+use crate::streams::{credit, reader};
 
 /// What happens to them: whatever it is, the core's books are right after each
 /// step, and in the end nothing is left.
 #[derive(Debug, Clone)]
 enum Step {
     Call(usize, u32),
+    /// Calls a stream, which begins once it is read.
+    Iterate(usize, u32),
+    Read(usize),
     Complete(usize),
     Fail(usize),
     Crash(usize),
@@ -27,6 +32,8 @@ enum Step {
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (any::<usize>(), 1_u32..4).prop_map(|(run, n)| Step::Call(run, n)),
+        3 => (any::<usize>(), 1_u32..4).prop_map(|(run, n)| Step::Iterate(run, n)),
+        4 => any::<usize>().prop_map(Step::Read),
         4 => any::<usize>().prop_map(Step::Complete),
         1 => any::<usize>().prop_map(Step::Fail),
         1 => any::<usize>().prop_map(Step::Crash),
@@ -43,14 +50,22 @@ fn any_step() -> impl Strategy<Value = Step> {
 struct Here {
     shard: Shard,
     runs: Vec<LeaseToken>,
+    /// Of these, the ones whose items are read, and of those before.
+    streams: BTreeSet<TaskId>,
     connected: bool,
+    opened: u64,
 }
 
 impl Here {
     fn listen(&mut self) {
         for effect in self.shard.drain() {
             match effect {
-                Effect::Assign(run) if self.connected => self.runs.push(run.token),
+                Effect::Assign(run) if self.connected => {
+                    if run.stream.is_some() {
+                        self.streams.insert(run.token.task);
+                    }
+                    self.runs.push(run.token);
+                }
                 Effect::Stop { token, cause, .. } if self.connected => {
                     self.runs.retain(|run| *run != token);
                     if cause != StopCause::Stale {
@@ -76,7 +91,7 @@ impl Here {
         }
         self.connected = true;
         let runs = self.runs.clone();
-        self.shard.resume(1, 2, &["down"], &runs);
+        self.shard.resume(1, 2, &["down", "rows"], &runs);
     }
 
     fn run(&self, at: usize) -> Option<LeaseToken> {
@@ -87,18 +102,47 @@ impl Here {
         self.runs.retain(|run| *run != token);
     }
 
+    fn complete(&mut self, token: LeaseToken) {
+        if !self.streams.contains(&token.task) {
+            self.shard.complete(1, token);
+            return;
+        }
+        self.shard.apply(Event::Iterated {
+            session: session(1),
+            token,
+            count: 0,
+            digest: None,
+        });
+    }
+
     fn step(&mut self, step: &Step) {
         let run = match step {
-            Step::Call(at, _) | Step::Complete(at) | Step::Fail(at) | Step::Crash(at) | Step::Withdraw(at, _) => {
-                self.run(*at).filter(|_| self.connected)
-            }
+            Step::Call(at, _)
+            | Step::Iterate(at, _)
+            | Step::Complete(at)
+            | Step::Fail(at)
+            | Step::Crash(at)
+            | Step::Withdraw(at, _) => self.run(*at).filter(|_| self.connected),
             _ => None,
         };
         match (step, run) {
             (Step::Call(_, n), Some(run)) => drop(self.shard.call(1, run, *n, &spec("down"))),
+            (Step::Iterate(_, n), Some(run)) => {
+                let rows = spec("rows").with(|options| options.stream = true);
+                drop(self.shard.call(1, run, *n, &rows));
+            }
+            (Step::Read(at), _) => {
+                let ids: Vec<_> = self.shard.ids_known().into_iter().collect();
+                self.opened += 1;
+                // Of a task that is no stream, or is over, it is refused.
+                drop(self.shard.attach(
+                    ids[at % ids.len()],
+                    reader(self.opened, Place::START, credit(0, 4, 100)),
+                ));
+            }
             (Step::Complete(_), Some(run)) => {
                 self.over(run);
-                self.shard.complete(1, run);
+                self.complete(run);
             }
             (Step::Fail(_), Some(run)) => {
                 self.over(run);
@@ -143,11 +187,11 @@ proptest! {
     #[test]
     fn any_lives_of_callers_leave_nothing_behind(steps in proptest::collection::vec(any_step(), 1..120)) {
         let mut shard = Shard::new();
-        shard.connect(1, 2, &["down"]);
+        shard.connect(1, 2, &["down", "rows"]);
         for _ in 0..4 {
             shard.enqueue(&spec("down").with(|options| options.max_attempts = Some(3)));
         }
-        let mut here = Here { shard, runs: Vec::new(), connected: true };
+        let mut here = Here { shard, runs: Vec::new(), streams: BTreeSet::new(), connected: true, opened: 0 };
         here.settle();
         for step in &steps {
             here.step(step);
@@ -161,7 +205,7 @@ proptest! {
             here.settle();
             match here.runs.pop() {
                 Some(run) => {
-                    here.shard.complete(1, run);
+                    here.complete(run);
                 }
                 None if here.shard.core.queues(here.shard.now).iter().all(|queue| {
                     queue.counts.iter().all(|(state, count)| state.is_terminal() || *count == 0)
