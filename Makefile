@@ -22,9 +22,9 @@ test: test-tools ## Run every test, then lint
 	@$(MAKE) --no-print-directory lint
 
 # Prints what it did and what became of it.
-torture: test-tools ## Kill, stop and cut off brokers and workers, 1,400 times in all; block a handler for 40 s; fail a sync 100 times; run 100,000 seeds of the simulator
+torture: test-tools ## Kill, stop and cut off brokers, workers and callers, 3,200 times in all; block a handler for 40 s; fail a sync 100 times; run 200,000 seeds of the simulator
 	cargo build --locked --workspace --bins
-	ASYNQ_SIM_SEEDS=100000 cargo test --locked -p asynq-tests --test sim tiers::seeds_are_clean -- --exact --nocapture
+	ASYNQ_SIM_SEEDS=200000 cargo test --locked -p asynq-tests --test sim tiers::seeds_are_clean -- --exact --nocapture
 	ASYNQ_TORTURE=1 cargo test --locked -p asynq-tests --test it kill:: -- --nocapture --test-threads 1
 	ASYNQ_TORTURE=1 cargo test --locked -p asynq-tests --test it stuck:: -- --nocapture
 	ASYNQ_TORTURE=1 cargo test --locked -p asynq-tests --test it disk::after_a_failed_sync -- --nocapture

@@ -74,6 +74,8 @@ pub const GAP: Duration = Duration::from_secs(1);
 /// the timeout that passed meanwhile.
 pub const SETTLE: Duration = Duration::from_millis(200);
 
+/// Clients whose latest connection is remembered, also when they have gone: 64 bytes each.
+pub const MAX_CLIENTS: usize = 65_536;
 /// Operations a caller's session may have unanswered.
 pub const MAX_OUTSTANDING: u32 = 16_384;
 /// Operations that may queue behind the read of one id or key.

@@ -217,7 +217,10 @@ async fn a_session_that_asks_for_too_much_at_once_is_ended() {
     let (requests, outgoing) = mpsc::channel(1);
     let send = async |request| drop(requests.send(request).await); // the end of the session is seen below
     send(v1::SessionRequest {
-        hello: Some(v1::SessionHello { client: "it".into() }),
+        hello: Some(v1::SessionHello {
+            client: "it".into(),
+            ..Default::default()
+        }),
         operations: Vec::new(),
     })
     .await;

@@ -109,9 +109,10 @@ impl Driver {
         let mut backoff = Backoff::reconnect();
         loop {
             let (connector, pause) = (self.connector.clone(), backoff.pause());
+            let shared = Arc::clone(&self.shared);
             let mut opening = Box::pin(async move {
                 sleep(pause).await;
-                Link::open(&connector).await
+                Link::open(&connector, &shared.me).await
             });
             let cause = loop {
                 tokio::select! {

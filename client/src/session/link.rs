@@ -1,10 +1,13 @@
 //! One stream to the broker, from hello and welcome to its loss.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use asynq_proto::{
     Backoff, ConnectError, Connector,
     limits::MAX_MESSAGE_BYTES,
     v1::{SessionHello, SessionReply, SessionRequest, SessionWelcome, tasks_client::TasksClient},
 };
+use bytes::Bytes;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout},
@@ -23,6 +26,30 @@ pub(super) struct Link {
     pub(super) outgoing: mpsc::Sender<SessionRequest>,
     pub(super) replies: Streaming<SessionReply>,
     pub(super) welcome: SessionWelcome,
+}
+
+/// Who says hello. What comes late on a connection of its that is not the latest, the
+/// broker does not take.
+pub(super) struct Me {
+    id: Bytes,
+    connections: AtomicU64,
+}
+
+impl Me {
+    pub(super) fn new() -> Self {
+        Self {
+            id: Bytes::copy_from_slice(&fastrand::u128(..).to_be_bytes()),
+            connections: AtomicU64::new(0),
+        }
+    }
+
+    fn hello(&self) -> SessionHello {
+        SessionHello {
+            client: concat!("asynq-client ", env!("CARGO_PKG_VERSION")).to_owned(),
+            client_id: self.id.clone(),
+            connection: self.connections.fetch_add(1, Ordering::Relaxed) + 1,
+        }
+    }
 }
 
 /// Why no stream came about.
@@ -44,11 +71,11 @@ impl From<ConnectError> for OpenError {
 
 impl Link {
     /// The first one of a client: tries for [`FIRST_CONNECT`].
-    pub(super) async fn first(connector: &Connector) -> Result<Self, Error> {
+    pub(super) async fn first(connector: &Connector, me: &Me) -> Result<Self, Error> {
         let (begun, mut backoff) = (Instant::now(), Backoff::reconnect());
         loop {
             let remaining = FIRST_CONNECT.saturating_sub(begun.elapsed());
-            let message = match timeout(remaining, Self::open(connector)).await {
+            let message = match timeout(remaining, Self::open(connector, me)).await {
                 Ok(Ok(link)) => return Ok(link),
                 Ok(Err(OpenError::Refused(error))) => return Err(error),
                 Ok(Err(OpenError::NoBroker(message))) => message,
@@ -70,18 +97,15 @@ impl Link {
     }
 
     /// Connects and says hello. Tries once.
-    pub(super) async fn open(connector: &Connector) -> Result<Self, OpenError> {
+    pub(super) async fn open(connector: &Connector, me: &Me) -> Result<Self, OpenError> {
         let channel = connector.control().await?;
         let mut tasks = TasksClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let welcoming = async {
             let (outgoing, requests) = mpsc::channel(1);
-            let hello = SessionHello {
-                client: concat!("asynq-client ", env!("CARGO_PKG_VERSION")).to_owned(),
-            };
             let hello = SessionRequest {
-                hello: Some(hello),
+                hello: Some(me.hello()),
                 operations: Vec::new(),
             };
             outgoing

@@ -36,7 +36,7 @@ use self::{
     driver::Driver,
     flows::Flows,
     forgotten::{Asked, Forgotten},
-    link::Link,
+    link::{Link, Me},
     op::Op,
     pending::Request,
 };
@@ -67,6 +67,7 @@ struct Shared {
     data: Data,
     /// Where it lives, whoever uses it from elsewhere.
     runtime: Handle,
+    me: Me,
 }
 
 /// How a task ended well.
@@ -79,7 +80,8 @@ impl Session {
     /// Connects, trying for [`crate::FIRST_CONNECT`].
     pub(crate) async fn open(connector: Connector) -> Result<Self, Error> {
         let broker = connector.endpoint().to_string();
-        let link = Link::first(&connector).await?;
+        let me = Me::new();
+        let link = Link::first(&connector, &me).await?;
         let (requests, incoming) = mpsc::channel(REQUEST_QUEUE);
         let shared = Arc::new(Shared {
             next_call: AtomicU64::new(1),
@@ -89,6 +91,7 @@ impl Session {
             flows: Flows::default(),
             data: Data::new(connector.data(), broker.clone()),
             runtime: Handle::current(),
+            me,
             broker,
             version: Mutex::new(link.welcome.version.clone()),
             clock_doubted: AtomicBool::new(link.welcome.clock_doubted),

@@ -128,7 +128,7 @@ fn consumer_id(bytes: &[u8]) -> Result<ConsumerId, Error> {
     sixteen("consumer_id", bytes).map(ConsumerId)
 }
 
-fn sixteen(field: &'static str, bytes: &[u8]) -> Result<[u8; 16], Error> {
+pub(super) fn sixteen(field: &'static str, bytes: &[u8]) -> Result<[u8; 16], Error> {
     let problem = || {
         convert::invalid(
             field,

@@ -9,8 +9,8 @@ use tokio::time::timeout;
 use tonic::{Status, Streaming};
 use tracing::{Instrument, debug, debug_span};
 
-use super::{convert, render};
-use crate::broker::{Ask, Broker, Caller, CallerGuard, Command, End, Error};
+use super::{convert, items, render};
+use crate::broker::{Ask, Broker, Caller, CallerGuard, ClientId, Command, End, Error};
 use crate::limits::{HELLO_TIMEOUT, MAX_OUTSTANDING};
 use crate::metrics::Calls;
 
@@ -92,13 +92,18 @@ async fn read(broker: Broker, caller: Arc<Caller>, mut requests: Streaming<v1::S
             .ok()
             .and_then(Result::ok)
             .flatten();
-        let first = first
-            .filter(|first| first.hello.is_some())
-            .ok_or(Error::ExpectedHello("session"))?;
-        debug!(
-            client = first.hello.as_ref().map(|hello| &hello.client),
-            "caller connected"
-        );
+        let mut first = first.ok_or(Error::ExpectedHello("session"))?;
+        let hello = first.hello.take().ok_or(Error::ExpectedHello("session"))?;
+        debug!(hello.client, hello.connection, "caller connected");
+        if !hello.client_id.is_empty() {
+            let client = ClientId(items::sixteen("hello.client_id", &hello.client_id)?);
+            let hello = Command::Hello {
+                caller: caller.clone(),
+                client,
+                connection: hello.connection,
+            };
+            broker.send(hello).await?;
+        }
         let mut next = Some(first);
         while let Some(request) = next {
             let now = broker.clock().now();

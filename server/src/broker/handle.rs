@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::caller::{Answer, Answered, Ask, Caller, CallerId, Op};
+use super::clients::ClientId;
 use super::consumer::{Consumer, ConsumerGuard, Iterate};
 use super::emitter::{Emission, EmitRun, Emitter};
 use super::error::{End, Error};
@@ -28,6 +29,12 @@ use crate::server::Durability;
 /// What the loop can be told.
 #[derive(Debug)]
 pub(crate) enum Command {
+    /// The session of a client that may have had others.
+    Hello {
+        caller: Arc<Caller>,
+        client: ClientId,
+        connection: u64,
+    },
     /// Operations of one message, in order.
     Ask {
         caller: Arc<Caller>,

@@ -4,6 +4,7 @@
 mod admission;
 mod caller;
 mod callers;
+mod clients;
 mod consumer;
 mod emitter;
 mod error;
@@ -33,6 +34,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 pub(crate) use caller::{Answer, Answered, Ask, Caller, CallingRun, Enqueue, Op};
+pub(crate) use clients::ClientId;
 pub(crate) use consumer::{Consumer, ConsumerGuard, Frame, Iterate};
 pub(crate) use emitter::{Control, Emission, EmitRun, Emitter};
 pub(crate) use error::{End, Error};
@@ -103,6 +105,7 @@ pub(crate) fn open(backing: Backing, clock: Arc<dyn Clock>) -> Result<(Broker, L
         horizon,
         believed_until: doubted,
         requests: Slab::new(),
+        clients: clients::Clients::default(),
         waiters: waiters::Waiters::default(),
         resolving: foldhash::HashMap::default(),
         resolving_keys: foldhash::HashMap::default(),

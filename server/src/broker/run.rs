@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use super::admission::{Admission, disk_bytes, value_bytes};
 use super::caller::{Answer, Caller};
 use super::callers::{Behind, Request};
+use super::clients::Clients;
 use super::error::End;
 use super::handle::{Broker, Command, Sent};
 use super::listing::{Listing, Page};
@@ -47,6 +48,7 @@ pub(crate) struct Loop {
     /// The last time that was believed, if the clock is not; see `--trust-clock`.
     pub(super) believed_until: Option<Timestamp>,
     pub(super) requests: Slab<Request>,
+    pub(super) clients: Clients,
     pub(super) waiters: Waiters,
     pub(super) resolving: HashMap<TaskId, Behind>,
     /// The same for keys. The ids of those that wait have a place in `resolving`.
@@ -258,6 +260,11 @@ impl Loop {
     fn command(&mut self, command: Command) {
         // Whoever asked and has gone needs no answer: failed sends are passed over.
         match command {
+            Command::Hello {
+                caller,
+                client,
+                connection,
+            } => self.clients.hello(client, connection, &caller),
             Command::Ask { caller, asks } => self.ask(&caller, asks),
             Command::Finish { caller } => caller.finish(),
             Command::WorkerHello { hello, conn, opened } => {

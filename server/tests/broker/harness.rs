@@ -174,8 +174,11 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) async fn open(broker: &Broker) -> Self {
+        Self::say_hello(broker, v1::SessionHello::default()).await
+    }
+
+    pub(crate) async fn say_hello(broker: &Broker, hello: v1::SessionHello) -> Self {
         let (requests, outgoing) = mpsc::channel(64);
-        let hello = v1::SessionHello { client: "test".into() };
         requests
             .send(v1::SessionRequest {
                 hello: Some(hello),
@@ -199,7 +202,13 @@ impl Session {
 
     /// Sends operations in one message; gives the call number of the first.
     pub(crate) async fn ask(&mut self, ops: impl IntoIterator<Item = Op>) -> u64 {
-        let first = self.calls + 1;
+        let (first, sent) = (self.calls + 1, self.try_ask(ops).await);
+        assert!(sent, "the session is over");
+        first
+    }
+
+    /// Says whether it could be sent, which an end of the session may forestall.
+    pub(crate) async fn try_ask(&mut self, ops: impl IntoIterator<Item = Op>) -> bool {
         let operations = ops.into_iter().map(|op| {
             self.calls += 1;
             v1::Operation {
@@ -208,14 +217,11 @@ impl Session {
             }
         });
         let operations = operations.collect();
-        self.requests
-            .send(v1::SessionRequest {
-                hello: None,
-                operations,
-            })
-            .await
-            .unwrap();
-        first
+        let request = v1::SessionRequest {
+            hello: None,
+            operations,
+        };
+        self.requests.send(request).await.is_ok()
     }
 
     /// The next answer.

@@ -7,6 +7,7 @@
 mod answers;
 mod bad;
 mod cuts;
+mod died;
 mod explain;
 mod kills;
 mod reruns;
