@@ -3,6 +3,7 @@
 mod bad_input;
 mod bulk;
 mod calls;
+mod checkpoints;
 mod demo;
 mod disk;
 mod drain;

@@ -136,7 +136,7 @@ impl Producer {
         }
         self.say(|state| {
             state.items.data.extend_from_slice(item);
-            state.items.token_bytes += piece.token.as_ref().map_or(0, |token| token.len());
+            state.items.token_bytes += piece.token.as_ref().map_or(0, bytes::Bytes::len);
             state.pulled += u64::from(piece.item.is_some());
             state.items.lengths.push((item.len(), piece));
             state.pulled_bytes += item.len() as u64;
