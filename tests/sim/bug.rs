@@ -45,6 +45,8 @@ pub(crate) enum Bug {
     CheckpointMisplaced,
     /// After a restart a checkpoint is taken to be one item further than it is.
     CheckpointMovedOn,
+    /// After a restart a checkpoint has the token of the item before.
+    TokensMixedUp,
     /// Who comes back is handed once more what was handed on last.
     FloorForgotten,
     /// What is left of a stream that has ended is handed over from its first item on.

@@ -95,10 +95,11 @@ impl Broker {
         let mut core = Core::new();
         let wall = env.wall();
         let mut opened = self.disk.open(wall, &mut |seq, mut record| {
-            if let Some(checkpoint) = &mut record.checkpoint
-                && env.has_bug(Bug::CheckpointMovedOn)
-            {
-                checkpoint.index += 1;
+            if let Some(checkpoint) = &mut record.checkpoint {
+                checkpoint.index += u64::from(env.has_bug(Bug::CheckpointMovedOn));
+                if env.has_bug(Bug::TokensMixedUp) {
+                    checkpoint.token = (checkpoint.index - 1).to_be_bytes().to_vec().into();
+                }
             }
             core.restore(seq, record);
         })?;

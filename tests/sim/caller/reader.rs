@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use asynq_core::{ConsumerId, Credit, Finished, ItemBatch, Outcome, Place, Refusal, TaskId, TaskSpec};
+use asynq_core::{ConsumerId, Credit, Finished, ItemBatch, OnLoss, Outcome, Place, Refusal, TaskId, TaskSpec};
 use asynq_tests::history::Record;
 
 use super::wants::{Later, on_loss};
