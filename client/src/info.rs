@@ -120,6 +120,9 @@ pub struct TaskInfo {
     pub content_type: String,
     /// The idempotency key it came with.
     pub key: Option<String>,
+    /// Of a stream that has not ended and whose iterator has checkpoints: the item at
+    /// which it can begin again, of those whose items its reader has acknowledged.
+    pub checkpoint: Option<u64>,
 }
 
 impl TryFrom<v1::TaskInfo> for TaskInfo {
@@ -151,6 +154,7 @@ impl TryFrom<v1::TaskInfo> for TaskInfo {
             result_bytes: wire.result_bytes,
             content_type: some(wire.content_type).unwrap_or_else(|| "application/json".to_owned()),
             key: some(wire.key),
+            checkpoint: Some(wire.checkpoint).filter(|&index| index > 0),
         })
     }
 }

@@ -15,8 +15,10 @@ pub const INLINE_BYTES: usize = 64 * 1024;
 pub const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
 /// Operations, answers or outcomes gathered into one session message.
 pub const MAX_BATCH_OPS: usize = 512;
+/// Bytes of the token of a checkpoint.
+pub const MAX_CHECKPOINT_BYTES: usize = 64 * 1024;
 /// Bytes gathered into one session message. The last thing put in may exceed
-/// it, by at most [`INLINE_BYTES`].
+/// it, by at most [`INLINE_BYTES`] and one token of a checkpoint.
 pub const MAX_BATCH_BYTES: usize = 256 * 1024;
 
 /// Bytes of a task, queue, series or worker name.

@@ -103,6 +103,16 @@ pub enum OnLoss {
     /// It cannot be run again: the task is dead, and its error says how many items
     /// there were.
     Fail,
+    /// The generator names places now and then at which it can begin again, each with
+    /// a token for itself, of at most 64 KiB. It is run again from the last of them.
+    /// What it then yields that the broker has already is left out by its index
+    /// alone: it may be something else than before, and nobody compares it. Without a
+    /// checkpoint it begins at the beginning.
+    ///
+    /// The broker writes down, once a second at most, the last checkpoint whose items
+    /// the caller has acknowledged. If it dies together with the worker, that is
+    /// where the iterator begins.
+    Checkpoint,
 }
 
 impl OnLoss {
@@ -112,6 +122,7 @@ impl OnLoss {
         match self {
             Self::Replay => v1::OnLoss::Replay,
             Self::Fail => v1::OnLoss::Fail,
+            Self::Checkpoint => v1::OnLoss::Checkpoint,
         }
     }
 }

@@ -179,6 +179,7 @@ mod tests {
         assert_eq!(core::MAX_DECLARATIONS, wire::MAX_DECLARATIONS);
         assert_eq!(core::MAX_BUDGET, wire::MAX_BUDGET);
         assert_eq!(core::MAX_FAILURE_BYTES, wire::MAX_FAILURE_BYTES);
+        assert_eq!(core::MAX_CHECKPOINT_BYTES, wire::MAX_CHECKPOINT_BYTES);
         assert_eq!(core::MAX_DURATION, wire::MAX_DURATION);
         assert_eq!(core::MAX_CALLS, wire::MAX_CALLS);
         assert_eq!(core::MAX_SPAWNED, wire::MAX_SPAWNED);

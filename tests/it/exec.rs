@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_stream::StreamExt;
 
 /// A worker with this worker.toml, in the broker's own folder.
-async fn worker(cluster: &Cluster, tasks: &str) -> Process {
+pub(crate) async fn worker(cluster: &Cluster, tasks: &str) -> Process {
     let file = cluster.broker.folder().join("worker.toml");
     fs::write(
         &file,

@@ -4,6 +4,7 @@ mod bad_input;
 mod bulk;
 mod called_streams;
 mod calls;
+mod checkpoints;
 mod demo;
 mod disk;
 mod drain;

@@ -68,7 +68,7 @@ async fn enqueue_wait_show() {
             "id": id, "name": "echo", "queue": "q", "series": "s", "niceness": -3, "state": "succeeded",
             "reason": "finished", "cancel_requested": false, "attempt": 1, "failures": 0, "timeouts": 0, "crashes": 0,
             "losses": 0, "releases": 0, "start_at": null, "worker": "worker-1", "labels": [], "error": null,
-            "payload_bytes": 3, "result_bytes": 3, "content_type": "application/json", "key": null,
+            "payload_bytes": 3, "result_bytes": 3, "content_type": "application/json", "key": null, "checkpoint": null,
         })
     );
 

@@ -41,6 +41,12 @@ pub(crate) enum Bug {
     ReplayedAnyway,
     /// A worker drops an item when it is sent, not when it is acknowledged.
     DroppedWhenSent,
+    /// A generator says a checkpoint with the token of the item before.
+    CheckpointMisplaced,
+    /// After a restart a checkpoint is taken to be one item further than it is.
+    CheckpointMovedOn,
+    /// After a restart a checkpoint has the token of the item before.
+    TokensMixedUp,
     /// Who comes back is handed once more what was handed on last.
     FloorForgotten,
     /// What is left of a stream that has ended is handed over from its first item on.

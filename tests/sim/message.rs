@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use asynq_core::{
-    Assignment, ConsumerId, Credit, EmitResume, Failure, Finished, Hello, ItemBatch, LeaseToken, Payload, Place,
-    Refusal, SessionId, StateName, StopCause, TaskId, TaskSpec, Timestamp, Verdict,
+    Assignment, Checkpoint, ConsumerId, Credit, EmitResume, Failure, Finished, Hello, ItemBatch, LeaseToken, Payload,
+    Place, Refusal, SessionId, StateName, StopCause, TaskId, TaskSpec, Timestamp, Verdict,
 };
 
 /// To the broker.
@@ -67,6 +67,7 @@ pub(crate) enum Report {
 #[derive(Debug, Clone)]
 pub(crate) enum Emission {
     Items(ItemBatch),
+    Checkpoint(Checkpoint),
     Blocked(Credit),
     /// After that many, with that digest.
     End(u64, Option<u64>),

@@ -80,6 +80,9 @@ planted! {
     other_items_the_second_time: OtherItems breaks StreamContent;
     what_cannot_be_run_again_is: ReplayedAnyway breaks StreamContent StreamCut;
     items_that_are_dropped_when_sent: DroppedWhenSent breaks StreamCut BegunTwice;
+    a_checkpoint_that_is_misplaced: CheckpointMisplaced breaks StreamContent;
+    a_checkpoint_that_moves_on: CheckpointMovedOn breaks StreamContent StreamCut;
+    tokens_that_are_mixed_up: TokensMixedUp breaks StreamContent;
     a_floor_that_is_forgotten: FloorForgotten breaks StreamOrder;
     a_tail_from_its_beginning: WholeTail breaks StreamOrder;
     a_cut_taken_for_a_stop: CutIsStop breaks StreamCut;

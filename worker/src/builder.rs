@@ -18,6 +18,7 @@ use crate::handler::Handler;
 use crate::limits::{DRAIN_TIMEOUT, KILL_GRACE, MIN_KILL_GRACE};
 use crate::registry::{Declaration, Registry};
 use crate::runtime;
+use crate::yields::Yield;
 
 /// Collects what a worker is made of. The first mistake is reported by
 /// [`build`](Self::build) or [`run_until`](Self::run_until).
@@ -202,12 +203,60 @@ impl WorkerBuilder {
         self.add(iter.into(), Handler::blocking_iter(handler))
     }
 
+    /// Runs an iterator with [`OnLoss::Checkpoint`](crate::OnLoss::Checkpoint) with an
+    /// async generator, which yields items and checkpoints; see [`Yield`]. In all else
+    /// as [`iter`](Self::iter).
+    ///
+    /// ```
+    /// use asynq_worker::{Context, Iter, OnLoss, TaskError, Worker, Yield};
+    /// use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
+    ///
+    /// const PAGES: Iter<String, String> = Iter::new("pages", OnLoss::Checkpoint);
+    ///
+    /// /// The number of the next page is all that is needed to go on.
+    /// fn pages(context: Context, book: String) -> impl Stream<Item = Result<Yield<String>, TaskError>> {
+    ///     stream::once(async move { context.start_checkpoint::<u64>() })
+    ///         .map_ok(move |next| {
+    ///             let book = book.clone();
+    ///             stream::iter(next.unwrap_or(1)..=300)
+    ///                 .map(move |n| Yield::item(format!("{book}, page {n}")).then_checkpoint(&(n + 1)))
+    ///         })
+    ///         .try_flatten()
+    /// }
+    ///
+    /// let worker = Worker::builder("http://127.0.0.1:7740").iter_with_checkpoints(PAGES, pages).build()?;
+    /// # Ok::<(), asynq_worker::BuildError>(())
+    /// ```
+    pub fn iter_with_checkpoints<A, T, F, S>(self, iter: Iter<A, T>, handler: F) -> Self
+    where
+        A: DeserializeOwned,
+        T: Serialize,
+        F: Fn(Context, A) -> S + Send + Sync + 'static,
+        S: Stream<Item = Result<Yield<T>, TaskError>> + Send + 'static,
+    {
+        self.add(iter.into(), Handler::marked_iter(handler))
+    }
+
+    /// The same with a plain iterator, on a thread of its own as with
+    /// [`blocking_iter`](Self::blocking_iter); [`Yield`] has an example.
+    pub fn blocking_iter_with_checkpoints<A, T, F, I>(self, iter: Iter<A, T>, handler: F) -> Self
+    where
+        A: DeserializeOwned,
+        T: Serialize,
+        F: Fn(Context, A) -> I + Send + Sync + 'static,
+        I: Iterator<Item = Result<Yield<T>, TaskError>> + 'static,
+    {
+        self.add(iter.into(), Handler::marked_blocking_iter(handler))
+    }
+
     /// Runs an iterator whose name and types are known only at run time: the
-    /// handler takes a payload and yields payloads, sent as they are.
-    pub fn raw_iter<F, S>(self, iter: impl Into<Declaration>, handler: F) -> Self
+    /// handler takes a payload and yields payloads, sent as they are. With
+    /// [`OnLoss::Checkpoint`](crate::OnLoss::Checkpoint) it may yield [`Yield`]s of them.
+    pub fn raw_iter<F, S, Y>(self, iter: impl Into<Declaration>, handler: F) -> Self
     where
         F: Fn(Context, Payload) -> S + Send + Sync + 'static,
-        S: Stream<Item = Result<Payload, TaskError>> + Send + 'static,
+        S: Stream<Item = Result<Y, TaskError>> + Send + 'static,
+        Y: Into<Yield<Payload>>,
     {
         self.add(iter.into().yielding(), Handler::raw_iter(handler))
     }
@@ -215,10 +264,11 @@ impl WorkerBuilder {
     /// Runs an iterator that answers a plain call in a way of its own: who
     /// iterates it gets the payloads of `iter`, who calls it the one of `call`
     /// instead of an array of the items.
-    pub fn raw_iter_or_call<I, S, C, Fut>(self, task: impl Into<Declaration>, iter: I, call: C) -> Self
+    pub fn raw_iter_or_call<I, S, Y, C, Fut>(self, task: impl Into<Declaration>, iter: I, call: C) -> Self
     where
         I: Fn(Context, Payload) -> S + Send + Sync + 'static,
-        S: Stream<Item = Result<Payload, TaskError>> + Send + 'static,
+        S: Stream<Item = Result<Y, TaskError>> + Send + 'static,
+        Y: Into<Yield<Payload>>,
         C: Fn(Context, Payload) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Payload, TaskError>> + Send + 'static,
     {

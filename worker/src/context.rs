@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering as Memory};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use asynq_proto::v1;
+use asynq_proto::{TaskError, v1};
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -199,7 +200,9 @@ impl Context {
     /// this is n − 1: one item early, because the first one is held against the one
     /// that was sent, and left out. If they differ, the task is dead, with the reason
     /// `non_deterministic`. No item before it is looked at; one that does not ask makes
-    /// all items again, and all are held against those before.
+    /// all items again, and all are held against those before. With
+    /// [`OnLoss::Checkpoint`](crate::OnLoss::Checkpoint) it is the number of items before
+    /// the checkpoint that [`start_checkpoint`](Self::start_checkpoint) gives.
     ///
     /// Ask before the first item is yielded: in the handler, in the generator or on its
     /// thread. Who asks must begin there. After the first item, who has not asked before
@@ -220,6 +223,40 @@ impl Context {
     #[must_use]
     pub fn start_index(&self) -> u64 {
         self.0.start.tell()
+    }
+
+    /// The checkpoint an iterator with [`OnLoss::Checkpoint`](crate::OnLoss::Checkpoint)
+    /// begins at: the token it yielded then, read as JSON. `None` if it begins at the
+    /// beginning.
+    ///
+    /// It begins there exactly: its first item is the one with
+    /// [`start_index`](Self::start_index), which asks for the same. Items that have been
+    /// sent before are left out by their number. An iterator with checkpoints has to ask
+    /// for one of the two before it yields its first item, in the handler, in the
+    /// generator or on its thread; else it fails when it is to go on from a checkpoint.
+    ///
+    /// [`Yield`](crate::Yield) has an example.
+    ///
+    /// # Errors
+    /// If the token is not of this type: perhaps another version has made it.
+    pub fn start_checkpoint<C: DeserializeOwned>(&self) -> Result<Option<C>, TaskError> {
+        let Some(checkpoint) = self.0.start.tell_checkpoint() else {
+            return Ok(None);
+        };
+        let read = serde_json::from_slice(&checkpoint.token);
+        read.map(Some).map_err(|error| {
+            let index = checkpoint.index;
+            TaskError::terminal(format!("the checkpoint at item {index} cannot be read: {error}"))
+        })
+    }
+
+    /// The same as the bytes it was yielded as.
+    #[must_use]
+    pub fn start_checkpoint_bytes(&self) -> Option<Bytes> {
+        self.0
+            .start
+            .tell_checkpoint()
+            .map(|checkpoint| checkpoint.token.clone())
     }
 
     /// Where the items begin that the run sends.

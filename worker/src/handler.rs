@@ -12,7 +12,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::context::Context;
-use crate::items::{Opened, OpenedBlocking, Raw, Typed, TypedIterator};
+use crate::items::{Marked, MarkedIterator, Opened, OpenedBlocking, Raw, Typed, TypedIterator};
+use crate::yields::Yield;
 
 /// What a run returns.
 pub(crate) type RunResult = Result<Payload, TaskError>;
@@ -82,20 +83,34 @@ impl Handler {
         }))
     }
 
-    pub(crate) fn raw_iter<F, S>(handler: F) -> Self
+    pub(crate) fn marked_iter<A, T, F, S>(handler: F) -> Self
+    where
+        A: DeserializeOwned,
+        T: Serialize,
+        F: Fn(Context, A) -> S + Send + Sync + 'static,
+        S: Stream<Item = Result<Yield<T>, TaskError>> + Send + 'static,
+    {
+        Self::Iter(Arc::new(move |context, payload| {
+            Ok(Box::new(Marked(Box::pin(handler(context, decode(&payload)?)))))
+        }))
+    }
+
+    pub(crate) fn raw_iter<F, S, Y>(handler: F) -> Self
     where
         F: Fn(Context, Payload) -> S + Send + Sync + 'static,
-        S: Stream<Item = Result<Payload, TaskError>> + Send + 'static,
+        S: Stream<Item = Result<Y, TaskError>> + Send + 'static,
+        Y: Into<Yield<Payload>>,
     {
         Self::Iter(raw_items(handler))
     }
 
-    pub(crate) fn raw_either<C, Fut, I, S>(call: C, iter: I) -> Self
+    pub(crate) fn raw_either<C, Fut, I, S, Y>(call: C, iter: I) -> Self
     where
         C: Fn(Context, Payload) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Payload, TaskError>> + Send + 'static,
         I: Fn(Context, Payload) -> S + Send + Sync + 'static,
-        S: Stream<Item = Result<Payload, TaskError>> + Send + 'static,
+        S: Stream<Item = Result<Y, TaskError>> + Send + 'static,
+        Y: Into<Yield<Payload>>,
     {
         Self::Either {
             call: raw_call(call),
@@ -114,6 +129,18 @@ impl Handler {
             Ok(Box::new(TypedIterator(handler(context, decode(&payload)?))))
         }))
     }
+
+    pub(crate) fn marked_blocking_iter<A, T, F, I>(handler: F) -> Self
+    where
+        A: DeserializeOwned,
+        T: Serialize,
+        F: Fn(Context, A) -> I + Send + Sync + 'static,
+        I: Iterator<Item = Result<Yield<T>, TaskError>> + 'static,
+    {
+        Self::BlockingIter(Arc::new(move |context, payload| {
+            Ok(Box::new(MarkedIterator(handler(context, decode(&payload)?))))
+        }))
+    }
 }
 
 fn raw_call<F, Fut>(handler: F) -> Arc<dyn Fn(Context, Payload) -> RunFuture + Send + Sync>
@@ -129,10 +156,11 @@ where
     })
 }
 
-fn raw_items<F, S>(handler: F) -> Arc<dyn Fn(Context, Payload) -> Opened + Send + Sync>
+fn raw_items<F, S, Y>(handler: F) -> Arc<dyn Fn(Context, Payload) -> Opened + Send + Sync>
 where
     F: Fn(Context, Payload) -> S + Send + Sync + 'static,
-    S: Stream<Item = Result<Payload, TaskError>> + Send + 'static,
+    S: Stream<Item = Result<Y, TaskError>> + Send + 'static,
+    Y: Into<Yield<Payload>>,
 {
     Arc::new(move |context, payload| Ok(Box::new(Raw(Box::pin(handler(context, payload))))))
 }

@@ -6,15 +6,35 @@ use std::task::{Context, Poll, ready};
 
 use asynq_proto::limits::MAX_PAYLOAD_BYTES;
 use asynq_proto::{Payload, TaskError, v1};
+use bytes::Bytes;
 use futures_util::Stream;
 use serde::Serialize;
 
 use crate::handler::{RunFuture, RunResult};
+use crate::yields::Yield;
 
 /// The media type of an item as on the wire: empty for JSON.
 pub(crate) type MediaType = String;
 /// One pull: an item, the failure after the last one, or the end.
-pub(crate) type Pulled = Option<Result<MediaType, TaskError>>;
+pub(crate) type Pulled = Option<Result<Piece, TaskError>>;
+
+/// What comes with one pull.
+#[derive(Debug, Default)]
+pub(crate) struct Piece {
+    /// The item's media type, if there is an item.
+    pub(crate) item: Option<MediaType>,
+    /// The token of a checkpoint behind it.
+    pub(crate) token: Option<Bytes>,
+}
+
+impl From<MediaType> for Piece {
+    fn from(media_type: MediaType) -> Self {
+        Self {
+            item: Some(media_type),
+            token: None,
+        }
+    }
+}
 
 /// A generator, or why there is none.
 pub(crate) type Opened = Result<Box<dyn Items>, TaskError>;
@@ -52,20 +72,35 @@ where
 {
     fn poll_next(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<Pulled> {
         let next = ready!(self.0.as_mut().poll_next(cx));
-        Poll::Ready(next.map(|item| write_json(&item?, out)))
+        Poll::Ready(next.map(|item| Ok(write_json(&item?, out)?.into())))
     }
 }
 
-/// A stream of payloads.
-pub(crate) struct Raw<S>(pub(crate) Pin<Box<S>>);
+/// The same with checkpoints.
+pub(crate) struct Marked<S>(pub(crate) Pin<Box<S>>);
 
-impl<S> Items for Raw<S>
+impl<S, T> Items for Marked<S>
 where
-    S: Stream<Item = Result<Payload, TaskError>> + Send,
+    S: Stream<Item = Result<Yield<T>, TaskError>> + Send,
+    T: Serialize,
 {
     fn poll_next(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<Pulled> {
         let next = ready!(self.0.as_mut().poll_next(cx));
-        Poll::Ready(next.map(|item| write(item?, out)))
+        Poll::Ready(next.map(|yielded| write_yield(yielded?, |item| write_json(&item, out))))
+    }
+}
+
+/// A stream of payloads, perhaps with checkpoints.
+pub(crate) struct Raw<S>(pub(crate) Pin<Box<S>>);
+
+impl<S, Y> Items for Raw<S>
+where
+    S: Stream<Item = Result<Y, TaskError>> + Send,
+    Y: Into<Yield<Payload>>,
+{
+    fn poll_next(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<Pulled> {
+        let next = ready!(self.0.as_mut().poll_next(cx));
+        Poll::Ready(next.map(|yielded| write_yield(yielded?.into(), |item| write(item, out))))
     }
 }
 
@@ -79,7 +114,7 @@ impl Items for Single {
         };
         let result = ready!(run.as_mut().poll(cx));
         self.0 = None;
-        Poll::Ready(Some(result.and_then(|result| write(result, out))))
+        Poll::Ready(Some(result.and_then(|result| write(result, out)).map(Piece::from)))
     }
 }
 
@@ -92,7 +127,22 @@ where
     T: Serialize,
 {
     fn next(&mut self, out: &mut Vec<u8>) -> Pulled {
-        self.0.next().map(|item| write_json(&item?, out))
+        self.0.next().map(|item| Ok(write_json(&item?, out)?.into()))
+    }
+}
+
+/// The same with checkpoints.
+pub(crate) struct MarkedIterator<I>(pub(crate) I);
+
+impl<I, T> BlockingItems for MarkedIterator<I>
+where
+    I: Iterator<Item = Result<Yield<T>, TaskError>>,
+    T: Serialize,
+{
+    fn next(&mut self, out: &mut Vec<u8>) -> Pulled {
+        self.0
+            .next()
+            .map(|yielded| write_yield(yielded?, |item| write_json(&item, out)))
     }
 }
 
@@ -102,8 +152,18 @@ pub(crate) struct BlockingSingle<F>(pub(crate) Option<F>);
 impl<F: FnOnce() -> RunResult> BlockingItems for BlockingSingle<F> {
     fn next(&mut self, out: &mut Vec<u8>) -> Pulled {
         let run = self.0.take()?;
-        Some(run().and_then(|result| write(result, out)))
+        Some(run().and_then(|result| write(result, out)).map(Piece::from))
     }
+}
+
+fn write_yield<T>(
+    Yield { item, token }: Yield<T>,
+    write: impl FnOnce(T) -> Result<MediaType, TaskError>,
+) -> Result<Piece, TaskError> {
+    Ok(Piece {
+        item: item.map(write).transpose()?,
+        token,
+    })
 }
 
 fn write(item: Payload, out: &mut Vec<u8>) -> Result<MediaType, TaskError> {

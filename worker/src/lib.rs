@@ -59,6 +59,7 @@ mod runtime;
 mod session;
 mod stopping;
 mod threads;
+mod yields;
 
 pub use asynq_proto::{
     Connector, Credentials, CredentialsError, DeadReason, Endpoint, Iter, NameError, OnLoss, Payload, Task, TaskError,
@@ -69,3 +70,4 @@ pub use calls::{Call, CallError, CalledItems, CalledIter, Iterate, Spawn};
 pub use context::{Context, LeaseToken, Linger, StopCause};
 pub use error::{BuildError, RunError};
 pub use registry::Declaration;
+pub use yields::Yield;

@@ -47,6 +47,10 @@ pub(crate) const WELCOME: Duration = Duration::from_secs(5);
 /// Bytes of items gathered into one batch. An item that is larger alone, up to
 /// [`MAX_PAYLOAD_BYTES`](asynq_proto::limits::MAX_PAYLOAD_BYTES), is a batch of its own.
 pub(crate) const MAX_ITEM_BATCH_BYTES: usize = 64 * 1024;
+/// Checkpoints of a run that are kept for a broker that is restarted …
+pub(crate) const KEPT_CHECKPOINTS: usize = 8;
+/// … and the bytes of their tokens.
+pub(crate) const KEPT_CHECKPOINT_BYTES: usize = 256 * 1024;
 /// A run that has waited this long for its reader lends its slot.
 pub(crate) const BLOCKED_AFTER: Duration = Duration::from_secs(1);
 

@@ -34,6 +34,7 @@ pub(crate) struct Task {
     result_bytes: u64,
     content_type: String,
     key: Option<String>,
+    checkpoint: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -71,6 +72,7 @@ impl From<TaskInfo> for Task {
             result_bytes: task.result_bytes,
             content_type: task.content_type,
             key: task.key,
+            checkpoint: task.checkpoint,
         }
     }
 }

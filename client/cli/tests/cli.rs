@@ -299,7 +299,7 @@ async fn json_objects_have_all_their_fields() {
             r#""releases":0,"enqueued_at":"2023-11-14T22:13:20.123Z","start_at":null,"started_at":null,"#,
             r#""finished_at":null,"worker":null,"labels":[],"#,
             r#""error":{{"kind":"panic","message":"it broke","trace":null}},"#,
-            r#""payload_bytes":4,"result_bytes":0,"content_type":"application/json","key":null}}"#,
+            r#""payload_bytes":4,"result_bytes":0,"content_type":"application/json","key":null,"checkpoint":null}}"#,
         ),
         id
     );

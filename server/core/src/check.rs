@@ -94,7 +94,12 @@ impl Core {
         assert_eq!(self.keys.len(), keyed, "a key of nobody");
         for (at, timer) in self.timers.iter() {
             match timer {
-                Timer::Due(_) | Timer::Expire(_) | Timer::Timeout(_) | Timer::Aside(_) | Timer::Detached(_) => {
+                Timer::Due(_)
+                | Timer::Expire(_)
+                | Timer::Timeout(_)
+                | Timer::Aside(_)
+                | Timer::Detached(_)
+                | Timer::Checkpoint(_) => {
                     assert!(alarms.remove(&(at, timer)), "{timer:?} lingers");
                 }
                 Timer::ResumeGrace => {}

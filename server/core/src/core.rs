@@ -198,7 +198,7 @@ impl Core {
                 consumer,
                 open_seq,
                 credit,
-            } => self.on_flow(task, consumer, open_seq, credit, out),
+            } => self.on_flow(now, task, (consumer, open_seq), credit, out),
             Event::ReaderGone {
                 task,
                 consumer,
@@ -207,6 +207,11 @@ impl Core {
             } => self.on_reader_gone(now, task, (consumer, open_seq), how, out),
             Event::EmitOpened { session, token, resume } => self.on_emit_opened(now, session, token, resume, out),
             Event::Items { session, token, batch } => self.on_items(now, session, token, batch, out),
+            Event::Checkpoint {
+                session,
+                token,
+                checkpoint,
+            } => self.on_checkpoint(now, session, token, checkpoint, out),
             Event::Blocked { session, token, credit } => self.on_blocked(session, token, credit),
             Event::Iterated {
                 session,
@@ -260,6 +265,7 @@ impl Core {
                 Timer::Timeout(key) => self.on_timeout(now, key, out),
                 Timer::Aside(key) => self.on_aside(now, key, out),
                 Timer::Detached(key) => self.on_detached(now, key, out),
+                Timer::Checkpoint(key) => self.on_checkpoint_due(key, out),
             }
         }
         while let Some(claim) = self.claims.pop_front_if(|claim| claim.at <= now) {
@@ -408,38 +414,6 @@ impl Core {
         let counts = self.queues.get_mut(&queue).expect("a queue with tasks is known");
         counts[from] -= 1;
         counts[to] += 1;
-    }
-
-    /// Timers a task has while it is in its state.
-    pub(crate) fn alarms(&self, key: TaskKey) -> impl Iterator<Item = (Timestamp, Timer)> + use<> {
-        let task = self.live(key);
-        let expires_at = || task.expires_at().filter(|_| self.believes_clock());
-        let mut alarms = [None; 3];
-        let detached = task.stream().and_then(|stream| stream.detached_until);
-        alarms[2] = detached.map(|at| (at, Timer::Detached(key)));
-        match &task.state {
-            Live::Scheduled(at) => {
-                alarms[0] = Some((*at, Timer::Due(key)));
-                alarms[1] = expires_at().map(|at| (at, Timer::Expire(key)));
-            }
-            Live::Ready | Live::Recovering | Live::Unread | Live::Aside(_) => {
-                if let Live::Aside(aside) = &task.state {
-                    alarms[0] = Some((aside.until, Timer::Aside(key)));
-                }
-                alarms[1] = expires_at().map(|at| (at, Timer::Expire(key)));
-            }
-            Live::Held(held) => {
-                let timeout = held.timeout.filter(|_| held.stop.is_none());
-                // Of the time before that, nobody knows how long it was.
-                let since = self.doubts_since.map_or(held.started_at, |at| at.max(held.started_at));
-                alarms[0] = timeout.map(|timeout| (since + timeout, Timer::Timeout(key)));
-                let deadline = task
-                    .deadline()
-                    .filter(|_| held.stop < Some(crate::StopIntent::Deadline) && self.believes_clock());
-                alarms[1] = deadline.map(|at| (at, Timer::Expire(key)));
-            }
-        }
-        alarms.into_iter().flatten()
     }
 
     pub(crate) fn enter_state(&mut self, key: TaskKey) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::event::RequestId;
 use crate::ids::{LeaseToken, Name, Seq, SessionId, TaskId};
 use crate::keys::KeyTaken;
-use crate::streams::{Credit, ItemBatch, Place};
+use crate::streams::{Checkpoint, Credit, ItemBatch, Place};
 use crate::task::{Failure, Outcome, Payload, StateName, StopIntent};
 use crate::time::Timestamp;
 use crate::view::QueueView;
@@ -298,12 +298,15 @@ pub struct Assignment {
 }
 
 /// Where and how far a run's items go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamStart {
     /// How far.
     pub credit: Credit,
     /// The first to be sent: those before have come from an earlier attempt.
     pub start: Place,
+    /// Of an iterator that has checkpoints: where its generator begins, at `start` or
+    /// before it. What it yields before `start` is left out, and not compared.
+    pub checkpoint: Option<Checkpoint>,
 }
 
 /// Why a worker is told to end a run.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::filter::StateSet;
 use crate::ids::{ConsumerId, LeaseToken, Name, Seq, SessionId, TaskId};
 use crate::queues::QueueUpdate;
-use crate::streams::{Credit, EmitResume, ItemBatch, Left, Reader};
+use crate::streams::{Checkpoint, Credit, EmitResume, ItemBatch, Left, Reader};
 use crate::task::{Failure, OnLoss, Payload, TaskRecord, TaskSpec};
 
 /// Chosen by the shell to match a [`crate::Reply`] with whoever asked.
@@ -239,6 +239,15 @@ pub enum Event {
         token: LeaseToken,
         /// The items.
         batch: ItemBatch,
+    },
+    /// A generator can begin again behind the items its run has yielded.
+    Checkpoint {
+        /// Who says so.
+        session: SessionId,
+        /// Which run.
+        token: LeaseToken,
+        /// Where, and by what.
+        checkpoint: Checkpoint,
     },
     /// A run has waited for credit for a while.
     Blocked {

@@ -67,7 +67,7 @@ pub use ids::{ConsumerId, Epoch, Grant, LeaseToken, Name, NameError, Niceness, S
 pub use keys::{Key, KeyError, KeyTaken, OnKey, answer_ended};
 pub use queues::{QueueSettings, QueueUpdate};
 pub use recovery::Recovered;
-pub use streams::{Credit, EmitResume, ITEMS, ItemBatch, Left, Place, Reader, Tail};
+pub use streams::{Checkpoint, Credit, EmitResume, ITEMS, ItemBatch, Left, Place, Reader, Tail};
 pub use task::{
     CalledBy, Counters, DeadReason, Failure, Finish, OnLoss, Options, Outcome, Payload, Placement, ResultInfo, Run,
     State, StateName, StopIntent, Tally, TaskRecord, TaskSpec,

@@ -97,6 +97,15 @@ pub const MIN_DEDUP_TTL: Duration = Duration::from_hours(1);
 pub const DETACH_GRACE: Duration = Duration::from_secs(30);
 /// The longest a reader can ask for.
 pub const MAX_DETACH_GRACE: Duration = Duration::from_hours(24);
+/// Bytes of the token of a checkpoint.
+pub const MAX_CHECKPOINT_BYTES: usize = 64 * 1024;
+/// Checkpoints of one stream that are kept beside the one that is written …
+pub const KEPT_CHECKPOINTS: usize = 8;
+/// … and the bytes of their tokens.
+pub const KEPT_CHECKPOINT_BYTES: usize = 256 * 1024;
+/// How long a checkpoint whose items have been acknowledged waits to be written; the
+/// last there is by then is.
+pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// Items of one stream that are kept, whatever credit there is: the largest window
 /// an SDK asks for.
 pub const MAX_STREAM_ITEMS: u64 = 65_536;

@@ -265,6 +265,8 @@ impl Task {
     /// The durable form, with another state.
     pub(crate) fn record_as(&self, state: State, names: &Names) -> TaskRecord {
         let extra = self.extra.as_deref();
+        let has_ended = matches!(state, State::Finished(_));
+        let checkpoint = self.stream().filter(|_| !has_ended).and_then(Stream::safe_checkpoint);
         TaskRecord {
             id: self.id,
             name: names.get(self.name).clone(),
@@ -282,6 +284,7 @@ impl Task {
             failure: extra.and_then(|extra| extra.failure.clone()),
             notes: extra.and_then(|extra| extra.notes.clone()),
             called_by: self.called().map(|called| Box::new(called.by)),
+            checkpoint: checkpoint.cloned().map(Box::new),
         }
     }
 }

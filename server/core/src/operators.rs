@@ -156,6 +156,7 @@ mod tests {
             failure: None,
             notes: None,
             called_by: None,
+            checkpoint: None,
         }
     }
 

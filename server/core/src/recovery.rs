@@ -51,7 +51,7 @@ impl Core {
     ///
     /// # Panics
     /// On a task that had ended: those stay in the store.
-    pub fn restore(&mut self, seq: Seq, record: TaskRecord) {
+    pub fn restore(&mut self, seq: Seq, mut record: TaskRecord) {
         let (state, run) = match record.state {
             State::Scheduled { at } => (Live::Scheduled(at), None),
             State::Ready => (Live::Recovering, None),
@@ -68,10 +68,10 @@ impl Core {
             State::Running(run) | State::Stopping(run, _) => run.on_loss,
             _ => OnLoss::default(),
         };
+        let checkpoint = record.checkpoint.take();
         let key = self.take_back(seq, record, state);
         if streamed {
-            let mut stream = Stream::unknown();
-            stream.on_loss = on_loss;
+            let stream = Stream::restored(on_loss, checkpoint.map(|it| *it));
             self.tasks[key.index()].extra_mut().stream = Some(Box::new(stream));
             self.restored_streams.push(key);
         }

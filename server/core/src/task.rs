@@ -9,6 +9,7 @@ use crate::history::Notes;
 use crate::ids::{Grant, LeaseToken, Name, Niceness, SessionId, TaskId};
 use crate::keys::{Key, OnKey};
 use crate::limits;
+use crate::streams::Checkpoint;
 use crate::time::Timestamp;
 
 /// A value on its way: arguments or a result. Cheap to clone.
@@ -164,6 +165,8 @@ pub enum OnLoss {
     Fail,
     /// It runs again, and what has come is left out.
     Replay,
+    /// It runs again from a place it has named, and what has come since is left out.
+    Checkpoint,
 }
 
 /// Why a run is being stopped, and so how its task ends or goes on.
@@ -401,15 +404,19 @@ pub struct TaskRecord {
     pub notes: Option<Box<Notes>>,
     /// The run that called it, if one did: it ends with that run.
     pub called_by: Option<Box<CalledBy>>,
+    /// Of a stream that has not ended: where its generator can begin again, as far as
+    /// its reader had acknowledged its items.
+    pub checkpoint: Option<Box<Checkpoint>>,
 }
 
 impl TaskRecord {
-    /// Bytes of what it tells of its runs: the last failure and the notes.
+    /// Bytes of what it tells of its runs: the last failure, the notes and the checkpoint.
     #[must_use]
     pub fn text_bytes(&self) -> usize {
         let failure = self.failure.as_ref();
         let failure = failure.map_or(0, |it| it.kind.len() + it.message.len() + it.trace.len());
-        failure + self.notes.as_ref().map_or(0, |notes| notes.text_bytes())
+        let checkpoint = self.checkpoint.as_ref().map_or(0, |it| it.token.len());
+        failure + checkpoint + self.notes.as_ref().map_or(0, |notes| notes.text_bytes())
     }
 
     /// When all memory of a task that has ended may go.

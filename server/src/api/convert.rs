@@ -356,6 +356,7 @@ pub(super) fn hello(hello: v1::WorkHello) -> Result<WorkerHello, Error> {
             on_loss: match v1::OnLoss::try_from(task.on_loss) {
                 Ok(v1::OnLoss::Fail) => OnLoss::Fail,
                 Ok(v1::OnLoss::Replay) => OnLoss::Replay,
+                Ok(v1::OnLoss::Checkpoint) => OnLoss::Checkpoint,
                 Err(_) => {
                     return Err(invalid(
                         "hello.tasks.on_loss",

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use asynq_core::limits::{DETACH_GRACE, MAX_DETACH_GRACE};
-use asynq_core::{ConsumerId, Credit, EmitResume, ItemBatch, Place, Reader, SessionId, TaskId, Timestamp};
-use asynq_proto::limits::MAX_PAYLOAD_BYTES;
+use asynq_core::{Checkpoint, ConsumerId, Credit, EmitResume, ItemBatch, Place, Reader, SessionId, TaskId, Timestamp};
+use asynq_proto::limits::{MAX_CHECKPOINT_BYTES, MAX_PAYLOAD_BYTES};
 use asynq_proto::v1;
 use asynq_proto::v1::emit_frame::Frame as EmitFrame;
 use asynq_proto::v1::stream_frame::Frame as Wire;
@@ -165,6 +165,7 @@ pub(super) fn emit_resume(resume: v1::EmitResume) -> Result<EmitResume, Error> {
 pub(super) fn emission(frame: v1::EmitFrame) -> Result<Option<Emission>, Error> {
     let emission = match frame.frame {
         Some(EmitFrame::Items(items)) => Emission::Items(batch(items)?),
+        Some(EmitFrame::Checkpoint(at)) => Emission::Checkpoint(checkpoint(at)?),
         Some(EmitFrame::Blocked(used_up)) => Emission::Blocked(credit(used_up)),
         Some(EmitFrame::End(end)) => Emission::End(end.count, end.digest),
         Some(EmitFrame::Failure(failure)) if failure.crashed => Emission::Crashed(convert::task_failure(failure)),
@@ -172,6 +173,24 @@ pub(super) fn emission(frame: v1::EmitFrame) -> Result<Option<Emission>, Error> 
         None => return Ok(None),
     };
     Ok(Some(emission))
+}
+
+fn checkpoint(v1::Checkpoint { index, token }: v1::Checkpoint) -> Result<Checkpoint, Error> {
+    if index == 0 {
+        return Err(convert::invalid("checkpoint.index", "is 0: one stands behind an item"));
+    }
+    let bytes = token.len();
+    if bytes > MAX_CHECKPOINT_BYTES {
+        let problem = format!(
+            "is {bytes} bytes long at item {index}, at most {MAX_CHECKPOINT_BYTES} (MAX_CHECKPOINT_BYTES) are allowed"
+        );
+        return Err(convert::invalid("checkpoint.token", problem));
+    }
+    Ok(Checkpoint { index, token })
+}
+
+pub(super) fn render_checkpoint(Checkpoint { index, token }: Checkpoint) -> v1::Checkpoint {
+    v1::Checkpoint { index, token }
 }
 
 fn batch(items: v1::ItemBatch) -> Result<ItemBatch, Error> {
@@ -301,6 +320,23 @@ mod tests {
         ] {
             batch(good).unwrap();
         }
+    }
+
+    #[test]
+    fn checkpoints_stand_behind_an_item_and_are_small() {
+        let read = |index, bytes| {
+            let token = vec![7; bytes].into();
+            checkpoint(v1::Checkpoint { index, token }).map_err(|error| error.to_string())
+        };
+        assert_eq!(read(1, MAX_CHECKPOINT_BYTES).map(|it| it.index), Ok(1));
+        let long = read(9, MAX_CHECKPOINT_BYTES + 1).unwrap_err();
+        assert!(
+            long.contains("checkpoint.token is 65537 bytes long at item 9"),
+            "{long}"
+        );
+        assert!(long.contains("at most 65536 (MAX_CHECKPOINT_BYTES)"), "{long}");
+        let none = read(0, 1).unwrap_err();
+        assert!(none.contains("checkpoint.index is 0"), "{none}");
     }
 
     #[test]

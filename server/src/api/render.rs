@@ -102,6 +102,7 @@ pub(super) fn task_info(view: TaskView) -> v1::TaskInfo {
         error: record.failure.map(|f| failure(*f)),
         payload_bytes: record.payload_bytes,
         content_type: record.content_type.into(),
+        checkpoint: record.checkpoint.map_or(0, |checkpoint| checkpoint.index),
         key: record.options.key.map_or_else(String::new, |key| key.to_string()),
         ..v1::TaskInfo::default()
     };
@@ -238,8 +239,12 @@ pub(super) fn assignment(run: asynq_core::Assignment, arguments: Option<Payload>
         deadline_ms: run.deadline.map_or(0, Timestamp::as_millis),
         enqueued_at_ms: run.enqueued_at.as_millis(),
         at_most_once: run.at_most_once,
-        stream: run.stream.map(|stream| items::render_credit(stream.credit)),
-        start: run.stream.map(|stream| items::render_place(stream.start)),
+        stream: run.stream.as_ref().map(|stream| items::render_credit(stream.credit)),
+        start: run.stream.as_ref().map(|stream| items::render_place(stream.start)),
+        checkpoint: run
+            .stream
+            .and_then(|stream| stream.checkpoint)
+            .map(items::render_checkpoint),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use asynq_core::{Credit, EmitResume, Failure, ItemBatch, LeaseToken, SessionId, Verdict};
+use asynq_core::{Checkpoint, Credit, EmitResume, Failure, ItemBatch, LeaseToken, SessionId, Verdict};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +23,8 @@ pub(crate) enum Emission {
     Opened(Option<EmitResume>),
     /// Items within the credit.
     Items(ItemBatch),
+    /// The generator can begin again there.
+    Checkpoint(Checkpoint),
     /// Nothing more may be sent with this credit.
     Blocked(Credit),
     /// That many items were all, with that digest.
@@ -38,6 +40,7 @@ impl Emission {
     pub(super) fn payload_bytes(&self) -> usize {
         match self {
             Self::Items(batch) => batch.data.len(),
+            Self::Checkpoint(checkpoint) => checkpoint.token.len(),
             Self::Failed(failure) | Self::Crashed(failure) => failure.message.len() + failure.trace.len(),
             Self::Opened(_) | Self::Blocked(_) | Self::End(..) => 0,
         }

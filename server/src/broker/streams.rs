@@ -317,6 +317,11 @@ impl Loop {
         match said {
             Emission::Opened(resume) => self.open_emit(session, token, emitter, resume),
             Emission::Items(batch) => self.apply(Event::Items { session, token, batch }),
+            Emission::Checkpoint(checkpoint) => self.apply(Event::Checkpoint {
+                session,
+                token,
+                checkpoint,
+            }),
             Emission::Blocked(credit) => self.apply(Event::Blocked { session, token, credit }),
             Emission::End(count, digest) => {
                 self.last_emission(token, emitter);

@@ -36,7 +36,10 @@ impl Weigh for ToWorker {
         match self {
             Self::Assign(run, payload) => {
                 let names = run.name.as_str().len() + run.queue.as_str().len() + run.series.as_str().len();
-                96 + names + payload.as_ref().map_or(0, |payload| payload.data.len())
+                let checkpoint = run.stream.as_ref().and_then(|stream| stream.checkpoint.as_ref());
+                96 + names
+                    + checkpoint.map_or(0, |it| it.token.len())
+                    + payload.as_ref().map_or(0, |payload| payload.data.len())
             }
             _ => 64,
         }

@@ -140,6 +140,7 @@ fn record(enqueued_at: Timestamp) -> Result<TaskRecord, Box<dyn Error>> {
         failure: None,
         notes: None,
         called_by: None,
+        checkpoint: None,
     })
 }
 

@@ -47,5 +47,10 @@ fn agree(known: &TaskRecord, stored: &TaskRecord, now: Timestamp) -> bool {
         },
         State::Finished(_) => false,
     };
-    state && counters(known) == counters(stored) && known.digest == stored.digest
+    // One that is written has been passed by the reader, and that stays so.
+    let checkpoint = |record: &TaskRecord| record.checkpoint.as_ref().map_or(0, |it| it.index);
+    state
+        && checkpoint(stored) <= checkpoint(known)
+        && counters(known) == counters(stored)
+        && known.digest == stored.digest
 }

@@ -94,7 +94,15 @@ impl Broker {
     fn start(&mut self, env: &mut Env) -> Result<(), StoreError> {
         let mut core = Core::new();
         let wall = env.wall();
-        let mut opened = self.disk.open(wall, &mut |seq, record| core.restore(seq, record))?;
+        let mut opened = self.disk.open(wall, &mut |seq, mut record| {
+            if let Some(checkpoint) = &mut record.checkpoint {
+                checkpoint.index += u64::from(env.has_bug(Bug::CheckpointMovedOn));
+                if env.has_bug(Bug::TokensMixedUp) {
+                    checkpoint.token = (checkpoint.index - 1).to_be_bytes().to_vec().into();
+                }
+            }
+            core.restore(seq, record);
+        })?;
         env.say(format_args!("the broker opens: {opened:?}"));
         if env.has_bug(Bug::SessionsForgotten) {
             opened.sessions.clear();

@@ -384,6 +384,11 @@ impl Process {
         }
         let event = match said {
             Emission::Items(batch) => CoreEvent::Items { session, token, batch },
+            Emission::Checkpoint(checkpoint) => CoreEvent::Checkpoint {
+                session,
+                token,
+                checkpoint,
+            },
             Emission::Blocked(credit) => CoreEvent::Blocked { session, token, credit },
             Emission::End(count, digest) => CoreEvent::Iterated {
                 session,

@@ -6,10 +6,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use asynq_core::{ConsumerId, Credit, Finished, ItemBatch, Outcome, Place, Refusal, TaskId, TaskSpec};
+use asynq_core::{ConsumerId, Credit, Finished, ItemBatch, OnLoss, Outcome, Place, Refusal, TaskId, TaskSpec};
 use asynq_tests::history::Record;
 
-use super::wants::{Later, is_replayed};
+use super::wants::{Later, on_loss};
 use super::{Caller, Link, Wake};
 use crate::broker::end_of;
 use crate::dice::fingerprint;
@@ -126,7 +126,7 @@ impl Reader {
 impl Caller {
     pub(super) fn open_reader(&mut self, spec: TaskSpec, env: &mut Env) {
         env.record(Record::Asked(spec.id));
-        if !is_replayed(&spec.name) {
+        if on_loss(&spec.name) == OnLoss::Fail {
             env.record(Record::OneRun(spec.id));
         }
         env.asked_for(&spec);

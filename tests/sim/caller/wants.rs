@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use asynq_core::{Finished, Name, Niceness, OnKey, Options, Outcome, Payload, Placement, TaskId, TaskSpec, Timestamp};
+use asynq_core::{
+    Finished, Name, Niceness, OnKey, OnLoss, Options, Outcome, Payload, Placement, TaskId, TaskSpec, Timestamp,
+};
 use asynq_tests::history::Record;
 
 use super::{Caller, Wake};
@@ -194,12 +196,16 @@ impl Caller {
     }
 }
 
-const NAMES: [&str; 2] = ["odd", "even"];
+const NAMES: [&str; 3] = ["odd", "even", "marked"];
 
-/// An iterator of this name yields the same each time it is run. The other one does
-/// not, and says so.
-pub(crate) fn is_replayed(name: &Name) -> bool {
-    *name == self::name(0)
+/// What becomes of an iterator of this name: the first yields the same each time it is
+/// run, the second does not, and the third goes on from its checkpoints.
+pub(crate) fn on_loss(name: &Name) -> OnLoss {
+    match name.as_str() {
+        "odd" => OnLoss::Replay,
+        "marked" => OnLoss::Checkpoint,
+        _ => OnLoss::Fail,
+    }
 }
 
 /// The tasks there are.

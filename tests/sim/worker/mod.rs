@@ -13,7 +13,7 @@ use asynq_core::{Declaration, Hello, LeaseToken, Name, OnLoss, SessionId, limits
 use asynq_tests::history::Record;
 
 use super::bug::Bug;
-use super::caller::is_replayed;
+use super::caller::on_loss;
 use super::dice::Dice;
 use super::env::{Env, Event};
 use super::message::Up;
@@ -223,9 +223,9 @@ impl Worker {
             name: name.clone(),
             timeout: None,
             max_attempts: None,
-            on_loss: match is_replayed(name) || env.has_bug(Bug::ReplayedAnyway) {
-                true => OnLoss::Replay,
-                false => OnLoss::Fail,
+            on_loss: match on_loss(name) {
+                OnLoss::Fail if env.has_bug(Bug::ReplayedAnyway) => OnLoss::Replay,
+                policy => policy,
             },
         };
         let hello = Hello {

@@ -9,7 +9,7 @@ use super::ledger::{Phase, Run};
 use super::stream::Content;
 use super::{Wake, Worker};
 use crate::bug::Bug;
-use crate::caller::is_replayed;
+use crate::caller::on_loss;
 use crate::dice::fingerprint;
 use crate::env::Env;
 use crate::message::{INLINE_BYTES, Report, Up};
@@ -60,7 +60,7 @@ impl Worker {
         run.at_most_once = assignment.at_most_once;
         run.stubborn = assignment.stream.is_none() && self.dice.chance(100);
         if let Some(stream) = assignment.stream {
-            let content = Content::of(token, is_replayed(&assignment.name), env);
+            let content = Content::of(token, on_loss(&assignment.name), env);
             run.stream = Some(self.open_stream(token, (stream, content), env));
             self.runs.insert(token, run);
             return;

@@ -1,9 +1,9 @@
 //! A run whose items somebody reads as they come; see `worker/src/emit`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use asynq_core::{Credit, EmitResume, ItemBatch, LeaseToken, Place, StreamStart};
+use asynq_core::{Checkpoint, Credit, EmitResume, ItemBatch, LeaseToken, OnLoss, Place, StreamStart};
 use asynq_tests::history::Record;
 
 use super::ledger::{Phase, Run};
@@ -29,6 +29,10 @@ pub(super) struct Stream {
     /// Items made and not acknowledged.
     kept: VecDeque<Vec<u8>>,
     content: Content,
+    /// Where it has said, or will, that it can begin again; if it does so.
+    marks: Option<BTreeSet<u64>>,
+    /// Those up to here were said on this connection.
+    said: u64,
     /// Items sent on this connection come before this.
     sent: u64,
     /// A connection took up another, and the broker has yet to say from where.
@@ -46,29 +50,65 @@ pub(super) struct Stream {
 
 /// What a generator yields.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Content(u64);
+pub(super) struct Content {
+    salt: u64,
+    /// How much further it is than its index says: a generator does not know its index,
+    /// but goes on from what its token says. 0, unless somebody has mixed them up.
+    shift: u64,
+}
 
 impl Content {
     /// The same in every run, or another in each.
-    pub(super) fn of(token: LeaseToken, is_replayed: bool, env: &Env) -> Self {
+    pub(super) fn of(token: LeaseToken, on_loss: OnLoss, env: &Env) -> Self {
         let run = mix(token.grant.epoch.0 << 32 ^ u64::from(token.grant.attempt));
-        let salt = if is_replayed && !env.has_bug(Bug::OtherItems) {
-            0
-        } else {
-            run
+        let salt = match on_loss {
+            OnLoss::Replay if env.has_bug(Bug::OtherItems) => run,
+            OnLoss::Replay | OnLoss::Checkpoint => 0,
+            OnLoss::Fail => run,
         };
-        Self(fingerprint(&token.task.0) ^ salt)
+        Self {
+            salt: fingerprint(&token.task.0) ^ salt,
+            shift: 0,
+        }
     }
 
     fn item(self, index: u64) -> Vec<u8> {
-        let content = mix(self.0 ^ index);
+        let content = mix(self.salt ^ index.wrapping_add(self.shift));
         // Some items are empty, most are short.
         let len = (content % 40) as usize;
         content.to_be_bytes().into_iter().cycle().take(len).collect()
     }
 }
 
+impl Content {
+    /// As it goes on from a checkpoint, which is not behind its first item to send.
+    fn from(self, checkpoint: &Checkpoint, start: Place) -> Self {
+        assert!(checkpoint.index <= start.index, "it would leave items out");
+        let token = checkpoint.token[..].try_into();
+        let next = token.map_or(0, u64::from_be_bytes);
+        Self {
+            shift: next.wrapping_sub(checkpoint.index),
+            ..self
+        }
+    }
+}
+
 impl Stream {
+    /// Checkpoints behind what has been sent on this connection, that were not said on it.
+    fn checkpoints(&mut self, env: &Env) -> Vec<Checkpoint> {
+        let Some(marks) = self.marks.as_ref().filter(|_| self.said < self.sent) else {
+            return Vec::new();
+        };
+        let misplaced = u64::from(env.has_bug(Bug::CheckpointMisplaced));
+        let checkpoint = |&index: &u64| Checkpoint {
+            index,
+            token: (index - misplaced).to_be_bytes().to_vec().into(),
+        };
+        let new = marks.range(self.said + 1..=self.sent).map(checkpoint).collect();
+        self.said = self.sent;
+        new
+    }
+
     fn fits(&self, place: Place, bytes: usize) -> bool {
         place.index < self.credit.limit_index && place.byte + bytes as u64 <= self.credit.limit_bytes
     }
@@ -158,7 +198,12 @@ impl Worker {
             made: start.start,
             floor: start.start,
             kept: VecDeque::new(),
-            content,
+            content: start
+                .checkpoint
+                .as_ref()
+                .map_or(content, |it| content.from(it, start.start)),
+            marks: start.checkpoint.is_some().then(BTreeSet::new),
+            said: start.start.index,
             sent: start.start.index,
             resumes: false,
             total: mix(fingerprint(&token.task.0)) % 30,
@@ -215,7 +260,7 @@ impl Worker {
             // The broker asks for what is not here.
             return self.over(token, Report::Ended, env);
         }
-        stream.sent = from;
+        (stream.sent, stream.said) = (from, 0);
         (stream.resumes, stream.waits, stream.ended) = (false, false, false);
         let soon = self.dice.time(Duration::from_micros(1)..Duration::from_millis(1));
         self.wake_in(soon, Wake::Yields(token), env);
@@ -225,6 +270,7 @@ impl Worker {
     pub(super) fn yields(&mut self, token: LeaseToken, env: &mut Env) {
         let most = self.dice.int(1..9);
         let jitter = self.dice.int(50..200) as u32;
+        let is_marked = self.dice.chance(500);
         let Some(run) = self
             .runs
             .get_mut(&token)
@@ -242,6 +288,12 @@ impl Worker {
         let conn = stream.conn;
         if let Some(batch) = stream.batch(token, most, env) {
             env.up(conn, Up::Emit(Emission::Items(batch)));
+            if let Some(marks) = stream.marks.as_mut().filter(|_| is_marked) {
+                marks.insert(stream.sent);
+            }
+        }
+        for checkpoint in stream.checkpoints(env) {
+            env.up(conn, Up::Emit(Emission::Checkpoint(checkpoint)));
         }
         if stream.sent >= stream.total {
             stream.ended = true;

@@ -3,13 +3,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{self, Poll};
 
-use asynq_proto::limits::MAX_BATCH_OPS;
-use asynq_proto::v1::{Credit, ItemBatch};
+use asynq_proto::limits::{MAX_BATCH_OPS, MAX_CHECKPOINT_BYTES};
+use asynq_proto::v1::{Checkpoint, Credit, ItemBatch};
 use asynq_proto::{Place, TaskError};
+use bytes::Bytes;
 
 use crate::context::Context;
 use crate::handler::panicked;
-use crate::items::{Items, MediaType};
+use crate::items::{Items, MediaType, Piece};
 use crate::limits::MAX_ITEM_BATCH_BYTES;
 
 /// The batch under way. Its items lie at the beginning of `data`; behind them
@@ -23,14 +24,19 @@ pub(crate) struct Batcher {
     data: Vec<u8>,
     /// Bytes of `data` that belong to the batch.
     used: usize,
-    /// The media type of the item behind it.
-    held: Option<MediaType>,
+    /// The media type of the item behind it, and the checkpoint behind that.
+    held: Option<(MediaType, Option<Bytes>)>,
+    /// The last checkpoint among the items of the batch, or of the one before it, to be
+    /// sent when the items before it have been.
+    mark: Option<Checkpoint>,
 }
 
 /// Why filling came to a halt.
 pub(crate) enum Filled {
     /// No more is ready, or fits: send this.
     Batch(ItemBatch),
+    /// The generator can begin again behind the items of the batches before.
+    Mark(Checkpoint),
     /// Not one more item may be sent.
     NoCredit,
     /// The generator ended after these items, well or not.
@@ -48,6 +54,7 @@ impl Batcher {
             data: Vec::new(),
             used: 0,
             held: None,
+            mark: None,
         }
     }
 
@@ -68,7 +75,11 @@ impl Batcher {
         let filled = catch_unwind(AssertUnwindSafe(|| self.fill(cx, items, credit, run)));
         let over = match filled {
             Ok(Poll::Ready(None)) => {
-                return Poll::Ready(self.take().map_or(Filled::NoCredit, Filled::Batch));
+                let filled = match self.take() {
+                    Some(batch) => Filled::Batch(batch),
+                    None => self.take_mark().map_or(Filled::NoCredit, Filled::Mark),
+                };
+                return Poll::Ready(filled);
             }
             Ok(Poll::Ready(Some(over))) => over,
             Ok(Poll::Pending) => return Poll::Pending,
@@ -87,20 +98,34 @@ impl Batcher {
         credit: Credit,
         run: &Context,
     ) -> Poll<Option<Result<(), TaskError>>> {
+        if self.lengths.is_empty() && self.mark.is_some() {
+            return Poll::Ready(None); // it was behind the items that have just gone out
+        }
         self.admit(credit);
-        while self.may_pull(credit) {
+        let mut marks = 0;
+        while self.may_pull(credit) && marks < MAX_BATCH_OPS {
             // A run that is told to stop gets no further item, even amid a batch.
             if run.is_stopped() {
                 return Poll::Pending;
             }
             match items.poll_next(cx, &mut self.data) {
-                Poll::Ready(Some(Ok(media_type))) => {
-                    self.held = Some(media_type);
+                Poll::Ready(Some(Ok(Piece { item, token }))) => {
+                    if let Err(error) = self.check(run, item.is_some(), token.as_ref()) {
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                    match (item, token) {
+                        (Some(media_type), token) => self.held = Some((media_type, token)),
+                        (None, Some(token)) => {
+                            self.mark(token);
+                            marks += 1;
+                        }
+                        (None, None) => {}
+                    }
                     self.admit(credit);
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
-                Poll::Ready(None) => return Poll::Ready(Some(Ok(()))),
-                Poll::Pending if self.lengths.is_empty() => return Poll::Pending,
+                Poll::Ready(None) => return Poll::Ready(Some(run.start().begun())),
+                Poll::Pending if self.lengths.is_empty() && self.mark.is_none() => return Poll::Pending,
                 Poll::Pending => break,
             }
         }
@@ -117,18 +142,48 @@ impl Batcher {
     /// Takes the item behind the batch in, if it fits. Any one item fits an empty batch.
     fn admit(&mut self, credit: Credit) {
         let end = self.data.len();
-        let fits = |media_type: &MediaType| {
+        let fits = |(media_type, _): &(MediaType, Option<Bytes>)| {
             let alone = self.lengths.is_empty();
             self.first.byte + end as u64 <= credit.limit_bytes
                 && (alone || (end <= MAX_ITEM_BATCH_BYTES && *media_type == self.content_type))
         };
-        if let Some(media_type) = self.held.take_if(|media_type| fits(media_type)) {
+        if let Some((media_type, token)) = self.held.take_if(|held| fits(held)) {
             self.content_type = media_type;
             // At most MAX_PAYLOAD_BYTES, far below 2³².
             self.lengths.push((end - self.used) as u32);
             self.end.pass(&self.data[self.used..end]);
             self.used = end;
+            token.into_iter().for_each(|token| self.mark(token));
         }
+    }
+
+    fn mark(&mut self, token: Bytes) {
+        let index = self.end.index;
+        self.mark = Some(Checkpoint { index, token });
+    }
+
+    /// Whether a piece may be taken in: a generator that is to go on from a checkpoint
+    /// has asked for it, and its own are what they may be.
+    fn check(&self, run: &Context, is_item: bool, token: Option<&Bytes>) -> Result<(), TaskError> {
+        run.start().begun()?;
+        let Some(token) = token else { return Ok(()) };
+        let index = self.end.index + u64::from(is_item);
+        let problem = match token.len() {
+            _ if !run.start().has_checkpoints() => {
+                "of an iterator that is not declared with OnLoss::Checkpoint, or on_loss = \"checkpoint\"".into()
+            }
+            _ if index == 0 => "before the first item: one stands behind the items before it".into(),
+            ..=MAX_CHECKPOINT_BYTES => return Ok(()),
+            bytes => format!(
+                "of {bytes} bytes at item {index}: at most {MAX_CHECKPOINT_BYTES} (MAX_CHECKPOINT_BYTES) are allowed"
+            ),
+        };
+        Err(TaskError::terminal(format!("it yielded a checkpoint {problem}")))
+    }
+
+    /// A checkpoint of items that have been taken, if there is one.
+    pub(crate) fn take_mark(&mut self) -> Option<Checkpoint> {
+        self.mark.take()
     }
 
     /// The batch, if there is anything in it; the next begins behind it.

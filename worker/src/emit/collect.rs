@@ -7,7 +7,7 @@ use asynq_proto::limits::{MAX_BATCH_OPS, MAX_PAYLOAD_BYTES};
 use asynq_proto::{JSON, Payload, TaskError};
 
 use crate::handler::RunResult;
-use crate::items::{BlockingItems, Items, MediaType};
+use crate::items::{BlockingItems, Items, Piece};
 
 /// Collects the items of an async generator.
 pub(crate) async fn collect(mut items: Box<dyn Items>) -> RunResult {
@@ -16,7 +16,7 @@ pub(crate) async fn collect(mut items: Box<dyn Items>) -> RunResult {
         // One that is always ready must let others have their turn.
         for _ in 0..MAX_BATCH_OPS {
             match items.poll_next(cx, array.open()) {
-                Poll::Ready(Some(item)) => array.admit(&item?)?,
+                Poll::Ready(Some(piece)) => array.admit(&piece?)?,
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
                 Poll::Pending => return Poll::Pending,
             }
@@ -32,8 +32,8 @@ pub(crate) async fn collect(mut items: Box<dyn Items>) -> RunResult {
 pub(crate) fn collect_blocking(mut items: Box<dyn BlockingItems>, stopped: impl Fn() -> bool) -> RunResult {
     let mut array = Array::default();
     while !stopped() {
-        let Some(item) = items.next(array.open()) else { break };
-        array.admit(&item?)?;
+        let Some(piece) = items.next(array.open()) else { break };
+        array.admit(&piece?)?;
     }
     Ok(array.close())
 }
@@ -53,8 +53,9 @@ impl Array {
         &mut self.data
     }
 
-    /// Takes in what was written.
-    fn admit(&mut self, media_type: &MediaType) -> Result<(), TaskError> {
+    /// Takes in what was written. Who calls has no use for a checkpoint.
+    fn admit(&mut self, piece: &Piece) -> Result<(), TaskError> {
+        let Some(media_type) = &piece.item else { return Ok(()) };
         if !media_type.is_empty() && !Payload::bytes(media_type.as_str(), Vec::new()).is_json() {
             return Err(TaskError::terminal(format!(
                 "an item is {media_type:?}, and only items of {JSON:?} can be collected into one result; iterate the task instead"

@@ -4,7 +4,9 @@
 use std::collections::VecDeque;
 
 use asynq_proto::Place;
-use asynq_proto::v1::ItemBatch;
+use asynq_proto::v1::{Checkpoint, ItemBatch};
+
+use super::marks::Marks;
 
 /// Batches end to end. They are within the reader's window, and so is the memory
 /// they take.
@@ -14,6 +16,8 @@ pub(super) struct Kept {
     batches: VecDeque<(Place, ItemBatch)>,
     /// Behind the last of them.
     head: Place,
+    /// Checkpoints, none behind the head.
+    marks: Marks,
 }
 
 impl Kept {
@@ -21,6 +25,7 @@ impl Kept {
         Self {
             batches: VecDeque::new(),
             head: start,
+            marks: Marks::default(),
         }
     }
 
@@ -30,11 +35,21 @@ impl Kept {
         self.head = head;
     }
 
+    /// A checkpoint at the head or before it is sent.
+    pub(super) fn mark(&mut self, checkpoint: Checkpoint) {
+        self.marks.push(checkpoint);
+    }
+
+    pub(super) fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
     /// All items before `acked` are taken. What is left of a batch stays with the rest of it.
     pub(super) fn forget(&mut self, acked: u64) {
         while self.batches.front().is_some_and(|(_, batch)| end(batch) <= acked) {
             self.batches.pop_front();
         }
+        self.marks.forget(acked);
     }
 
     /// The first item that is still here.

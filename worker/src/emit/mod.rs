@@ -14,6 +14,7 @@ mod batch;
 mod collect;
 mod kept;
 mod lane;
+mod marks;
 mod pump;
 mod replay;
 mod shelf;

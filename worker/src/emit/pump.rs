@@ -120,12 +120,20 @@ impl Pump {
             let from = from.await.map_err(|_| Halt::Gone)?;
             self.backoff.reset();
             send_again(&self.kept, frames, from).await?;
+            for mark in self.kept.marks().iter() {
+                say(frames, Frame::Checkpoint(mark.clone())).await?;
+            }
         }
         if !self.begun {
             self.begin().await;
         }
         while self.items.is_some() {
             self.send_more(frames).await?;
+        }
+        // One that has failed may be tried again.
+        if let (Err(_), Some(mark)) = (&self.ended, self.batch.take_mark()) {
+            self.kept.mark(mark.clone());
+            say(frames, Frame::Checkpoint(mark)).await?;
         }
         self.send_end(frames).await
     }
@@ -158,6 +166,10 @@ impl Pump {
         };
         match filled {
             Filled::Batch(items) => permit.send(self.keep(items)),
+            Filled::Mark(mark) => {
+                self.kept.mark(mark.clone());
+                permit.send(frame(Frame::Checkpoint(mark)));
+            }
             Filled::NoCredit => {
                 if timeout(BLOCKED_AFTER, self.more_room(credit)).await.is_err() {
                     self.give_up_slot();

@@ -5,7 +5,8 @@ use std::sync::OnceLock;
 use std::task::{self, Poll, ready};
 
 use asynq_proto::limits::MAX_BATCH_OPS;
-use asynq_proto::{KIND_NON_DETERMINISTIC, Place, TaskError, v1};
+use asynq_proto::v1::{self, Checkpoint};
+use asynq_proto::{KIND_NON_DETERMINISTIC, Place, TaskError};
 
 use crate::context::Context;
 use crate::items::{BlockingItems, Items, Pulled};
@@ -15,31 +16,68 @@ use crate::items::{BlockingItems, Items, Pulled};
 #[derive(Debug)]
 pub(crate) struct Start {
     place: Place,
+    /// Where its generator begins, if its iterator has checkpoints.
+    checkpoint: Option<Checkpoint>,
     /// Settled when the generator asks, or with its first item.
     seeks: OnceLock<bool>,
 }
 
 impl Default for Start {
     fn default() -> Self {
-        Self::at(Place::START)
+        Self::new(Place::START, None)
     }
 }
 
 impl Start {
-    pub(crate) fn at(place: Place) -> Self {
+    pub(crate) fn new(place: Place, checkpoint: Option<Checkpoint>) -> Self {
         Self {
             place,
+            checkpoint,
             seeks: OnceLock::new(),
         }
     }
 
     /// What the generator is told to begin with: from now on it is one that seeks.
     pub(crate) fn tell(&self) -> u64 {
-        match self.place.index {
-            0 => 0,
-            index if *self.seeks.get_or_init(|| true) => index - 1,
-            _ => 0, // too late, it has begun
+        let index = match &self.checkpoint {
+            Some(checkpoint) => checkpoint.index,
+            None => self.place.index.saturating_sub(1),
+        };
+        let is_first = self.place.index == 0;
+        match is_first || *self.seeks.get_or_init(|| true) {
+            true => index,
+            false => 0, // too late, it has begun
         }
+    }
+
+    /// The checkpoint it is told to begin at, if it is not the beginning.
+    pub(crate) fn tell_checkpoint(&self) -> Option<&Checkpoint> {
+        let index = self.tell();
+        self.checkpoint.as_ref().filter(|_| index > 0)
+    }
+
+    /// Whether it may yield checkpoints.
+    pub(super) fn has_checkpoints(&self) -> bool {
+        self.checkpoint.is_some()
+    }
+
+    /// The generator has yielded something, or has ended: by then it must know where it
+    /// was to begin, or it has begun somewhere else.
+    pub(super) fn begun(&self) -> Result<(), TaskError> {
+        let has_asked = *self.seeks.get_or_init(|| false);
+        match &self.checkpoint {
+            Some(checkpoint) if checkpoint.index > 0 && !has_asked => Err(TaskError::terminal(format!(
+                "it was to go on from its checkpoint at item {}, and did not ask for it before its first item \
+                 (start_checkpoint)",
+                checkpoint.index
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Items that are to be left out, as far as is known before the first.
+    fn leaves_out(&self) -> bool {
+        self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.index) < self.place.index
     }
 
     /// The first item to be sent.
@@ -49,6 +87,15 @@ impl Start {
 
     /// The generator yields its first item: where it has begun.
     fn begin(&self) -> Place {
+        if let Some(checkpoint) = &self.checkpoint {
+            // They are counted, not compared.
+            return Place {
+                index: checkpoint.index,
+                byte: 0,
+                digest: None,
+                before: None,
+            };
+        }
         let Place {
             index, digest, before, ..
         } = self.place;
@@ -78,7 +125,7 @@ pub(super) struct Replay {
 impl Replay {
     /// `None` if there are none.
     pub(super) fn of(run: &Context) -> Option<Self> {
-        (run.start().place.index > 0).then(|| Self {
+        run.start().leaves_out().then(|| Self {
             run: run.clone(),
             at: None,
         })
@@ -90,6 +137,7 @@ impl Replay {
     /// If it was, and they are not those that were sent before.
     pub(super) fn leave_out(&mut self, item: &[u8]) -> Result<bool, TaskError> {
         let start = self.run.start();
+        start.begun()?;
         let at = self.at.get_or_insert_with(|| start.begin());
         at.pass(item);
         if at.index < start.place.index {
@@ -122,8 +170,7 @@ impl Replay {
         while wanted() {
             item.clear();
             let pulled = items.next(&mut item).ok_or_else(|| self.ended())?;
-            pulled?;
-            if self.leave_out(&item)? {
+            if pulled?.item.is_some() && self.leave_out(&item)? {
                 return Ok(true);
             }
         }
@@ -171,8 +218,7 @@ impl Items for Replayed {
             let Some(pulled) = ready!(self.items.poll_next(cx, &mut self.item)) else {
                 return Poll::Ready(Err(self.replay.ended()));
             };
-            pulled?;
-            if self.replay.leave_out(&self.item)? {
+            if pulled?.item.is_some() && self.replay.leave_out(&self.item)? {
                 self.item = Vec::new();
                 return Poll::Ready(Ok(()));
             }
@@ -202,7 +248,7 @@ mod tests {
     impl BlockingItems for Bytes {
         fn next(&mut self, out: &mut Vec<u8>) -> Pulled {
             out.extend(self.0.pop_front()?);
-            Some(Ok(MediaType::new()))
+            Some(Ok(MediaType::new().into()))
         }
     }
 

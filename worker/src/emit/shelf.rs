@@ -13,7 +13,7 @@ use asynq_proto::v1::Credit;
 use super::replay::Replay;
 use crate::context::Context;
 use crate::handler::panicked;
-use crate::items::{BlockingItems, Items, MediaType, OpenedBlocking, Pulled};
+use crate::items::{BlockingItems, Items, OpenedBlocking, Piece, Pulled};
 use crate::limits::MAX_ITEM_BATCH_BYTES;
 
 struct Shelf {
@@ -40,8 +40,10 @@ struct State {
 /// Items end to end.
 #[derive(Default)]
 struct Stack {
-    lengths: Vec<(usize, MediaType)>,
+    lengths: Vec<(usize, Piece)>,
     data: Vec<u8>,
+    /// Bytes of the tokens of checkpoints.
+    token_bytes: usize,
 }
 
 impl State {
@@ -50,7 +52,7 @@ impl State {
         self.pulled < self.credit.limit_index
             && self.pulled_bytes <= self.credit.limit_bytes
             && self.items.lengths.len() < MAX_BATCH_OPS
-            && self.items.data.len() < MAX_ITEM_BATCH_BYTES
+            && self.items.data.len() + self.items.token_bytes < MAX_ITEM_BATCH_BYTES
     }
 }
 
@@ -67,7 +69,7 @@ pub(super) fn new(context: Context) -> (Producer, Shelved) {
     let state = State {
         pulled: start.index,
         pulled_bytes: start.byte,
-        begun: start.index == 0,
+        begun: Replay::of(&context).is_none(),
         ..State::default()
     };
     let shelf = Arc::new(Shelf {
@@ -108,7 +110,11 @@ impl Producer {
         while self.wait_for_room() {
             item.clear();
             match items.next(&mut item) {
-                Some(media_type) => self.put(&item, media_type?),
+                Some(piece) => {
+                    let piece = piece?;
+                    self.context.start().begun()?;
+                    self.put(&item, piece);
+                }
                 None => break,
             }
         }
@@ -124,14 +130,15 @@ impl Producer {
         !wait.unwrap_or_else(PoisonError::into_inner).deserted
     }
 
-    fn put(&self, item: &[u8], media_type: MediaType) {
+    fn put(&self, item: &[u8], piece: Piece) {
         if self.context.is_stopped() {
             return; // and the shelf will soon be deserted
         }
         self.say(|state| {
             state.items.data.extend_from_slice(item);
-            state.items.lengths.push((item.len(), media_type));
-            state.pulled += 1;
+            state.items.token_bytes += piece.token.as_ref().map_or(0, bytes::Bytes::len);
+            state.pulled += u64::from(piece.item.is_some());
+            state.items.lengths.push((item.len(), piece));
             state.pulled_bytes += item.len() as u64;
         });
     }
@@ -159,6 +166,7 @@ impl Shelved {
     fn take_all(&mut self, cx: &task::Context<'_>) -> Poll<Option<Result<(), TaskError>>> {
         self.taken.lengths.clear();
         self.taken.data.clear();
+        self.taken.token_bytes = 0;
         (self.next, self.start) = (0, 0);
         let mut state = self.shelf.lock();
         if !state.items.lengths.is_empty() {
@@ -185,12 +193,12 @@ impl Items for Shelved {
                 Poll::Pending => return Poll::Pending,
             }
         }
-        let (length, media_type) = &mut self.taken.lengths[self.next];
+        let (length, piece) = &mut self.taken.lengths[self.next];
         let end = self.start + *length;
         out.extend_from_slice(&self.taken.data[self.start..end]);
         self.start = end;
         self.next += 1;
-        Poll::Ready(Some(Ok(std::mem::take(media_type))))
+        Poll::Ready(Some(Ok(std::mem::take(piece))))
     }
 
     fn poll_start(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), TaskError>> {

@@ -178,6 +178,7 @@ impl Session {
             series,
             stream,
             start,
+            checkpoint,
             at_most_once,
             ..
         } = assignment;
@@ -185,7 +186,11 @@ impl Session {
             session: self.named.subscribe(),
             credit,
         });
-        let start = start.filter(|_| reader.is_some()).map(Place::from);
+        let start = start.filter(|_| reader.is_some());
+        let start = emit::Start::new(
+            start.map_or(Place::START, Place::from),
+            checkpoint.filter(|_| reader.is_some()),
+        );
         let is_bound = reader.is_some() || at_most_once;
         let calls = OfRun::new(self.shared.clone(), reader.is_some());
         let context = Context::new(Run {
@@ -197,7 +202,7 @@ impl Session {
             at_most_once,
             control,
             calls,
-            start: start.map_or_else(emit::Start::default, emit::Start::at),
+            start,
         });
         let start = Start {
             context,

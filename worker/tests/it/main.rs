@@ -3,6 +3,7 @@
 mod abandoned;
 mod broker;
 mod calls;
+mod checkpoints;
 mod daemon;
 mod drain;
 mod exec;

@@ -66,6 +66,7 @@ fn rows(task: TaskInfo) -> Vec<[String; 2]> {
         "result",
         (task.result_bytes > 0).then(|| format!("{} bytes", task.result_bytes)),
     );
+    row("checkpoint", task.checkpoint.map(|index| format!("at item {index}")));
     if let Some(error) = task.error {
         row("error", Some(error.to_string()));
         row("trace", Some(error.trace).filter(|trace| !trace.is_empty()));

@@ -51,6 +51,7 @@ impl Core {
             }
             None => {}
         }
+        self.settle_checkpoints(now, key);
         if let Some(from) = from {
             out.effects.push(Effect::SendFrom { session, token, from });
         }
@@ -182,13 +183,14 @@ impl Core {
         let Some(stream) = self.stream_mut(key) else {
             return Ok(None);
         };
-        let start = stream.begin_run(on_loss);
+        let (start, checkpoint) = stream.begin_run(on_loss);
         if start.index > 0 && on_loss == OnLoss::Fail {
             return Err(());
         }
         Ok(Some(StreamStart {
             credit: stream.credit,
             start,
+            checkpoint,
         }))
     }
 

@@ -4,6 +4,7 @@
 //! finds it. docs/adr/0016 says who may go away and come back.
 
 mod batch;
+mod checkpoints;
 mod emits;
 mod place;
 mod stream;
@@ -12,6 +13,7 @@ mod tail;
 use std::time::Duration;
 
 pub use batch::ItemBatch;
+pub use checkpoints::Checkpoint;
 pub use place::Place;
 use stream::Opened;
 pub(crate) use stream::Stream;
@@ -129,6 +131,7 @@ impl Core {
         if let Some(credit) = more {
             self.give_credit(key, credit, out);
         }
+        self.settle_checkpoints(now, key);
         self.hand_on(key, out);
         if again {
             self.run_again(now, key, out);
@@ -149,9 +152,9 @@ impl Core {
     /// A caller has taken items and has room for more.
     pub(crate) fn on_flow(
         &mut self,
+        now: Timestamp,
         id: TaskId,
-        consumer: ConsumerId,
-        open_seq: u64,
+        (consumer, open_seq): (ConsumerId, u64),
         credit: Credit,
         out: &mut Output,
     ) {
@@ -161,6 +164,7 @@ impl Core {
         if let Some(more) = self.stream_mut(key).and_then(|stream| stream.raise(credit)) {
             self.give_credit(key, more, out);
         }
+        self.settle_checkpoints(now, key);
     }
 
     /// There is more room: a run that waited for it wants its slot back.

@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{Credit, EmitResume, ItemBatch, Place, Reader, Tail};
+use super::checkpoints::Checkpoints;
+use super::{Checkpoint, Credit, EmitResume, ItemBatch, Place, Reader, Tail};
 use crate::effect::Refusal;
 use crate::ids::{ConsumerId, TaskId};
 use crate::limits;
@@ -40,6 +41,10 @@ pub(crate) struct Stream {
     run_from: u64,
     /// What its last run said would become of it.
     pub(crate) on_loss: OnLoss,
+    /// Where its generator can begin again, if it says so.
+    pub(super) checkpoints: Checkpoints,
+    /// When the next of them is to be written, if one is.
+    pub(crate) write_at: Option<Timestamp>,
 }
 
 /// Somebody who reads a stream.
@@ -107,6 +112,17 @@ impl Stream {
             grace: limits::DETACH_GRACE,
             detached_until: None,
             on_loss: OnLoss::Fail,
+            checkpoints: Checkpoints::default(),
+            write_at: None,
+        }
+    }
+
+    /// Of a task found at a restart, with what was written of it.
+    pub(crate) fn restored(on_loss: OnLoss, checkpoint: Option<Checkpoint>) -> Self {
+        Self {
+            on_loss,
+            checkpoints: Checkpoints::restored(checkpoint),
+            ..Self::unknown()
         }
     }
 
@@ -146,8 +162,8 @@ impl Stream {
         if other && !reader.take_over {
             return Err(Refusal::BeingRead(task));
         }
-        let floor = self.hole.unwrap_or(self.credit.acked);
-        if self.is_placed && reader.from.index < floor {
+        let floor = self.floor().max(self.checkpoints.safe_index());
+        if reader.from.index < floor {
             return Err(Refusal::BelowFloor { task, floor });
         }
         let (head, is_guess) = (self.head.index, reader.from.digest.is_none());
@@ -217,6 +233,7 @@ impl Stream {
         self.is_placed = true;
         self.hole = None;
         self.kept.clear();
+        self.checkpoints.cut(place.index);
         self.credit = Credit {
             acked: place.index,
             limit_index: self.credit.limit_index.max(place.index),
@@ -224,12 +241,13 @@ impl Stream {
         };
     }
 
-    /// A run begins: where its items do.
-    pub(crate) fn begin_run(&mut self, on_loss: OnLoss) -> Place {
+    /// A run begins: where its items do, and where its generator, if it has checkpoints.
+    pub(crate) fn begin_run(&mut self, on_loss: OnLoss) -> (Place, Option<Checkpoint>) {
         self.on_loss = on_loss;
         self.place_by_reader();
         self.run_from = self.head.index;
-        self.head
+        let checkpoints = (on_loss == OnLoss::Checkpoint).then_some(&self.checkpoints);
+        (self.head, checkpoints.map(|known| known.before(self.head.index)))
     }
 
     /// Whether the last run has yielded anything: it is not what kills its workers.
@@ -239,9 +257,36 @@ impl Stream {
 
     /// What a run of before would have told is told by the reader now.
     fn place_by_reader(&mut self) {
-        if let (false, Some(reader)) = (self.is_placed, &self.reader) {
+        let Some(reader) = &self.reader else { return };
+        // A run from a checkpoint may yield other items than those the reader has had of
+        // the one before, so it must not pass the place that the reader has come to.
+        let is_behind = self.on_loss == OnLoss::Checkpoint && self.head.index < reader.from.index;
+        if !self.is_placed || is_behind {
             self.begin_at(reader.from);
         }
+    }
+
+    /// All items before it have been acknowledged, as far as is known.
+    fn floor(&self) -> u64 {
+        match self.is_placed {
+            true => self.hole.unwrap_or(self.credit.acked),
+            false => 0,
+        }
+    }
+
+    /// Whether all items before `index` have come.
+    pub(super) fn has_come_to(&self, index: u64) -> bool {
+        self.is_placed && index <= self.head.index
+    }
+
+    /// The reader may have passed some.
+    pub(super) fn settle_checkpoints(&mut self) {
+        self.checkpoints.settle(self.floor());
+    }
+
+    /// The checkpoint that is written with the task.
+    pub(crate) fn safe_checkpoint(&self) -> Option<&Checkpoint> {
+        self.checkpoints.safe()
     }
 
     /// Takes the larger of each total. The credit, if there is more room than
@@ -300,6 +345,7 @@ impl Stream {
             return self.hole.take().map(|_| {
                 self.is_placed = false;
                 self.kept.clear();
+                self.checkpoints.cut(0);
                 (self.head, self.credit) = (Place::START, Credit::default());
                 OutOfReach::RunAgain
             });
@@ -440,6 +486,7 @@ impl Stream {
             }
             None => assert!(!self.is_placed || acked == self.head.index, "{id}: items are missing"),
         }
+        self.checkpoints.check(self.head.index);
         if let Some(reader) = &self.reader {
             assert!(self.detached_until.is_none(), "{id} is read, and waits for a reader");
             assert!(self.opened == Some((reader.consumer, reader.open_seq)));

@@ -1,13 +1,14 @@
 //! Streams that go on: readers, Emits, brokers and workers that go away and come back.
 
+mod checkpoints;
 mod restarts;
 mod world;
 
 use std::time::Duration;
 
 use asynq_core::{
-    ConsumerId, Credit, DeadReason, EmitResume, Event, ItemBatch, LeaseToken, Left, Outcome, Place, Reader, Reason,
-    Refusal, Reply, StateName, StopCause, Tail, TaskId, Verdict, limits,
+    Checkpoint, ConsumerId, Credit, DeadReason, EmitResume, Event, ItemBatch, LeaseToken, Left, Outcome, Place, Reader,
+    Reason, Refusal, Reply, StateName, StopCause, Tail, TaskId, Verdict, limits,
 };
 
 use crate::shard::{Shard, failure, session};
@@ -34,6 +35,20 @@ fn emit(shard: &mut Shard, n: u8, token: LeaseToken, batch: ItemBatch) {
         token,
         batch,
     });
+}
+
+fn mark(shard: &mut Shard, n: u8, token: LeaseToken, checkpoint: Checkpoint) {
+    shard.apply(Event::Checkpoint {
+        session: session(n),
+        token,
+        checkpoint,
+    });
+}
+
+/// The checkpoint that the generators of these tests name before item `index`.
+fn marked(index: u64) -> Checkpoint {
+    let token = format!("row {index}").into();
+    Checkpoint { index, token }
 }
 
 fn open(shard: &mut Shard, n: u8, token: LeaseToken, resume: Option<EmitResume>) {

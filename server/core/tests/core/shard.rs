@@ -31,10 +31,13 @@ pub(crate) struct Durable {
     pub(crate) sessions: BTreeMap<SessionId, SessionRecord>,
     pub(crate) queues: BTreeMap<Name, QueueSettings>,
     results: BTreeMap<TaskId, Payload>,
+    /// How many there were.
+    pub(crate) changes: usize,
 }
 
 impl Durable {
     fn take(&mut self, change: Change) {
+        self.changes += 1;
         match change {
             Change::Insert { seq, record, .. } => {
                 assert!(self.tasks.insert(seq, *record).is_none(), "{seq:?} is used twice");
@@ -183,10 +186,10 @@ pub(crate) fn hello(n: u8, slots: u32, tasks: &[&str], held: &[LeaseToken]) -> H
         timeout: None,
         max_attempts: None,
         // By their names, so that tests can have both.
-        on_loss: if task.starts_with("replayed") {
-            OnLoss::Replay
-        } else {
-            OnLoss::Fail
+        on_loss: match *task {
+            task if task.starts_with("replayed") => OnLoss::Replay,
+            task if task.starts_with("marked") => OnLoss::Checkpoint,
+            _ => OnLoss::Fail,
         },
     };
     Hello {

@@ -53,6 +53,7 @@ fn streaming(credit: Credit) -> (Shard, LeaseToken) {
     let start = StreamStart {
         credit,
         start: Place::START,
+        checkpoint: None,
     };
     assert_eq!(run.stream, Some(start));
     (shard, run.token)

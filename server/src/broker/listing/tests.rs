@@ -54,6 +54,7 @@ fn ready(n: u8) -> (Seq, TaskRecord) {
         failure: None,
         notes: None,
         called_by: None,
+        checkpoint: None,
     };
     (Seq(n.into()), record)
 }

@@ -106,9 +106,11 @@ pub(super) struct Task {
     #[prost(uint64, optional, tag = "50")]
     extended: Option<u64>,
     /// Running, stopping: what becomes of its stream if it is lost: 0 it is dead, 1
-    /// it is replayed.
+    /// it is replayed, 2 it goes on from its checkpoint.
     #[prost(uint32, tag = "51")]
     on_loss: u32,
+    #[prost(message, optional, tag = "55")]
+    checkpoint: Option<CheckpointBody>,
 }
 
 /// The run that called a task.
@@ -124,6 +126,15 @@ struct CallerBody {
     n: u32,
     #[prost(uint32, tag = "5")]
     depth: u32,
+}
+
+/// Where the generator of a stream can begin again.
+#[derive(Clone, PartialEq, prost::Message)]
+struct CheckpointBody {
+    #[prost(uint64, tag = "1")]
+    index: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    token: bytes::Bytes,
 }
 
 /// What is known of a result.

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use asynq_core::{
-    CalledBy, Cause, Change, Counters, DeadReason, Epoch, Failure, Finish, Grant, Key, LeaseToken, Name, Niceness,
-    Note, Notes, OnLoss, Options, Outcome, Payload, Placement, ResultInfo, Run, Seq, SessionId, SessionRecord, State,
-    StateName, Step, StopIntent, TaskId, TaskRecord, Timestamp,
+    CalledBy, Cause, Change, Checkpoint, Counters, DeadReason, Epoch, Failure, Finish, Grant, Key, LeaseToken, Name,
+    Niceness, Note, Notes, OnLoss, Options, Outcome, Payload, Placement, ResultInfo, Run, Seq, SessionId,
+    SessionRecord, State, StateName, Step, StopIntent, TaskId, TaskRecord, Timestamp, limits,
 };
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -60,6 +60,7 @@ pub fn task(id: TaskId, enqueued_at: Timestamp, payload: &Payload) -> TaskRecord
         failure: None,
         notes: None,
         called_by: None,
+        checkpoint: None,
     }
 }
 
@@ -145,7 +146,7 @@ pub fn any_session() -> impl Strategy<Value = SessionRecord> {
 
 fn any_run() -> impl Strategy<Value = Run> {
     let extended = option::of((0..1_000_000_000_u64).prop_map(Duration::from_micros));
-    let on_loss = prop_oneof![Just(OnLoss::Fail), Just(OnLoss::Replay)];
+    let on_loss = prop_oneof![Just(OnLoss::Fail), Just(OnLoss::Replay), Just(OnLoss::Checkpoint)];
     (any::<[u8; 16]>(), any_time(), extended, on_loss).prop_map(|(id, started_at, extended, on_loss)| Run {
         session: SessionId(id),
         started_at,
@@ -319,6 +320,18 @@ fn any_counters() -> impl Strategy<Value = Counters> {
     })
 }
 
+/// Of any length, and the longest there is.
+fn any_checkpoint() -> impl Strategy<Value = Checkpoint> {
+    let token = prop_oneof![
+        9 => vec(any::<u8>(), 0..40),
+        1 => vec(any::<u8>(), limits::MAX_CHECKPOINT_BYTES),
+    ];
+    (any::<u64>(), token).prop_map(|(index, token)| Checkpoint {
+        index,
+        token: token.into(),
+    })
+}
+
 /// Any task that has not ended, with its arguments.
 pub fn any_task() -> impl Strategy<Value = (TaskRecord, Payload)> {
     let names = (
@@ -337,6 +350,7 @@ pub fn any_task() -> impl Strategy<Value = (TaskRecord, Payload)> {
         option::of(any_failure().prop_map(Box::new)),
         option::of(any_notes().prop_map(Box::new)),
         option::of(any_caller().prop_map(Box::new)),
+        option::of(any_checkpoint().prop_map(Box::new)),
     );
     (
         any::<[u8; 16]>(),
@@ -350,7 +364,7 @@ pub fn any_task() -> impl Strategy<Value = (TaskRecord, Payload)> {
     )
         .prop_map(
             |(id, (name, queue, series), options, (enqueued_at, start_at), digest, state, past, payload)| {
-                let (grant, counters, failure, notes, called_by) = past;
+                let (grant, counters, failure, notes, called_by, checkpoint) = past;
                 let record = TaskRecord {
                     id: TaskId(id),
                     name,
@@ -368,6 +382,7 @@ pub fn any_task() -> impl Strategy<Value = (TaskRecord, Payload)> {
                     failure,
                     notes,
                     called_by,
+                    checkpoint,
                 };
                 (record, payload)
             },

@@ -101,7 +101,7 @@ async fn wherever_it_breaks_each_item_comes_once_and_in_order() {
                     }
                 }
                 Some(Frame::Blocked(at)) => assert_eq!(at, granted, "seed {seed}"),
-                Some(Frame::Failure(failure)) => panic!("seed {seed}: {failure:?}"),
+                Some(other) => panic!("seed {seed}: {other:?}"),
                 None => {}
             }
             if index == items.len() && !taken && dice.u8(..) < 20 {

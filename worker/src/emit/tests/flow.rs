@@ -76,7 +76,7 @@ async fn no_credit_is_ever_overrun_and_none_is_left_unused() {
                         ended = true;
                     }
                     Frame::Blocked(at) => assert_eq!(at, granted, "seed {seed}"),
-                    Frame::Failure(failure) => panic!("seed {seed}: {failure:?}"),
+                    other => panic!("seed {seed}: {other:?}"),
                 }
             }
             // It came to rest: one item at most is held, and for a reason.

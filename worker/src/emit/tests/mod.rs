@@ -1,6 +1,7 @@
 //! Streams without their wire: the test grants credit, reads frames, and cuts lanes.
 
 mod breaks;
+mod checkpoints;
 mod flow;
 mod reruns;
 
@@ -58,6 +59,10 @@ const PLENTY: Credit = Credit {
 };
 
 pub(super) fn context(control: &Control, start: Place) -> Context {
+    context_from(control, Start::new(start, None))
+}
+
+fn context_from(control: &Control, start: Start) -> Context {
     Context::new(Run {
         token: LeaseToken {
             task_id: Uuid::from_u128(1),
@@ -71,7 +76,7 @@ pub(super) fn context(control: &Control, start: Place) -> Context {
         at_most_once: false,
         control: control.clone(),
         calls: OfRun::default(),
-        start: Start::at(start),
+        start,
     })
 }
 

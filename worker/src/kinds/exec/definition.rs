@@ -73,10 +73,12 @@ pub(super) struct CommandLine {
 pub(crate) enum Mistake {
     #[error("kind {0:?} is not supported yet, only \"exec\"")]
     Kind(String),
-    #[error("on_loss is \"fail\" or \"replay\", not {0:?}")]
+    #[error("on_loss is \"fail\", \"replay\" or \"checkpoint\", not {0:?}")]
     OnLoss(String),
     #[error("on_loss is for tasks that yield items: stdout = \"lines\" or \"jsonl\"")]
     OnLossOfPlain,
+    #[error("on_loss = \"checkpoint\" is for programs that can say one: stdout = \"jsonl\"")]
+    CheckpointOfLines,
     #[error("seeks is for tasks that are run again: on_loss = \"replay\"")]
     SeeksForNothing,
     #[error("cmd is empty; its first word is the program")]
@@ -136,6 +138,7 @@ impl TryFrom<String> for Policy {
         match policy.as_str() {
             "fail" => Ok(Self(OnLoss::Fail)),
             "replay" => Ok(Self(OnLoss::Replay)),
+            "checkpoint" => Ok(Self(OnLoss::Checkpoint)),
             _ => Err(Mistake::OnLoss(policy)),
         }
     }
@@ -170,6 +173,9 @@ impl TryFrom<Table> for Definition {
             return Err(Mistake::OnLossOfPlain);
         }
         let on_loss = table.on_loss.map_or(OnLoss::Fail, |Policy(on_loss)| on_loss);
+        if on_loss == OnLoss::Checkpoint && table.stdout != Stdout::Jsonl {
+            return Err(Mistake::CheckpointOfLines);
+        }
         if table.seeks && on_loss != OnLoss::Replay {
             return Err(Mistake::SeeksForNothing);
         }
@@ -221,6 +227,8 @@ mod tests {
         assert_eq!((all.timeout, all.max_attempts), (Some(Duration::from_mins(5)), Some(3)));
         assert_eq!((all.on_loss, all.seeks), (OnLoss::Replay, true));
         assert_eq!(all.env["MODE"], "fast");
+        let marked = read("kind = \"exec\"\ncmd = [\"x\"]\nstdout = \"jsonl\"\non_loss = \"checkpoint\"").unwrap();
+        assert_eq!((marked.on_loss, marked.seeks), (OnLoss::Checkpoint, false));
     }
 
     #[test]
@@ -254,7 +262,7 @@ mod tests {
             (task("stdout = \"jsonlines\""), "unknown variant `jsonlines`"),
             (
                 task("stdout = \"lines\"\non_loss = \"retry\""),
-                "on_loss is \"fail\" or \"replay\", not \"retry\"",
+                "on_loss is \"fail\", \"replay\" or \"checkpoint\", not \"retry\"",
             ),
             (task("stdout = \"lines\"\non_loss = true"), "invalid type: boolean"),
             (
@@ -264,6 +272,18 @@ mod tests {
             (
                 task("stdout = \"lines\"\non_loss = \"fail\"\nseeks = true"),
                 "seeks is for tasks that are run again",
+            ),
+            (
+                task("stdout = \"lines\"\non_loss = \"checkpoint\""),
+                "on_loss = \"checkpoint\" is for programs that can say one: stdout = \"jsonl\"",
+            ),
+            (
+                task("stdout = \"jsonl\"\non_loss = \"checkpoint\"\nseeks = true"),
+                "seeks is for tasks that are run again: on_loss = \"replay\"",
+            ),
+            (
+                task("on_loss = \"checkpoint\""),
+                "on_loss is for tasks that yield items",
             ),
             (task("on_loss = \"fail\""), "on_loss is for tasks that yield items"),
             (task("timeout = \"soon\""), "\"soon\" is no duration"),

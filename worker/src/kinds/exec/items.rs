@@ -1,6 +1,7 @@
 //! What lines of output mean: items, and the last word of a program that yields some.
 
-use asynq_worker::{Context, Payload, TaskError};
+use asynq_proto::limits::MAX_CHECKPOINT_BYTES;
+use asynq_worker::{Context, OnLoss, Payload, TaskError, Yield};
 use futures_util::Stream;
 use futures_util::future::{Either, ready};
 use futures_util::stream;
@@ -19,8 +20,9 @@ use crate::kinds::limits::MAX_OUTPUT_BYTES;
 pub(super) enum Format {
     /// Each line is one, a JSON string.
     Lines,
-    /// Each line says what it is.
-    Jsonl,
+    /// Each line says what it is. With checkpoints, if the task is one that goes on
+    /// from them.
+    Jsonl { checkpoints: bool },
 }
 
 /// What a line says.
@@ -28,6 +30,8 @@ pub(super) enum Format {
 enum Said {
     Item(String),
     Result(String),
+    /// It can begin again behind the items so far.
+    Checkpoint(String),
 }
 
 /// A line of `stdout = "jsonl"`.
@@ -38,8 +42,9 @@ enum Line<'a> {
     Item(&'a RawValue),
     #[serde(borrow)]
     Result(&'a RawValue),
+    #[serde(borrow)]
+    Checkpoint(&'a RawValue),
     Progress(IgnoredAny),
-    Checkpoint(IgnoredAny),
 }
 
 impl Format {
@@ -50,31 +55,38 @@ impl Format {
                 let json = serde_json::to_string(&String::from_utf8_lossy(line));
                 Said::Item(json.map_err(|error| bad_output(error.to_string()))?)
             }
-            Self::Jsonl if line.trim_ascii().is_empty() => return Ok(None),
-            Self::Jsonl => match serde_json::from_slice(line) {
+            Self::Jsonl { .. } if line.trim_ascii().is_empty() => return Ok(None),
+            Self::Jsonl { checkpoints } => match serde_json::from_slice(line) {
                 Ok(Line::Item(item)) => Said::Item(item.get().into()),
                 Ok(Line::Result(result)) => Said::Result(result.get().into()),
-                Ok(Line::Progress(_)) => return Err(unsupported(number, "progress")),
-                Ok(Line::Checkpoint(_)) => return Err(unsupported(number, "checkpoint")),
+                Ok(Line::Checkpoint(token)) if checkpoints => Said::Checkpoint(token.get().into()),
+                Ok(Line::Checkpoint(_)) => {
+                    return Err(bad_output(format!(
+                        "line {number} of stdout is {{\"checkpoint\":…}}, which is for on_loss = \"checkpoint\""
+                    )));
+                }
+                Ok(Line::Progress(_)) => {
+                    return Err(bad_output(format!(
+                        "line {number} of stdout is {{\"progress\":…}}, which is not supported yet, only \"item\", \
+                         \"checkpoint\" and \"result\""
+                    )));
+                }
                 Err(error) => {
                     return Err(bad_output(format!(
-                        "line {number} of stdout is neither {{\"item\":…}} nor {{\"result\":…}}: {error}"
+                        "line {number} of stdout is none of {{\"item\":…}}, {{\"checkpoint\":…}} and {{\"result\":…}}: {error}"
                     )));
                 }
             },
         };
-        let (Said::Item(value) | Said::Result(value)) = &said;
-        if value.len() > MAX_OUTPUT_BYTES {
-            return Err(too_long(number));
+        match &said {
+            Said::Item(value) | Said::Result(value) if value.len() > MAX_OUTPUT_BYTES => Err(too_long(number)),
+            Said::Checkpoint(token) if token.len() > MAX_CHECKPOINT_BYTES => Err(bad_output(format!(
+                "line {number} of stdout is a checkpoint of {} bytes, at most {MAX_CHECKPOINT_BYTES} are allowed",
+                token.len()
+            ))),
+            _ => Ok(Some(said)),
         }
-        Ok(Some(said))
     }
-}
-
-fn unsupported(number: u64, what: &str) -> TaskError {
-    bad_output(format!(
-        "line {number} of stdout is {{\"{what}\":…}}, which is not supported yet, only \"item\" and \"result\""
-    ))
 }
 
 /// A program that yields items.
@@ -82,6 +94,8 @@ struct Generator {
     program: Program,
     lines: Lines,
     format: Format,
+    /// An item has come before: of this run, or of one before it.
+    has_items: bool,
     /// The number of the line that had the result.
     result: Option<u64>,
 }
@@ -93,6 +107,7 @@ impl Generator {
             program,
             lines: Lines::of(stdout),
             format,
+            has_items: exec.definition.on_loss == OnLoss::Checkpoint && context.start_index() > 0,
             result: None,
         })
     }
@@ -111,17 +126,26 @@ impl Generator {
                     "line {number} of stdout comes after the result in line {result}, which is the last word"
                 )));
             }
-            if matches!(said, Said::Result(_)) {
-                self.result = Some(number);
+            match &said {
+                Said::Item(_) => self.has_items = true,
+                Said::Result(_) => self.result = Some(number),
+                Said::Checkpoint(_) if self.has_items => {}
+                Said::Checkpoint(_) => {
+                    return Err(bad_output(format!(
+                        "line {number} of stdout is a checkpoint before the first item: one stands behind the items \
+                         before it"
+                    )));
+                }
             }
             return Ok(Some(said));
         }
     }
 
-    async fn next_item(mut self) -> Result<Option<(Payload, Self)>, TaskError> {
+    async fn next_yield(mut self) -> Result<Option<(Yield<Payload>, Self)>, TaskError> {
         loop {
             match self.next().await? {
-                Some(Said::Item(item)) => return Ok(Some((json(item), self))),
+                Some(Said::Item(item)) => return Ok(Some((Yield::item(json(item)), self))),
+                Some(Said::Checkpoint(token)) => return Ok(Some((Yield::checkpoint_bytes(token), self))),
                 Some(Said::Result(_)) => {} // for those who call
                 None => return self.program.end().await.map(|_| None),
             }
@@ -135,9 +159,9 @@ pub(super) fn iterate(
     format: Format,
     context: &Context,
     payload: &Payload,
-) -> impl Stream<Item = Result<Payload, TaskError>> + Send + use<> {
+) -> impl Stream<Item = Result<Yield<Payload>, TaskError>> + Send + use<> {
     match Generator::start(exec, format, context, payload) {
-        Ok(generator) => Either::Left(stream::try_unfold(generator, Generator::next_item)),
+        Ok(generator) => Either::Left(stream::try_unfold(generator, Generator::next_yield)),
         Err(error) => Either::Right(stream::once(ready(Err(error)))),
     }
 }
@@ -165,6 +189,7 @@ pub(super) async fn call(
                 }
             }
             Said::Result(value) => result = Some(value),
+            Said::Checkpoint(_) => {} // for those who iterate
         }
     }
     generator.program.end().await?;
@@ -197,28 +222,43 @@ mod tests {
 
     #[test]
     fn lines_of_json_say_what_they_are() {
-        let read = |line: &str| Format::Jsonl.read(3, line.as_bytes());
+        let [read, plain] =
+            [true, false].map(|checkpoints| move |line: &str| Format::Jsonl { checkpoints }.read(3, line.as_bytes()));
         assert_eq!(
             read(r#"{"item": {"a" : 1.50} }"#),
             Ok(Some(Said::Item(r#"{"a" : 1.50}"#.into())))
         );
         assert_eq!(read(r#" {"result":null}"#), Ok(Some(Said::Result("null".into()))));
+        let token = r#"{"row": 1.50}"#;
+        assert_eq!(
+            read(&format!(r#"{{"checkpoint":{token}}}"#)),
+            Ok(Some(Said::Checkpoint(token.into())))
+        );
+        let long = |bytes: usize| format!("{{\"checkpoint\":\"{}\"}}", "x".repeat(bytes - 2));
+        assert!(matches!(
+            read(&long(MAX_CHECKPOINT_BYTES)),
+            Ok(Some(Said::Checkpoint(_)))
+        ));
         assert_eq!(read(" \t\r"), Ok(None));
         for (line, said) in [
             ("{\"item\":", "EOF"),
-            ("plain", "neither"),
-            ("7", "neither"),
-            ("\"item\"", "neither"),
+            ("plain", "none of"),
+            ("7", "none of"),
+            ("\"item\"", "none of"),
             (r#"{"itme":1}"#, "unknown variant `itme`"),
-            (r#"{"item":1,"result":2}"#, "neither"),
-            ("{}", "neither"),
+            (r#"{"item":1,"result":2}"#, "none of"),
+            ("{}", "none of"),
             (r#"{"progress":0.5}"#, "{\"progress\":…}, which is not supported yet"),
+            (r#"{"checkpoint":"#, "EOF"),
+            (r#"{"item":1,"checkpoint":2}"#, "none of"),
             (
-                r#"{"checkpoint":"x"}"#,
-                "{\"checkpoint\":…}, which is not supported yet",
+                &long(MAX_CHECKPOINT_BYTES + 1),
+                "a checkpoint of 65537 bytes, at most 65536",
             ),
+            (r#"{"checkpoint":"x"}"#, "which is for on_loss = \"checkpoint\""),
         ] {
-            let error = read(line).unwrap_err();
+            let is_plain = said.starts_with("which is for");
+            let error = if is_plain { plain(line) } else { read(line) }.unwrap_err();
             assert!(
                 error.message.starts_with("line 3 of stdout") && error.message.contains(said),
                 "{}",

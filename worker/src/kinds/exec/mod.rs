@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use asynq_proto::OCTET_STREAM;
-use asynq_worker::{Context, Declaration, Payload, TaskError, WorkerBuilder};
+use asynq_worker::{Context, Declaration, OnLoss, Payload, TaskError, WorkerBuilder};
 use serde_json::value::RawValue;
 
 pub(crate) use definition::Definition;
@@ -79,7 +79,10 @@ impl Exec {
                 async move { Ok(Payload::bytes(OCTET_STREAM, exec.output(&context, &args).await?.0)) }
             }),
             Stdout::Lines => exec.register_iterator(task, Format::Lines, worker),
-            Stdout::Jsonl => exec.register_iterator(task, Format::Jsonl, worker),
+            Stdout::Jsonl => {
+                let checkpoints = exec.definition.on_loss == OnLoss::Checkpoint;
+                exec.register_iterator(task, Format::Jsonl { checkpoints }, worker)
+            }
         }
     }
 

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use asynq_worker::{Context, Payload, TaskError};
+use asynq_worker::{Context, OnLoss, Payload, TaskError};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
@@ -128,23 +129,33 @@ fn environment(exec: &Exec, context: &Context) -> BTreeMap<String, OsString> {
         .iter()
         .map(|(name, value)| (name.clone(), value.into()));
     let token = context.token();
+    let has_checkpoints = exec.definition.on_loss == OnLoss::Checkpoint;
     let of_the_run = [
-        ("ASYNQ_TASK_ID", Some(token.task_id.to_string())),
-        ("ASYNQ_EPOCH", Some(token.epoch.to_string())),
-        ("ASYNQ_ATTEMPT", Some(token.attempt.to_string())),
+        ("ASYNQ_TASK_ID", Some(token.task_id.to_string().into())),
+        ("ASYNQ_EPOCH", Some(token.epoch.to_string().into())),
+        ("ASYNQ_ATTEMPT", Some(token.attempt.to_string().into())),
         (
             "ASYNQ_START_INDEX",
             // To ask is to promise that it begins there.
-            exec.definition.seeks.then(|| context.start_index().to_string()),
+            (exec.definition.seeks || has_checkpoints).then(|| context.start_index().to_string().into()),
+        ),
+        (
+            "ASYNQ_CHECKPOINT",
+            has_checkpoints
+                .then(|| context.start_checkpoint_bytes())
+                .flatten()
+                .map(|token| OsString::from_vec(token.into())),
         ),
         (
             "ASYNQ_DEADLINE",
-            time_left(exec.definition.timeout, context.remaining()).and_then(deadline),
+            time_left(exec.definition.timeout, context.remaining())
+                .and_then(deadline)
+                .map(OsString::from),
         ),
     ];
     let of_the_run = of_the_run
         .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), value?.into())));
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)));
     inherited.chain(own).chain(of_the_run).collect()
 }
 

@@ -1,5 +1,6 @@
 //! Tasks of worker.toml, run by the daemon as it is installed.
 
+mod checkpoints;
 mod ends;
 mod failures;
 mod items;

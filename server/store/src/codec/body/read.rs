@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use asynq_core::{
-    CalledBy, Cause, Counters, DeadReason, Epoch, Failure, Finish, Grant, Key, LeaseToken, Name, Niceness, Note, Notes,
-    OnLoss, Options, Outcome, Placement, ResultInfo, Run, SessionId, State, StateName, Step, StopIntent, TaskId,
-    TaskRecord, Timestamp,
+    CalledBy, Cause, Checkpoint, Counters, DeadReason, Epoch, Failure, Finish, Grant, Key, LeaseToken, Name, Niceness,
+    Note, Notes, OnLoss, Options, Outcome, Placement, ResultInfo, Run, SessionId, State, StateName, Step, StopIntent,
+    TaskId, TaskRecord, Timestamp,
 };
 
-use super::{CallerBody, FailureBody, NoteBody, ResultBody, Task};
+use super::{CallerBody, CheckpointBody, FailureBody, NoteBody, ResultBody, Task};
 use crate::codec::{CodecError, Names};
 use crate::state;
 
@@ -60,6 +60,10 @@ impl Task {
             ),
             notes: self.read_notes(names)?,
             called_by: self.called_by.take().map(CallerBody::read).transpose()?,
+            checkpoint: self
+                .checkpoint
+                .take()
+                .map(|CheckpointBody { index, token }| Box::new(Checkpoint { index, token })),
         })
     }
 
@@ -147,6 +151,7 @@ impl Task {
             on_loss: match self.on_loss {
                 0 => OnLoss::Fail,
                 1 => OnLoss::Replay,
+                2 => OnLoss::Checkpoint,
                 _ => return Err(CodecError::Field("on_loss")),
             },
         })

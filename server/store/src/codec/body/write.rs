@@ -31,6 +31,7 @@ pub(in crate::codec) fn write_task(task: &TaskRecord, to: &mut Vec<u8>) -> usize
         failure,
         notes,
         called_by,
+        checkpoint,
     } = task;
     let begin = to.len();
     let mut fields = Fields(to);
@@ -96,8 +97,15 @@ pub(in crate::codec) fn write_task(task: &TaskRecord, to: &mut Vec<u8>) -> usize
             match run.on_loss {
                 OnLoss::Fail => 0,
                 OnLoss::Replay => 1,
+                OnLoss::Checkpoint => 2,
             },
         );
+    }
+    if let Some(checkpoint) = checkpoint {
+        fields.message(55, |fields| {
+            fields.number(1, checkpoint.index);
+            fields.bytes(2, &checkpoint.token);
+        });
     }
     asked
 }
