@@ -204,29 +204,8 @@ impl WorkerBuilder {
     }
 
     /// Runs an iterator with [`OnLoss::Checkpoint`](crate::OnLoss::Checkpoint) with an
-    /// async generator, which yields items and checkpoints; see [`Yield`]. In all else
-    /// as [`iter`](Self::iter).
-    ///
-    /// ```
-    /// use asynq_worker::{Context, Iter, OnLoss, TaskError, Worker, Yield};
-    /// use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
-    ///
-    /// const PAGES: Iter<String, String> = Iter::new("pages", OnLoss::Checkpoint);
-    ///
-    /// /// The number of the next page is all that is needed to go on.
-    /// fn pages(context: Context, book: String) -> impl Stream<Item = Result<Yield<String>, TaskError>> {
-    ///     stream::once(async move { context.start_checkpoint::<u64>() })
-    ///         .map_ok(move |next| {
-    ///             let book = book.clone();
-    ///             stream::iter(next.unwrap_or(1)..=300)
-    ///                 .map(move |n| Yield::item(format!("{book}, page {n}")).then_checkpoint(&(n + 1)))
-    ///         })
-    ///         .try_flatten()
-    /// }
-    ///
-    /// let worker = Worker::builder("http://127.0.0.1:7740").iter_with_checkpoints(PAGES, pages).build()?;
-    /// # Ok::<(), asynq_worker::BuildError>(())
-    /// ```
+    /// async generator, which yields items and checkpoints; [`Yield`] has an example. In
+    /// all else as [`iter`](Self::iter).
     pub fn iter_with_checkpoints<A, T, F, S>(self, iter: Iter<A, T>, handler: F) -> Self
     where
         A: DeserializeOwned,
@@ -238,7 +217,7 @@ impl WorkerBuilder {
     }
 
     /// The same with a plain iterator, on a thread of its own as with
-    /// [`blocking_iter`](Self::blocking_iter); [`Yield`] has an example.
+    /// [`blocking_iter`](Self::blocking_iter); [`Yield`] has an example of that, too.
     pub fn blocking_iter_with_checkpoints<A, T, F, I>(self, iter: Iter<A, T>, handler: F) -> Self
     where
         A: DeserializeOwned,

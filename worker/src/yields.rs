@@ -44,6 +44,29 @@ use serde::Serialize;
 /// let worker = Worker::builder("http://127.0.0.1:7740").blocking_iter_with_checkpoints(SUMS, sums).build()?;
 /// # Ok::<(), asynq_worker::BuildError>(())
 /// ```
+///
+/// An async generator:
+///
+/// ```
+/// use asynq_worker::{Context, Iter, OnLoss, TaskError, Worker, Yield};
+/// use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
+///
+/// const PAGES: Iter<String, String> = Iter::new("pages", OnLoss::Checkpoint);
+///
+/// /// The number of the next page is all that is needed to go on.
+/// fn pages(context: Context, book: String) -> impl Stream<Item = Result<Yield<String>, TaskError>> {
+///     stream::once(async move { context.start_checkpoint::<u64>() })
+///         .map_ok(move |next| {
+///             let book = book.clone();
+///             stream::iter(next.unwrap_or(1)..=300)
+///                 .map(move |n| Yield::item(format!("{book}, page {n}")).then_checkpoint(&(n + 1)))
+///         })
+///         .try_flatten()
+/// }
+///
+/// let worker = Worker::builder("http://127.0.0.1:7740").iter_with_checkpoints(PAGES, pages).build()?;
+/// # Ok::<(), asynq_worker::BuildError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Yield<T> {
     pub(crate) item: Option<T>,
