@@ -65,4 +65,14 @@ pub(crate) enum Bug {
     IdsPurged,
     /// Unknown ids are not looked up in the store.
     NoLookup,
+    /// A call is taken for an enqueue of somebody who waits.
+    CallIsEnqueue,
+    /// That a task was called by a run is not written.
+    CallersNotWritten,
+    /// A worker does not say its calls again over a new connection.
+    CallsForgotten,
+    /// A worker does not lend the slot of a run that waits.
+    SlotKept,
+    /// A worker takes an answer for that of another call of the same run.
+    CallsMixedUp,
 }

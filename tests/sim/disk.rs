@@ -66,6 +66,7 @@ impl Disk {
         let changes = batch.changes.clone();
         let written = match self.bug {
             Some(Bug::ClaimsNotWritten) => changes.iter().filter(|change| !is_claim(change)).cloned().collect(),
+            Some(Bug::CallersNotWritten) => changes.iter().cloned().map(of_nobody).collect(),
             _ => batch.changes,
         };
         self.store.commit(batch.epoch, batch.number, &written)?;
@@ -135,4 +136,12 @@ impl Disk {
 /// Whether a change notes that a session holds a run.
 fn is_claim(change: &Change) -> bool {
     matches!(change, Change::Update { record, .. } if matches!(record.state, State::Running(_)))
+}
+
+/// The change without whose call it was.
+fn of_nobody(mut change: Change) -> Change {
+    if let Change::Insert { record, .. } | Change::Update { record, .. } | Change::Finish { record, .. } = &mut change {
+        record.called_by = None;
+    }
+    change
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use asynq_core::{
-    Assignment, ConsumerId, Credit, EmitResume, Failure, Finished, Hello, ItemBatch, LeaseToken, Payload, Place,
+    Assignment, Call, ConsumerId, Credit, EmitResume, Failure, Finished, Hello, ItemBatch, LeaseToken, Payload, Place,
     Refusal, SessionId, StateName, StopCause, TaskId, TaskSpec, Timestamp, Verdict,
 };
 
@@ -33,6 +33,8 @@ pub(crate) enum Up {
     CompleteLarge(LeaseToken, Payload),
     /// Arguments too large for the session are wanted.
     Fetch(LeaseToken),
+    /// A run calls a task that is too large for the session, or whose items it reads.
+    CallApart(Call, Box<TaskSpec>),
     /// Nothing more comes; `true` if the peer said so and still listens.
     End(bool),
 }
@@ -51,6 +53,29 @@ pub(crate) struct Work {
     pub(crate) heartbeat: Option<u64>,
     pub(crate) reports: Vec<(LeaseToken, Report)>,
     pub(crate) draining: bool,
+    /// Calls that nobody waits for any more.
+    pub(crate) withdrawn: Vec<Call>,
+    pub(crate) calls: Vec<RunCall>,
+}
+
+/// A run calls.
+#[derive(Debug, Clone)]
+pub(crate) struct RunCall {
+    /// The number that its answer will carry.
+    pub(crate) number: u64,
+    pub(crate) call: Call,
+    /// What is to be run. Without, the broker has it, and only the end is asked for.
+    pub(crate) spec: Option<Box<TaskSpec>>,
+    /// It was said before, and may have arrived.
+    pub(crate) again: bool,
+}
+
+/// A run that calls, as the broker takes it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CallingRun {
+    /// `None`: it was said on a connection of its own.
+    pub(crate) session: Option<SessionId>,
+    pub(crate) call: Call,
 }
 
 /// How a run ended.
@@ -103,6 +128,7 @@ pub(crate) enum Op {
         spec: Box<TaskSpec>,
         first_send: bool,
         wait: bool,
+        by: Option<CallingRun>,
     },
     Iterate(Box<TaskSpec>, Reading),
     Wait(TaskId),

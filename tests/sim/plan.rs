@@ -38,10 +38,13 @@ pub(crate) enum Fault {
     ClockJump,
     /// Results are large: they travel on connections of their own.
     Large,
+    /// Handlers call other tasks. No fault in itself, nor are those below; but turned
+    /// off like one.
+    Calls,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Delay,
         Self::Cut,
         Self::Partition,
@@ -56,6 +59,7 @@ impl Fault {
         Self::Pause,
         Self::ClockJump,
         Self::Large,
+        Self::Calls,
     ];
 
     /// The word it is turned off by.
@@ -75,12 +79,19 @@ impl Fault {
             Self::Pause => "pause",
             Self::ClockJump => "clock_jump",
             Self::Large => "large",
+            Self::Calls => "calls",
         }
     }
 
     /// Whether it strikes at times, and is not a state of the world.
     pub(crate) const fn strikes(self) -> bool {
-        !matches!(self, Self::Delay | Self::SlowDisk | Self::Large | Self::DoubleCrash)
+        let is_state = matches!(self, Self::Delay | Self::SlowDisk | Self::Large | Self::DoubleCrash);
+        !is_state && !self.is_habit()
+    }
+
+    /// Whether it is no fault, but what handlers and callers do.
+    pub(crate) const fn is_habit(self) -> bool {
+        matches!(self, Self::Calls)
     }
 }
 
@@ -104,7 +115,8 @@ impl Plan {
         let mut dice = Dice::new(seed ^ 0x517C_C1B7_2722_0A95);
         // From almost none to almost all.
         let share = [150, 300, 500, 800][dice.index(4)];
-        let faults = Fault::ALL.into_iter().filter(|_| dice.chance(share)).collect();
+        let mut is_on = |fault: &Fault| dice.chance(if fault.is_habit() { 500 } else { share });
+        let faults = Fault::ALL.into_iter().filter(|fault| is_on(fault)).collect();
         Self {
             seed,
             faults,

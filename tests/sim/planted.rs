@@ -89,5 +89,10 @@ planted! {
     results_that_are_mixed_up: ResultsMixedUp breaks WrongResult SecondEnd CancelLost GrantAfterEnd;
     a_retry_that_forgets_attempts: AttemptsForgotten breaks TokensFall Stale GrantAfterEnd SecondEnd;
     ids_that_are_purged: IdsPurged breaks GrantAfterEnd SecondEnd;
+    a_call_taken_for_an_enqueue: CallIsEnqueue breaks Stuck;
+    callers_that_are_not_written: CallersNotWritten breaks Orphan;
+    calls_that_are_forgotten: CallsForgotten breaks Stuck;
+    a_slot_that_is_not_lent: SlotKept breaks Stuck;
+    calls_that_are_mixed_up: CallsMixedUp breaks WrongCall;
     ids_that_are_not_looked_up: NoLookup breaks GrantAfterEnd Lost TwoInOne;
 }

@@ -6,6 +6,7 @@
 //! holds only what callers saw is checked for what callers may rely on.
 
 mod answers;
+mod calls;
 mod leases;
 mod readers;
 mod streams;
@@ -78,6 +79,24 @@ pub enum Record {
     Purged(TaskId),
     /// A task that must not begin twice is asked for.
     Once(TaskId),
+    /// The broker durably knows a task that the run has called.
+    Called(TaskId, LeaseToken),
+    /// The broker durably has the task's run stop.
+    Stopping(TaskId),
+    /// The broker durably knows the end of a task.
+    Closed(TaskId),
+    /// What was put on record of durable things since the last of these became durable
+    /// at once.
+    Committed,
+    /// A run was told how the task ended that it had called as its `n`-th.
+    Heard {
+        /// The run.
+        token: LeaseToken,
+        /// Which of the tasks it has made.
+        n: u32,
+        /// The task it was told of.
+        task: TaskId,
+    },
     /// A worker began a run.
     Began(LeaseToken, SessionId),
     /// A run is no more, however it went.
@@ -221,6 +240,10 @@ pub enum Rule {
     StreamCut,
     /// No item is sent beyond the credit its reader gave.
     Overrun,
+    /// A called task lives no longer than the attempt that called it, but to be stopped.
+    Orphan,
+    /// A call is answered with the end of the task it called.
+    WrongCall,
     /// The store remembers what the broker knows.
     Differs,
     /// After the faults every task ends.
@@ -251,6 +274,8 @@ impl fmt::Display for Rule {
             Self::StreamContent => "an item is what its run sent",
             Self::StreamCut => "a stream goes on whoever is lost",
             Self::Overrun => "no item beyond the credit",
+            Self::Orphan => "a called task ends with the attempt that called it",
+            Self::WrongCall => "a call is answered with the end of what it called",
             Self::Differs => "the store remembers what the broker knows",
             Self::Stuck => "after the faults every task ends",
             Self::Answers => "every question is answered once",
@@ -322,11 +347,12 @@ impl History {
     /// # Errors
     /// The first entry that breaks one.
     pub fn check(&self) -> Result<(), Violation> {
-        let mut judges: [Box<dyn Judge>; 5] = [
+        let mut judges: [Box<dyn Judge>; 6] = [
             Box::<tasks::Tasks>::default(),
             Box::<leases::Leases>::default(),
             Box::<streams::Streams>::default(),
             Box::<readers::Readers>::default(),
+            Box::<calls::Calls>::default(),
             Box::<answers::Answers>::default(),
         ];
         let violation = |entry, (rule, message)| Violation { rule, entry, message };

@@ -62,7 +62,7 @@ impl Process {
         self.operate(Asked { id, call: ONLY, op }, env);
     }
 
-    fn operate(&mut self, asked: Asked, env: &mut Env) {
+    pub(super) fn operate(&mut self, asked: Asked, env: &mut Env) {
         let Some(task) = asked.op.task() else { return };
         if let Some(behind) = self.resolving.get_mut(&task) {
             return behind.push_back(asked);
@@ -78,15 +78,18 @@ impl Process {
     /// On a task the core knows, or a new one.
     fn operate_live(&mut self, task: TaskId, Asked { id, call, op }: Asked, env: &mut Env) {
         match op {
-            Op::Enqueue { spec, wait, .. } => {
+            Op::Enqueue { spec, wait, by, .. } => {
                 if wait {
                     self.wait(task, id, call, env);
                 }
                 let request = self.request(id, call, wait);
-                let event = CoreEvent::Enqueue {
-                    request,
-                    spec,
-                    reader: None,
+                let event = match by {
+                    Some(by) => self.call_of(request, by, spec, env),
+                    None => CoreEvent::Enqueue {
+                        request,
+                        spec,
+                        reader: None,
+                    },
                 };
                 self.apply(event, env);
             }

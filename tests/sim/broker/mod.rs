@@ -6,6 +6,7 @@
 
 mod agree;
 mod callers;
+mod calls;
 mod process;
 mod reads;
 mod seen;

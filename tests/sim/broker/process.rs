@@ -208,6 +208,7 @@ impl Process {
                 Up::Emit(said) => self.emit(id, said, env),
                 Up::CompleteLarge(token, result) => self.complete_large(id, token, result, env),
                 Up::Fetch(token) => self.fetch(id, token),
+                Up::CallApart(call, spec) => self.call_apart(id, call, spec, env),
                 Up::End(_) => {}
             },
         }

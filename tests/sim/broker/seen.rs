@@ -30,6 +30,9 @@ impl Process {
 
 /// Puts on record what durable changes say of sessions, and of who holds which run.
 pub(super) fn record_claims(changes: Vec<Change>, env: &mut Env) {
+    if changes.is_empty() {
+        return;
+    }
     for change in changes {
         let record = match change {
             Change::Insert { record, .. } | Change::Update { record, .. } => record,
@@ -45,8 +48,15 @@ pub(super) fn record_claims(changes: Vec<Change>, env: &mut Env) {
                 env.record(Record::Purged(record.id));
                 continue;
             }
-            Change::Finish { .. } | Change::QueueSet { .. } => continue,
+            Change::Finish { record, .. } => {
+                env.record(Record::Closed(record.id));
+                continue;
+            }
+            Change::QueueSet { .. } => continue,
         };
+        if let Some(by) = &record.called_by {
+            env.record(Record::Called(record.id, by.run));
+        }
         if is_revived(&record) {
             env.record(Record::Revived(record.id));
         }
@@ -58,7 +68,11 @@ pub(super) fn record_claims(changes: Vec<Change>, env: &mut Env) {
             State::Running(run) | State::Stopping(run, _) => Record::Claimed(token, run.session),
             _ => Record::GivenUp(record.id),
         });
+        if matches!(record.state, State::Stopping(..)) {
+            env.record(Record::Stopping(record.id));
+        }
     }
+    env.record(Record::Committed);
 }
 
 /// An operator has had it run again, and nothing has come of it yet.

@@ -70,7 +70,7 @@ impl Process {
         };
         let before = known.insert(session, opened).and_then(|before| before.conn);
         self.send(conn, Down::WorkerWelcome(session));
-        self.ending.extend(before);
+        self.superseded(before, env);
         self.apply(CoreEvent::SessionOpened(Box::new(Hello { session, ..hello })), env);
     }
 
@@ -109,6 +109,7 @@ impl Process {
             state.draining = true;
             self.apply(CoreEvent::Draining(session), env);
         }
+        self.called(conn, session, (work.withdrawn, work.calls), env);
     }
 
     /// The token itself, unless that bug is planted.
@@ -152,7 +153,7 @@ impl Process {
         if session.conn.is_some() || !session.seen {
             env.record(Record::LeaseOver(id));
         }
-        self.ending.extend(session.conn);
+        self.superseded(session.conn, env);
     }
 
     /// A result that came on a connection of its own, which names no session.

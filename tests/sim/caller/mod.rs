@@ -19,7 +19,7 @@ use super::env::{Env, Event};
 use super::message::{Answer, Ask, Down, Op, Refused, Up};
 use super::net::{ConnId, Peer, To};
 use reader::{Bookmark, Reader};
-pub(crate) use wants::{Later, is_replayed, names};
+pub(crate) use wants::{Later, TOP, is_replayed, names};
 
 /// What a caller waits for.
 #[derive(Debug, Clone, Copy)]

@@ -84,6 +84,7 @@ impl Caller {
             spec: Box::new(spec),
             first_send,
             wait,
+            by: None,
         };
         self.ask(op, env)
     }
@@ -104,6 +105,7 @@ impl Caller {
             spec: Box::new(spec),
             first_send: false,
             wait: self.dice.chance(500),
+            by: None,
         };
         self.ask(op, env);
     }
@@ -177,7 +179,7 @@ impl Caller {
             stream: false,
             key: None,
         };
-        let data = vec![b'x'; if large { INLINE_BYTES + 1 } else { 4 }];
+        let data = vec![TOP; if large { INLINE_BYTES + 1 } else { 4 }];
         TaskSpec {
             id: id(now, dice.bytes16()),
             name: name(dice.index(NAMES.len())),
@@ -193,6 +195,10 @@ impl Caller {
         }
     }
 }
+
+/// How the arguments begin of a task that a caller asks for; those of one that a run
+/// calls begin with as much more as it is deep.
+pub(crate) const TOP: u8 = b'0';
 
 const NAMES: [&str; 2] = ["odd", "even"];
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use asynq_core::{Assignment, LeaseToken, SessionId};
 use asynq_tests::history::Record;
 
+use super::calls::Calls;
 use super::stream::Stream;
 use super::{Wake, Worker};
 use crate::bug::Bug;
@@ -39,6 +40,8 @@ pub(super) struct Run {
     pub(super) at_most_once: bool,
     /// Its items go out as they come.
     pub(super) stream: Option<Stream>,
+    /// What it has called.
+    pub(super) calls: Calls,
 }
 
 impl Run {
@@ -51,6 +54,7 @@ impl Run {
             slotless: false,
             at_most_once: false,
             stream: None,
+            calls: Calls::default(),
         }
     }
 }
@@ -75,10 +79,12 @@ impl Worker {
         {
             env.close(conn, To::Peer);
         }
+        self.drop_calls(token, env);
     }
 
     /// Nothing more is said or heard of a run.
     pub(super) fn forget(&mut self, token: LeaseToken, env: &mut Env) {
+        self.drop_calls(token, env);
         if let Some(run) = self.runs.remove(&token) {
             if let Some(conn) = run.stream.as_ref().map(|stream| stream.conn)
                 && self.side.remove(&conn).is_some()

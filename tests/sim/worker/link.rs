@@ -17,6 +17,14 @@ impl Worker {
             self.hears_aside(conn, token, message, env);
             return self.say(env);
         }
+        if let Some(&call) = self.apart.get(&conn) {
+            self.hears_of_call(conn, call, message, env);
+            return self.say(env);
+        }
+        if self.reads.contains_key(&conn) {
+            self.hears_of_stream(conn, message, env);
+            return self.say(env);
+        }
         match (&mut self.link, message) {
             (Link::Greeting { conn: now, .. }, Down::WorkerWelcome(session)) if *now == conn => {
                 self.welcomed(conn, session, env);
@@ -33,6 +41,7 @@ impl Worker {
             Down::Ack(token, verdict) => self.acknowledged(token, matches!(verdict, Verdict::Stale(_)), env),
             Down::Assign(run, payload) => self.assigned(*run, payload, env),
             Down::Stop(token, cause) => self.stop(token, cause, env),
+            Down::Answer(call, answer, _) => self.call_answered(call, answer, env),
             _ => {}
         }
     }
@@ -66,6 +75,12 @@ impl Worker {
         if let Some(token) = self.side.remove(&conn) {
             self.lost_aside(conn, token, env);
             return self.say(env);
+        }
+        if let Some(call) = self.apart.remove(&conn) {
+            return self.call_lost(call, env);
+        }
+        if self.reads.contains_key(&conn) {
+            return self.read_lost(conn, env);
         }
         let current = match self.link {
             Link::Down => false,
@@ -134,7 +149,9 @@ impl Worker {
                 drain_told: work.heartbeat,
             };
         }
-        if work.draining || !work.reports.is_empty() {
+        (work.withdrawn, work.calls) = self.gather_calls(env);
+        let says_calls = !work.withdrawn.is_empty() || !work.calls.is_empty();
+        if work.draining || !work.reports.is_empty() || says_calls {
             env.up(conn, Up::Work(work));
         }
         let acked = self.lease.as_ref().map_or(0, |lease| lease.last_acked);

@@ -22,11 +22,11 @@ impl Worker {
         if self.runs.contains_key(&token) {
             return; // said twice
         }
-        if self.draining || !self.has_slot() {
+        if self.draining || !self.has_slot(env) {
             return self.answer(token, Report::Released);
         }
         match payload {
-            Some(_) => self.begin(assignment, env),
+            Some(payload) => self.begin(assignment, &payload, env),
             None => {
                 self.runs.insert(token, Run::new(Phase::Fetching(Box::new(assignment))));
                 self.transfer(token, env);
@@ -41,7 +41,7 @@ impl Worker {
         };
         let assignment = Assignment::clone(assignment);
         match payload {
-            Some(_) => self.begin(assignment, env),
+            Some(payload) => self.begin(assignment, &payload, env),
             // A stale token's failure is refused like any other stale word.
             None => self.over(
                 token,
@@ -52,7 +52,7 @@ impl Worker {
     }
 
     /// The handler begins.
-    fn begin(&mut self, assignment: Assignment, env: &mut Env) {
+    fn begin(&mut self, assignment: Assignment, payload: &Payload, env: &mut Env) {
         let token = assignment.token;
         let mut run = Run::new(Phase::Going);
         env.record(Record::Began(token, self.holder()));
@@ -65,6 +65,7 @@ impl Worker {
             self.runs.insert(token, run);
             return;
         }
+        run.calls = self.calls_of(&assignment, payload, env);
         run.report = match self.dice.int(0..100) {
             0..80 => Report::Completed(self.result(token, env)),
             80..92 => Report::Failed(failure("it did not work", true)),
@@ -89,7 +90,7 @@ impl Worker {
             time = time.max(3 * limits::LEASE);
         }
         self.runs.insert(token, run);
-        self.wake_in(time, Wake::Returns(token), env);
+        self.go_on(token, time, env);
     }
 
     /// A value that no other run returns.
