@@ -69,6 +69,10 @@ pub(crate) enum Bug {
     CallIsEnqueue,
     /// That a task was called by a run is not written.
     CallersNotWritten,
+    /// What is spawned is enqueued before its run's end is looked at.
+    SpawnedApart,
+    /// What is spawned with a large result is forgotten.
+    SpawnedForgotten,
     /// A worker does not say its calls again over a new connection.
     CallsForgotten,
     /// A worker does not lend the slot of a run that waits.

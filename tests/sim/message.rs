@@ -30,7 +30,7 @@ pub(crate) enum Up {
     /// The others.
     Emit(Emission),
     /// A result too large for the session.
-    CompleteLarge(LeaseToken, Payload),
+    CompleteLarge(LeaseToken, Payload, Vec<TaskSpec>),
     /// Arguments too large for the session are wanted.
     Fetch(LeaseToken),
     /// A run calls a task that is too large for the session, or whose items it reads.
@@ -81,11 +81,23 @@ pub(crate) struct CallingRun {
 /// How a run ended.
 #[derive(Debug, Clone)]
 pub(crate) enum Report {
-    Completed(Payload),
+    /// With what it has spawned.
+    Completed(Payload, Vec<TaskSpec>),
     Failed(Failure),
     Crashed(Failure),
     Released,
     Ended,
+}
+
+impl Report {
+    /// It is too large for the session.
+    pub(crate) fn is_large(&self) -> bool {
+        let is_large = |payload: &Payload| payload.data.len() > INLINE_BYTES;
+        match self {
+            Self::Completed(result, spawned) => is_large(result) || spawned.iter().any(|spec| is_large(&spec.payload)),
+            _ => false,
+        }
+    }
 }
 
 /// What a run says of its items.

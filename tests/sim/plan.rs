@@ -41,10 +41,12 @@ pub(crate) enum Fault {
     /// Handlers call other tasks. No fault in itself, nor are those below; but turned
     /// off like one.
     Calls,
+    /// They leave tasks behind with their results.
+    Spawns,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Delay,
         Self::Cut,
         Self::Partition,
@@ -60,6 +62,7 @@ impl Fault {
         Self::ClockJump,
         Self::Large,
         Self::Calls,
+        Self::Spawns,
     ];
 
     /// The word it is turned off by.
@@ -80,6 +83,7 @@ impl Fault {
             Self::ClockJump => "clock_jump",
             Self::Large => "large",
             Self::Calls => "calls",
+            Self::Spawns => "spawns",
         }
     }
 
@@ -91,7 +95,7 @@ impl Fault {
 
     /// Whether it is no fault, but what handlers and callers do.
     pub(crate) const fn is_habit(self) -> bool {
-        matches!(self, Self::Calls)
+        matches!(self, Self::Calls | Self::Spawns)
     }
 }
 

@@ -60,7 +60,7 @@ macro_rules! planted {
 }
 
 planted! {
-    answers_before_commit: AnswersBeforeCommit breaks Lost SecondEnd GrantAfterEnd CancelLost BegunTwice;
+    answers_before_commit: AnswersBeforeCommit breaks StreamCut Lost SecondEnd GrantAfterEnd CancelLost BegunTwice;
     a_disk_that_lies: DiskLies breaks Lost SecondEnd GrantAfterEnd CancelLost ClaimLost RunAgain BegunTwice Stale;
     claims_that_are_not_written: ClaimsNotWritten breaks ClaimLost Differs BegunTwice;
     sessions_that_are_forgotten: SessionsForgotten breaks ClaimLost RunAgain Leak;
@@ -93,6 +93,8 @@ planted! {
     callers_that_are_not_written: CallersNotWritten breaks Orphan;
     calls_that_are_forgotten: CallsForgotten breaks Stuck;
     a_slot_that_is_not_lent: SlotKept breaks Stuck;
-    calls_that_are_mixed_up: CallsMixedUp breaks WrongCall;
+    calls_that_are_mixed_up: CallsMixedUp breaks WrongCall Stuck;
+    what_is_spawned_apart: SpawnedApart breaks Spawned;
+    spawned_tasks_that_are_forgotten: SpawnedForgotten breaks Spawned;
     ids_that_are_not_looked_up: NoLookup breaks GrantAfterEnd Lost TwoInOne;
 }

@@ -97,6 +97,8 @@ const EVENTS: &str = "LeaseOver(
     Heard {
     ReadAgain(
     Taken(
+    > CompletedWith {
+    Spawns {
     depth: 4
     StaleCall(
     whole: false";

@@ -6,9 +6,12 @@
 //! holds only what callers saw is checked for what callers may rely on.
 
 mod answers;
+#[cfg(test)]
+mod call_tests;
 mod calls;
 mod leases;
 mod readers;
+mod spawned;
 mod streams;
 mod tasks;
 #[cfg(test)]
@@ -83,8 +86,17 @@ pub enum Record {
     Called(TaskId, LeaseToken),
     /// The broker durably has the task's run stop.
     Stopping(TaskId),
-    /// The broker durably knows the end of a task.
-    Closed(TaskId),
+    /// The broker durably knows the end of a task, by that grant if any was made.
+    Closed(LeaseToken, StateName),
+    /// The broker durably has a new task.
+    Made(TaskId),
+    /// A run returns, and these tasks are to begin with that.
+    Spawns {
+        /// The run.
+        token: LeaseToken,
+        /// The tasks.
+        tasks: Vec<TaskId>,
+    },
     /// What was put on record of durable things since the last of these became durable
     /// at once.
     Committed,
@@ -244,6 +256,9 @@ pub enum Rule {
     Orphan,
     /// A call is answered with the end of the task it called.
     WrongCall,
+    /// What a run spawns is there once, by the commit that has its success, and by no
+    /// other.
+    Spawned,
     /// The store remembers what the broker knows.
     Differs,
     /// After the faults every task ends.
@@ -276,6 +291,7 @@ impl fmt::Display for Rule {
             Self::Overrun => "no item beyond the credit",
             Self::Orphan => "a called task ends with the attempt that called it",
             Self::WrongCall => "a call is answered with the end of what it called",
+            Self::Spawned => "what is spawned comes with a success, once",
             Self::Differs => "the store remembers what the broker knows",
             Self::Stuck => "after the faults every task ends",
             Self::Answers => "every question is answered once",
@@ -347,12 +363,13 @@ impl History {
     /// # Errors
     /// The first entry that breaks one.
     pub fn check(&self) -> Result<(), Violation> {
-        let mut judges: [Box<dyn Judge>; 6] = [
+        let mut judges: [Box<dyn Judge>; 7] = [
             Box::<tasks::Tasks>::default(),
             Box::<leases::Leases>::default(),
             Box::<streams::Streams>::default(),
             Box::<readers::Readers>::default(),
             Box::<calls::Calls>::default(),
+            Box::<spawned::Spawned>::default(),
             Box::<answers::Answers>::default(),
         ];
         let violation = |entry, (rule, message)| Violation { rule, entry, message };

@@ -1,7 +1,7 @@
 //! What runs call: to the core it is said like an enqueue, but by a run; see asynqd's
 //! `callers` and `workers`.
 
-use asynq_core::{Call, Event as CoreEvent, Refusal, RequestId, SessionId, TaskSpec};
+use asynq_core::{Call, Event as CoreEvent, LeaseToken, Payload, Refusal, RequestId, SessionId, TaskSpec};
 use asynq_tests::history::Record;
 
 use super::callers::{Asked, Behind};
@@ -70,6 +70,37 @@ impl Process {
             session: session.unwrap_or(SessionId([0; 16])),
             call: by.call,
             spec,
+        }
+    }
+
+    /// The end of a run, with what it has spawned.
+    pub(super) fn completed(
+        &mut self,
+        session: SessionId,
+        token: LeaseToken,
+        (result, mut children): (Payload, Vec<TaskSpec>),
+        env: &mut Env,
+    ) -> CoreEvent {
+        if env.has_bug(Bug::SpawnedApart) {
+            for spec in std::mem::take(&mut children) {
+                // Nobody hears what becomes of it.
+                let request = self.request(ConnId(0), 0, false);
+                let event = CoreEvent::Enqueue {
+                    request,
+                    spec: Box::new(spec),
+                    reader: None,
+                };
+                self.apply(event, env);
+            }
+        }
+        if children.is_empty() {
+            return CoreEvent::Completed { session, token, result };
+        }
+        CoreEvent::CompletedWith {
+            session,
+            token,
+            result,
+            children,
         }
     }
 

@@ -206,7 +206,7 @@ impl Process {
                 Up::Work(work) => self.worker_input(id, work, env),
                 Up::EmitOpened(session, token, resume) => self.open_emit(id, session, token, resume, env),
                 Up::Emit(said) => self.emit(id, said, env),
-                Up::CompleteLarge(token, result) => self.complete_large(id, token, result, env),
+                Up::CompleteLarge(token, result, spawned) => self.complete_large(id, token, (result, spawned), env),
                 Up::Fetch(token) => self.fetch(id, token),
                 Up::CallApart(call, spec) => self.call_apart(id, call, spec, env),
                 Up::End(_) => {}

@@ -34,6 +34,9 @@ pub(super) fn record_claims(changes: Vec<Change>, env: &mut Env) {
         return;
     }
     for change in changes {
+        if let Change::Insert { record, .. } = &change {
+            env.record(Record::Made(record.id));
+        }
         let record = match change {
             Change::Insert { record, .. } | Change::Update { record, .. } => record,
             Change::SessionOpened(session) => {
@@ -49,7 +52,11 @@ pub(super) fn record_claims(changes: Vec<Change>, env: &mut Env) {
                 continue;
             }
             Change::Finish { record, .. } => {
-                env.record(Record::Closed(record.id));
+                let token = LeaseToken {
+                    task: record.id,
+                    grant: record.grant,
+                };
+                env.record(Record::Closed(token, record.state.name()));
                 continue;
             }
             Change::QueueSet { .. } => continue,

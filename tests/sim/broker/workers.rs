@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use asynq_core::{
-    Assignment, Closed, Effect, Event as CoreEvent, Hello, LeaseToken, Payload, SessionId, StopCause, Verdict,
+    Assignment, Closed, Effect, Event as CoreEvent, Hello, LeaseToken, Payload, SessionId, StopCause, TaskSpec, Verdict,
 };
 use asynq_store::StoreError;
 use asynq_tests::history::Record;
@@ -84,25 +84,23 @@ impl Process {
         }
         for (token, report) in work.reports {
             let token = self.current(token, env);
-            self.apply(
-                match report {
-                    Report::Completed(result) => CoreEvent::Completed { session, token, result },
-                    Report::Failed(failure) => CoreEvent::Failed {
-                        session,
-                        token,
-                        failure,
-                        min_attempts: 0,
-                    },
-                    Report::Crashed(failure) => CoreEvent::Crashed {
-                        session,
-                        token,
-                        failure,
-                    },
-                    Report::Released => CoreEvent::Released { session, token },
-                    Report::Ended => CoreEvent::Ended { session, token },
+            let event = match report {
+                Report::Completed(result, spawned) => self.completed(session, token, (result, spawned), env),
+                Report::Failed(failure) => CoreEvent::Failed {
+                    session,
+                    token,
+                    failure,
+                    min_attempts: 0,
                 },
-                env,
-            );
+                Report::Crashed(failure) => CoreEvent::Crashed {
+                    session,
+                    token,
+                    failure,
+                },
+                Report::Released => CoreEvent::Released { session, token },
+                Report::Ended => CoreEvent::Ended { session, token },
+            };
+            self.apply(event, env);
         }
         let state = self.sessions.known.get_mut(&session);
         if let Some(state) = state.filter(|state| work.draining && !state.draining) {
@@ -157,12 +155,22 @@ impl Process {
     }
 
     /// A result that came on a connection of its own, which names no session.
-    pub(super) fn complete_large(&mut self, conn: ConnId, token: LeaseToken, result: Payload, env: &mut Env) {
+    pub(super) fn complete_large(
+        &mut self,
+        conn: ConnId,
+        token: LeaseToken,
+        (result, mut spawned): (Payload, Vec<TaskSpec>),
+        env: &mut Env,
+    ) {
+        if env.has_bug(Bug::SpawnedForgotten) {
+            spawned.clear();
+        }
         let token = self.current(token, env);
         let holder = self.core.holder(token);
         self.sessions.expect_verdict(token, conn);
         let session = holder.unwrap_or(SessionId([0; 16]));
-        self.apply(CoreEvent::Completed { session, token, result }, env);
+        let event = self.completed(session, token, (result, spawned), env);
+        self.apply(event, env);
     }
 
     /// Arguments too large to ride with their run.

@@ -197,6 +197,39 @@ impl Worker {
         }
     }
 
+    /// What the handler leaves behind with its result.
+    pub(super) fn spawns(&mut self, token: LeaseToken, env: &mut Env) -> Vec<TaskSpec> {
+        let Some(run) = self.runs.get_mut(&token) else {
+            return Vec::new();
+        };
+        let Calls {
+            made,
+            depth,
+            ref queue,
+            enqueued_at,
+            ..
+        } = run.calls;
+        let Some(queue) = queue.clone() else { return Vec::new() };
+        if !env.plan.has(Fault::Spawns) || depth >= MAX_DEPTH || self.dice.chance(600) {
+            return Vec::new();
+        }
+        let of_whom = |dice: &mut Self, n, env: &Env| {
+            let mut spec = dice.called_spec(token.child(n), (queue.clone(), depth + 1, enqueued_at), env);
+            // Nobody could read it.
+            spec.options.stream = false;
+            spec
+        };
+        let last = made + self.dice.int(1..4) as u32;
+        let spawned: Vec<TaskSpec> = (made + 1..=last).map(|n| of_whom(self, n, env)).collect();
+        for spec in &spawned {
+            env.record(Record::Asked(spec.id));
+            env.asked_for(spec);
+        }
+        let tasks = spawned.iter().map(|spec| spec.id).collect();
+        env.record(Record::Spawns { token, tasks });
+        spawned
+    }
+
     /// The handler waits no longer for one call.
     pub(super) fn withdraws(&mut self, token: LeaseToken, number: u64, env: &mut Env) {
         let Some(run) = self.caller(token) else { return };

@@ -7,7 +7,7 @@ use asynq_core::{LeaseToken, StopCause, Verdict, limits};
 use super::ledger::Phase;
 use super::{GOODBYE, Link, Wake, Worker};
 use crate::env::Env;
-use crate::message::{Down, INLINE_BYTES, Report, Up, Work};
+use crate::message::{Down, Up, Work};
 use crate::net::{ConnId, To};
 
 impl Worker {
@@ -134,9 +134,10 @@ impl Worker {
             if let Phase::Over { report, sent } = &mut run.phase
                 && !std::mem::replace(sent, true)
             {
-                match report {
-                    Report::Completed(result) if result.data.len() > INLINE_BYTES => large.push(token),
-                    report => work.reports.push((token, report.clone())),
+                if report.is_large() {
+                    large.push(token);
+                } else {
+                    work.reports.push((token, report.clone()));
                 }
             }
         }

@@ -67,7 +67,7 @@ impl Worker {
         }
         run.calls = self.calls_of(&assignment, payload, env);
         run.report = match self.dice.int(0..100) {
-            0..80 => Report::Completed(self.result(token, env)),
+            0..80 => Report::Completed(self.result(token, env), Vec::new()),
             80..92 => Report::Failed(failure("it did not work", true)),
             92..94 => Report::Crashed(failure("its process died", true)),
             _ => Report::Failed(failure("it never will", false)),
@@ -119,8 +119,9 @@ impl Worker {
             }
             return;
         }
-        let report = run.report.clone();
-        if let Report::Completed(result) = &report {
+        let mut report = run.report.clone();
+        if let Report::Completed(result, spawned) = &mut report {
+            *spawned = self.spawns(token, env);
             env.record(Record::Returned(token, fingerprint(&result.data)));
         }
         self.over(token, report, env);
@@ -131,9 +132,9 @@ impl Worker {
         let message = match self.runs.get(&token).map(|run| &run.phase) {
             Some(Phase::Fetching(_)) => Up::Fetch(token),
             Some(Phase::Over {
-                report: Report::Completed(result),
+                report: Report::Completed(result, spawned),
                 ..
-            }) => Up::CompleteLarge(token, result.clone()),
+            }) => Up::CompleteLarge(token, result.clone(), spawned.clone()),
             _ => return,
         };
         let conn = env.connect(self.peer(), self.life);

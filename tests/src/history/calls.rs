@@ -39,9 +39,9 @@ impl Judge for Calls {
                     called.stopping = true;
                 }
             }
-            Record::Closed(task) => {
-                self.running.remove(task);
-                self.called.remove(task);
+            Record::Closed(token, _) => {
+                self.running.remove(&token.task);
+                self.called.remove(&token.task);
             }
             Record::Committed => return self.nobody_is_left(),
             Record::Heard { token, n, task } if token.child(*n) != *task => {

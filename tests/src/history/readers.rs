@@ -50,7 +50,8 @@ impl Judge for Readers {
             Record::OneRun(task) | Record::Once(task) => self.of(*task).is_fragile = true,
             Record::Called(task, by) => self.of(*task).called_by = Some(*by),
             Record::Claimed(token, _) => _ = self.running.insert(token.task, token.grant),
-            Record::GivenUp(task) | Record::Stopping(task) | Record::Closed(task) => _ = self.running.remove(task),
+            Record::GivenUp(task) | Record::Stopping(task) => _ = self.running.remove(task),
+            Record::Closed(token, _) => _ = self.running.remove(&token.task),
             Record::Stops(task) => self.of(*task).may_end = true,
             Record::Purged(task) => self.of(*task).purged = true,
             Record::Attached(task, grace) => {
