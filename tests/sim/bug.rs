@@ -73,6 +73,10 @@ pub(crate) enum Bug {
     SpawnedApart,
     /// What is spawned with a large result is forgotten.
     SpawnedForgotten,
+    /// Keys the core does not know are not looked up in the store.
+    KeysNotLookedUp,
+    /// Whoever comes with the key of a task that has ended gets that task.
+    KeyIsEnough,
     /// A worker does not say its calls again over a new connection.
     CallsForgotten,
     /// A worker does not lend the slot of a run that waits.

@@ -3,7 +3,7 @@
 //! returned, and of the one under way all or nothing; this layer takes it at its
 //! word, at the worst moment.
 
-use asynq_core::{Change, Epoch, Payload, Seq, State, TaskId, TaskRecord, Timestamp};
+use asynq_core::{Change, Epoch, Key, Name, Payload, Seq, State, TaskId, TaskRecord, Timestamp};
 use asynq_store::{MemoryStore, Opened, Pruned, Reader, Store, StoreError};
 
 use super::bug::Bug;
@@ -120,6 +120,11 @@ impl Disk {
     /// As [`Reader::task`].
     pub(crate) fn task(&mut self, id: TaskId) -> Result<Option<(Seq, TaskRecord)>, StoreError> {
         self.reader.task(id)
+    }
+
+    /// As [`Reader::keyed`].
+    pub(crate) fn keyed(&mut self, queue: &Name, key: &Key) -> Result<Option<(Seq, TaskRecord)>, StoreError> {
+        self.reader.keyed(queue, key)
     }
 
     /// As [`Reader::result`].

@@ -43,10 +43,12 @@ pub(crate) enum Fault {
     Calls,
     /// They leave tasks behind with their results.
     Spawns,
+    /// Callers ask for tasks under keys that others use too.
+    Keys,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Delay,
         Self::Cut,
         Self::Partition,
@@ -63,6 +65,7 @@ impl Fault {
         Self::Large,
         Self::Calls,
         Self::Spawns,
+        Self::Keys,
     ];
 
     /// The word it is turned off by.
@@ -84,6 +87,7 @@ impl Fault {
             Self::Large => "large",
             Self::Calls => "calls",
             Self::Spawns => "spawns",
+            Self::Keys => "keys",
         }
     }
 
@@ -95,7 +99,7 @@ impl Fault {
 
     /// Whether it is no fault, but what handlers and callers do.
     pub(crate) const fn is_habit(self) -> bool {
-        matches!(self, Self::Calls | Self::Spawns)
+        matches!(self, Self::Calls | Self::Spawns | Self::Keys)
     }
 }
 

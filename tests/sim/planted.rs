@@ -65,7 +65,7 @@ planted! {
     claims_that_are_not_written: ClaimsNotWritten breaks ClaimLost Differs BegunTwice;
     sessions_that_are_forgotten: SessionsForgotten breaks ClaimLost RunAgain Leak;
     an_epoch_that_stands: EpochStands breaks TokensFall SecondEnd Stale;
-    a_clock_that_is_not_clamped: ClockNotClamped breaks Lost GrantAfterEnd Stuck;
+    a_clock_that_is_not_clamped: ClockNotClamped breaks Differs Lost GrantAfterEnd Stuck;
     heartbeats_nobody_hears: HeartbeatsUnheard breaks Overlap;
     runs_before_their_claim: RunsBeforeClaim breaks BegunTwice Stale GrantAfterEnd;
     what_has_begun_given_back: BegunReleased breaks BegunTwice;
@@ -96,5 +96,7 @@ planted! {
     calls_that_are_mixed_up: CallsMixedUp breaks WrongCall Stuck;
     what_is_spawned_apart: SpawnedApart breaks Spawned;
     spawned_tasks_that_are_forgotten: SpawnedForgotten breaks Spawned;
+    keys_that_are_not_looked_up: KeysNotLookedUp breaks KeyTwice;
+    a_key_that_is_enough: KeyIsEnough breaks KeyAnswer;
     ids_that_are_not_looked_up: NoLookup breaks GrantAfterEnd Lost TwoInOne;
 }

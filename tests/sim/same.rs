@@ -99,6 +99,10 @@ const EVENTS: &str = "LeaseOver(
     Taken(
     > CompletedWith {
     Spawns {
+    replaced_by
+    Refused(KeyTaken(
+    KeyAnswered(
+    mode: Return
     depth: 4
     StaleCall(
     whole: false";

@@ -9,6 +9,9 @@ mod answers;
 #[cfg(test)]
 mod call_tests;
 mod calls;
+#[cfg(test)]
+mod key_tests;
+mod keys;
 mod leases;
 mod readers;
 mod spawned;
@@ -20,7 +23,7 @@ mod tests;
 use std::fmt;
 use std::time::Duration;
 
-use asynq_core::{DeadReason, Epoch, Grant, LeaseToken, SessionId, StateName, TaskId};
+use asynq_core::{DeadReason, Epoch, Grant, Key, LeaseToken, OnKey, SessionId, StateName, TaskId};
 
 /// One thing somebody saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,11 +43,34 @@ pub struct End {
     pub value: Option<u64>,
 }
 
+/// An enqueue under a key, where all are of one queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keyed {
+    /// The task, if it becomes one.
+    pub task: TaskId,
+    /// The key.
+    pub key: Key,
+    /// What is to become of it if another has the key.
+    pub mode: OnKey,
+    /// The fingerprint of what is asked for.
+    pub words: u64,
+    /// When it was first sent.
+    pub since: Duration,
+}
+
 /// What can be seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
     /// A caller sends an enqueue: from now on the task may exist.
     Asked(TaskId),
+    /// A caller sends an enqueue under a key.
+    AsksKey(Keyed),
+    /// The answer to that: the other task that has the key. If it was refused for that
+    /// one's sake, whether both ask for the same.
+    KeyAnswered(Keyed, TaskId, Option<bool>),
+    /// The broker durably has a new task under a key, with the fingerprint of what it
+    /// was asked for.
+    HasKey(TaskId, Key, u64),
     /// A caller was told that the task is accepted, which it asked for in these
     /// words (their fingerprint).
     Acknowledged(TaskId, u64),
@@ -259,6 +285,10 @@ pub enum Rule {
     /// What a run spawns is there once, by the commit that has its success, and by no
     /// other.
     Spawned,
+    /// A key has one task, unless one that has not started is replaced.
+    KeyTwice,
+    /// Who comes with the key of another task is answered as its mode says.
+    KeyAnswer,
     /// The store remembers what the broker knows.
     Differs,
     /// After the faults every task ends.
@@ -292,6 +322,8 @@ impl fmt::Display for Rule {
             Self::Orphan => "a called task ends with the attempt that called it",
             Self::WrongCall => "a call is answered with the end of what it called",
             Self::Spawned => "what is spawned comes with a success, once",
+            Self::KeyTwice => "a key has one task",
+            Self::KeyAnswer => "a key that is taken is answered as its mode says",
             Self::Differs => "the store remembers what the broker knows",
             Self::Stuck => "after the faults every task ends",
             Self::Answers => "every question is answered once",
@@ -363,13 +395,14 @@ impl History {
     /// # Errors
     /// The first entry that breaks one.
     pub fn check(&self) -> Result<(), Violation> {
-        let mut judges: [Box<dyn Judge>; 7] = [
+        let mut judges: [Box<dyn Judge>; 8] = [
             Box::<tasks::Tasks>::default(),
             Box::<leases::Leases>::default(),
             Box::<streams::Streams>::default(),
             Box::<readers::Readers>::default(),
             Box::<calls::Calls>::default(),
             Box::<spawned::Spawned>::default(),
+            Box::<keys::Keys>::default(),
             Box::<answers::Answers>::default(),
         ];
         let violation = |entry, (rule, message)| Violation { rule, entry, message };

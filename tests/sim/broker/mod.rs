@@ -7,6 +7,7 @@
 mod agree;
 mod callers;
 mod calls;
+mod keys;
 mod process;
 mod reads;
 mod seen;

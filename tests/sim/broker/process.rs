@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use asynq_core::{Change, Core, Effect, Event as CoreEvent, Outcome, Output, Payload, Seq, TaskId, Timestamp};
+use asynq_core::{
+    Change, Core, Effect, Event as CoreEvent, Key, Name, Outcome, Output, Payload, Seq, TaskId, Timestamp,
+};
 use asynq_store::{Opened, StoreError};
 use asynq_tests::history::Record;
 
@@ -59,6 +61,7 @@ pub(super) struct Process {
     pub(super) asked: u64,
     pub(super) waiters: Waiters,
     pub(super) resolving: BTreeMap<TaskId, Behind>,
+    pub(super) resolving_keys: BTreeMap<(Name, Key), Behind>,
     pub(super) sessions: Sessions,
     pub(super) streams: Streams,
     /// Arguments in memory; `None` for those too large to ride along.
@@ -94,6 +97,7 @@ impl Process {
             asked: 0,
             waiters: Waiters::default(),
             resolving: BTreeMap::new(),
+            resolving_keys: BTreeMap::new(),
             sessions,
             streams: Streams::default(),
             arguments: BTreeMap::new(),

@@ -16,6 +16,7 @@ impl Process {
             ("slots taken", u64::from(busy)),
             ("requests without an answer", self.requests.len() as u64),
             ("lookups", self.resolving.len() as u64),
+            ("lookups of keys", self.resolving_keys.len() as u64),
             ("streams", self.streams.len() as u64),
             ("runs whose arguments are read", self.sessions.reading.len() as u64),
             ("verdicts waited for", self.sessions.expected.len() as u64),
@@ -36,6 +37,9 @@ pub(super) fn record_claims(changes: Vec<Change>, env: &mut Env) {
     for change in changes {
         if let Change::Insert { record, .. } = &change {
             env.record(Record::Made(record.id));
+            if let Some(key) = &record.options.key {
+                env.record(Record::HasKey(record.id, key.clone(), record.digest));
+            }
         }
         let record = match change {
             Change::Insert { record, .. } | Change::Update { record, .. } => record,
