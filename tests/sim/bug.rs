@@ -77,6 +77,14 @@ pub(crate) enum Bug {
     KeysNotLookedUp,
     /// Whoever comes with the key of a task that has ended gets that task.
     KeyIsEnough,
+    /// That a run is to have more time the core does not hear.
+    ExtensionsUnheard,
+    /// That is not written.
+    ExtensionsNotWritten,
+    /// A worker does not say that it has abandoned a run.
+    AbandonedUnsaid,
+    /// How many slots are taken by such runs the core does not hear.
+    LeakedUnheard,
     /// A worker does not say its calls again over a new connection.
     CallsForgotten,
     /// A worker does not lend the slot of a run that waits.

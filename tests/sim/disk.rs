@@ -67,6 +67,7 @@ impl Disk {
         let written = match self.bug {
             Some(Bug::ClaimsNotWritten) => changes.iter().filter(|change| !is_claim(change)).cloned().collect(),
             Some(Bug::CallersNotWritten) => changes.iter().cloned().map(of_nobody).collect(),
+            Some(Bug::ExtensionsNotWritten) => changes.iter().cloned().map(without_extension).collect(),
             _ => batch.changes,
         };
         self.store.commit(batch.epoch, batch.number, &written)?;
@@ -147,6 +148,16 @@ fn is_claim(change: &Change) -> bool {
 fn of_nobody(mut change: Change) -> Change {
     if let Change::Insert { record, .. } | Change::Update { record, .. } | Change::Finish { record, .. } = &mut change {
         record.called_by = None;
+    }
+    change
+}
+
+/// The change without the time that a run has asked for.
+fn without_extension(mut change: Change) -> Change {
+    if let Change::Update { record, .. } = &mut change
+        && let State::Running(run) = &mut record.state
+    {
+        run.extended = None;
     }
     change
 }

@@ -2,6 +2,7 @@
 //! their bytes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use asynq_core::{
     Assignment, Call, ConsumerId, Credit, EmitResume, Failure, Finished, Hello, ItemBatch, LeaseToken, Payload, Place,
@@ -51,6 +52,10 @@ impl Up {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Work {
     pub(crate) heartbeat: Option<u64>,
+    /// Slots that are taken by runs which were abandoned.
+    pub(crate) leaked: Option<u32>,
+    /// Runs that are to have so much time from now on.
+    pub(crate) extensions: Vec<(LeaseToken, Duration)>,
     pub(crate) reports: Vec<(LeaseToken, Report)>,
     pub(crate) draining: bool,
     /// Calls that nobody waits for any more.
@@ -87,6 +92,8 @@ pub(crate) enum Report {
     Crashed(Failure),
     Released,
     Ended,
+    /// It does not end, though it was told to.
+    Abandoned,
 }
 
 impl Report {

@@ -45,10 +45,14 @@ pub(crate) enum Fault {
     Spawns,
     /// Callers ask for tasks under keys that others use too.
     Keys,
+    /// Handlers ask for more time than they have.
+    Extends,
+    /// Runs that do not stop when they are told to are abandoned.
+    Abandons,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::Delay,
         Self::Cut,
         Self::Partition,
@@ -66,6 +70,8 @@ impl Fault {
         Self::Calls,
         Self::Spawns,
         Self::Keys,
+        Self::Extends,
+        Self::Abandons,
     ];
 
     /// The word it is turned off by.
@@ -88,6 +94,8 @@ impl Fault {
             Self::Calls => "calls",
             Self::Spawns => "spawns",
             Self::Keys => "keys",
+            Self::Extends => "extends",
+            Self::Abandons => "abandons",
         }
     }
 
@@ -99,7 +107,10 @@ impl Fault {
 
     /// Whether it is no fault, but what handlers and callers do.
     pub(crate) const fn is_habit(self) -> bool {
-        matches!(self, Self::Calls | Self::Spawns | Self::Keys)
+        matches!(
+            self,
+            Self::Calls | Self::Spawns | Self::Keys | Self::Extends | Self::Abandons
+        )
     }
 }
 

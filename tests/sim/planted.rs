@@ -98,5 +98,9 @@ planted! {
     spawned_tasks_that_are_forgotten: SpawnedForgotten breaks Spawned;
     keys_that_are_not_looked_up: KeysNotLookedUp breaks KeyTwice;
     a_key_that_is_enough: KeyIsEnough breaks KeyAnswer;
+    extensions_nobody_hears: ExtensionsUnheard breaks TimeCut;
+    extensions_that_are_not_written: ExtensionsNotWritten breaks TimeCut Differs;
+    a_run_abandoned_in_silence: AbandonedUnsaid breaks Stuck;
+    leaked_slots_nobody_hears_of: LeakedUnheard breaks Leak Stuck;
     ids_that_are_not_looked_up: NoLookup breaks GrantAfterEnd Lost TwoInOne;
 }

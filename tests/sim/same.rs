@@ -103,6 +103,12 @@ const EVENTS: &str = "LeaseOver(
     Refused(KeyTaken(
     KeyAnswered(
     mode: Return
+    > Extended {
+    HasUntil(
+    TookTooLong(
+    > Abandoned {
+    > Leaked {
+    leaked: 1
     depth: 4
     StaleCall(
     whole: false";

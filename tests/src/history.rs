@@ -19,6 +19,7 @@ mod streams;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod time;
 
 use std::fmt;
 use std::time::Duration;
@@ -135,6 +136,13 @@ pub enum Record {
         /// The task it was told of.
         task: TaskId,
     },
+    /// The broker heard that a run which goes on is to have time up to then, by its clock
+    /// in microseconds.
+    Extended(LeaseToken, u64),
+    /// The broker durably knows that.
+    HasUntil(LeaseToken, u64),
+    /// The broker has a run stop because it took too long; what its clock reads.
+    TookTooLong(LeaseToken, u64),
     /// A worker began a run.
     Began(LeaseToken, SessionId),
     /// A run is no more, however it went.
@@ -289,6 +297,8 @@ pub enum Rule {
     KeyTwice,
     /// Who comes with the key of another task is answered as its mode says.
     KeyAnswer,
+    /// A run has the time that it has asked for.
+    TimeCut,
     /// The store remembers what the broker knows.
     Differs,
     /// After the faults every task ends.
@@ -324,6 +334,7 @@ impl fmt::Display for Rule {
             Self::Spawned => "what is spawned comes with a success, once",
             Self::KeyTwice => "a key has one task",
             Self::KeyAnswer => "a key that is taken is answered as its mode says",
+            Self::TimeCut => "a run has the time it has asked for",
             Self::Differs => "the store remembers what the broker knows",
             Self::Stuck => "after the faults every task ends",
             Self::Answers => "every question is answered once",
@@ -395,7 +406,7 @@ impl History {
     /// # Errors
     /// The first entry that breaks one.
     pub fn check(&self) -> Result<(), Violation> {
-        let mut judges: [Box<dyn Judge>; 8] = [
+        let mut judges: [Box<dyn Judge>; 9] = [
             Box::<tasks::Tasks>::default(),
             Box::<leases::Leases>::default(),
             Box::<streams::Streams>::default(),
@@ -403,6 +414,7 @@ impl History {
             Box::<calls::Calls>::default(),
             Box::<spawned::Spawned>::default(),
             Box::<keys::Keys>::default(),
+            Box::<time::Time>::default(),
             Box::<answers::Answers>::default(),
         ];
         let violation = |entry, (rule, message)| Violation { rule, entry, message };

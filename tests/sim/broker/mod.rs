@@ -184,6 +184,12 @@ impl Broker {
         Some(queues.iter().flat_map(|queue| queue.counts.iter().map(live)).sum())
     }
 
+    /// Slots that it takes for leaked.
+    pub(crate) fn leaked(&self) -> Option<u32> {
+        let workers = self.process.as_ref()?.core.workers();
+        Some(workers.iter().map(|worker| worker.leaked).sum())
+    }
+
     /// Nothing is to be written, read or answered.
     pub(crate) fn is_settled(&self) -> bool {
         self.process.as_ref().is_some_and(|process| process.is_settled())

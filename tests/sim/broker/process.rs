@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use asynq_core::{
-    Change, Core, Effect, Event as CoreEvent, Key, Name, Outcome, Output, Payload, Seq, TaskId, Timestamp,
+    Change, Core, Effect, Event as CoreEvent, Key, Name, Outcome, Output, Payload, Seq, StopCause, TaskId, Timestamp,
 };
 use asynq_store::{Opened, StoreError};
 use asynq_tests::history::Record;
@@ -239,6 +239,14 @@ impl Process {
         }
         for effect in effects {
             env.say(format_args!("  effect {effect:?}"));
+            if let Effect::Stop {
+                token,
+                cause: StopCause::Timeout,
+                ..
+            } = &effect
+            {
+                env.record(Record::TookTooLong(*token, self.now.as_micros()));
+            }
             let hasty = match &effect {
                 Effect::Assign(_) => Bug::RunsBeforeClaim,
                 _ => Bug::AnswersBeforeCommit,

@@ -12,8 +12,10 @@ impl Process {
     /// What is left where nothing should be in the end.
     pub(super) fn record_leftovers(&self, env: &mut Env) {
         let busy: u32 = self.core.workers().iter().map(|worker| worker.busy).sum();
+        let leaked: u32 = self.core.workers().iter().map(|worker| worker.leaked).sum();
         let places = [
             ("slots taken", u64::from(busy)),
+            ("slots leaked", u64::from(leaked)),
             ("requests without an answer", self.requests.len() as u64),
             ("lookups", self.resolving.len() as u64),
             ("lookups of keys", self.resolving_keys.len() as u64),
@@ -75,6 +77,11 @@ pub(super) fn record_claims(changes: Vec<Change>, env: &mut Env) {
             task: record.id,
             grant: record.grant,
         };
+        if let State::Running(run) = &record.state
+            && let Some(time) = run.extended
+        {
+            env.record(Record::HasUntil(token, (run.started_at + time).as_micros()));
+        }
         env.record(match record.state {
             State::Running(run) | State::Stopping(run, _) => Record::Claimed(token, run.session),
             _ => Record::GivenUp(record.id),

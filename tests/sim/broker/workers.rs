@@ -2,9 +2,11 @@
 //! see asynqd's `workers`.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use asynq_core::{
-    Assignment, Closed, Effect, Event as CoreEvent, Hello, LeaseToken, Payload, SessionId, StopCause, TaskSpec, Verdict,
+    Assignment, Closed, Effect, Event as CoreEvent, Hello, LeaseToken, Payload, SessionId, StateName, StopCause,
+    TaskSpec, Verdict,
 };
 use asynq_store::StoreError;
 use asynq_tests::history::Record;
@@ -82,6 +84,15 @@ impl Process {
                 self.apply(CoreEvent::Heartbeat(session), env);
             }
         }
+        if let Some(slots) = work.leaked
+            && !env.has_bug(Bug::LeakedUnheard)
+        {
+            // Before the reports: a slot must not seem free in between.
+            self.apply(CoreEvent::Leaked { session, slots }, env);
+        }
+        for (token, left) in work.extensions {
+            self.extended(session, token, left, env);
+        }
         for (token, report) in work.reports {
             let token = self.current(token, env);
             let event = match report {
@@ -99,6 +110,7 @@ impl Process {
                 },
                 Report::Released => CoreEvent::Released { session, token },
                 Report::Ended => CoreEvent::Ended { session, token },
+                Report::Abandoned => CoreEvent::Abandoned { session, token },
             };
             self.apply(event, env);
         }
@@ -108,6 +120,17 @@ impl Process {
             self.apply(CoreEvent::Draining(session), env);
         }
         self.called(conn, session, (work.withdrawn, work.calls), env);
+    }
+
+    /// A run is to have more time.
+    fn extended(&mut self, session: SessionId, token: LeaseToken, left: Duration, env: &mut Env) {
+        let goes_on = self.core.live_state(token.task) == Some(StateName::Running);
+        if goes_on && self.core.holder(token) == Some(session) {
+            env.record(Record::Extended(token, (self.now + left).as_micros()));
+        }
+        if !env.has_bug(Bug::ExtensionsUnheard) {
+            self.apply(CoreEvent::Extended { session, token, left }, env);
+        }
     }
 
     /// The token itself, unless that bug is planted.

@@ -8,6 +8,7 @@ use asynq_tests::history::Record;
 
 use super::calls::Calls;
 use super::stream::Stream;
+use super::time::Extension;
 use super::{Wake, Worker};
 use crate::bug::Bug;
 use crate::env::Env;
@@ -40,6 +41,8 @@ pub(super) struct Run {
     pub(super) at_most_once: bool,
     /// Its items go out as they come.
     pub(super) stream: Option<Stream>,
+    /// The time it has asked for.
+    pub(super) extension: Extension,
     /// What it has called.
     pub(super) calls: Calls,
 }
@@ -54,6 +57,7 @@ impl Run {
             slotless: false,
             at_most_once: false,
             stream: None,
+            extension: Extension::default(),
             calls: Calls::default(),
         }
     }
@@ -110,13 +114,15 @@ impl Worker {
         };
         match run.phase {
             Phase::Fetching(_) => self.over(token, Report::Ended, env),
-            Phase::Going if !std::mem::replace(&mut run.stopping, true) && !run.stubborn => {
+            Phase::Going if std::mem::replace(&mut run.stopping, true) => {}
+            Phase::Going if run.stubborn => self.abandons_later(token, env),
+            Phase::Going => {
                 let soon = self
                     .dice
                     .long_tailed(Duration::from_micros(10)..Duration::from_millis(50));
                 self.wake_in(soon, Wake::Stopped(token), env);
             }
-            Phase::Going | Phase::Over { .. } => {}
+            Phase::Over { .. } => {}
         }
     }
 

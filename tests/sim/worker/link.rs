@@ -150,9 +150,11 @@ impl Worker {
                 drain_told: work.heartbeat,
             };
         }
+        (work.leaked, work.extensions) = (self.gather_leaked(), self.gather_extensions(env));
         (work.withdrawn, work.calls) = self.gather_calls(env);
+        let says_time = work.leaked.is_some() || !work.extensions.is_empty();
         let says_calls = !work.withdrawn.is_empty() || !work.calls.is_empty();
-        if work.draining || !work.reports.is_empty() || says_calls {
+        if work.draining || !work.reports.is_empty() || says_time || says_calls {
             env.up(conn, Up::Work(work));
         }
         let acked = self.lease.as_ref().map_or(0, |lease| lease.last_acked);

@@ -7,8 +7,9 @@ mod link;
 mod reads;
 mod runs;
 mod stream;
+mod time;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use asynq_core::{Declaration, Hello, LeaseToken, Name, OnLoss, Place, SessionId, limits};
@@ -44,6 +45,12 @@ pub(crate) enum Wake {
     Yields(LeaseToken),
     /// A generator has waited for credit, of so many items and bytes in all.
     Blocked(LeaseToken, u64, u64),
+    /// A handler asks for more time.
+    Extends(LeaseToken),
+    /// A run that was told to stop has had its time to do so.
+    Overdue(LeaseToken),
+    /// One that was abandoned comes to its end.
+    Returned(LeaseToken),
     /// A handler calls.
     Calls(LeaseToken),
     /// It waits for one call no longer.
@@ -116,6 +123,9 @@ pub(crate) struct Worker {
     apart: BTreeMap<ConnId, u64>,
     /// Streams that runs read.
     reads: BTreeMap<ConnId, Read>,
+    /// Runs that were abandoned, and go on.
+    ghosts: BTreeSet<LeaseToken>,
+    leaked_told: u32,
     /// Calls of all runs so far.
     asked: u64,
 }
@@ -145,6 +155,8 @@ impl Worker {
             side: BTreeMap::new(),
             apart: BTreeMap::new(),
             reads: BTreeMap::new(),
+            ghosts: BTreeSet::new(),
+            leaked_told: 0,
             asked: 0,
         }
     }
@@ -159,7 +171,11 @@ impl Worker {
 
     /// Nothing is held and nothing is owed, and nobody is on the way out.
     pub(crate) fn is_idle(&self) -> bool {
-        self.runs.is_empty() && self.up && !self.draining && matches!(self.link, Link::Up { .. })
+        self.runs.is_empty()
+            && self.ghosts.is_empty()
+            && self.up
+            && !self.draining
+            && matches!(self.link, Link::Up { .. })
     }
 
     pub(crate) fn is_life(&self, life: u32) -> bool {
@@ -196,6 +212,9 @@ impl Worker {
             Wake::Stopped(token) => self.stopped(token, env),
             Wake::Yields(token) => self.yields(token, env),
             Wake::Blocked(token, items, bytes) => self.blocked(token, (items, bytes), env),
+            Wake::Extends(token) => self.extends(token, env),
+            Wake::Overdue(token) => self.abandon(token, env),
+            Wake::Returned(token) => _ = self.ghosts.remove(&token),
             Wake::Calls(token) => self.calls(token, env),
             Wake::Withdraws(token, call) => self.withdraws(token, call, env),
             Wake::CallAgain(call) => self.call_again(call),
@@ -223,6 +242,7 @@ impl Worker {
         self.side.clear();
         self.apart.clear();
         self.reads.clear();
+        self.ghosts.clear();
         let pause = self.dice.long_tailed(Duration::from_millis(10)..Duration::from_secs(5));
         self.start_in(pause, env);
     }
@@ -258,13 +278,14 @@ impl Worker {
             },
         };
         let hello = Hello {
-            leaked: 0,
+            leaked: self.leaked(),
             session: self.session.unwrap_or(SessionId([0; 16])),
             worker: self.names[0].clone(),
             slots: self.slots,
             tasks: self.names.iter().map(declare).collect(),
             held: self.runs.keys().copied().collect(),
         };
+        self.leaked_told = hello.leaked;
         let resume = self.session.is_some();
         let hello = Box::new(hello);
         env.up(conn, Up::Hello { hello, resume });
@@ -309,6 +330,7 @@ impl Worker {
         if !env.has_bug(Bug::OutcomesForgotten) {
             self.owe_all_again();
         }
+        self.extend_all_again();
         self.call_all_again(env);
         self.redo_transfers(env);
         self.wake_in(limits::HEARTBEAT, Wake::Beat(conn), env);
@@ -354,7 +376,7 @@ impl Worker {
             .runs
             .values()
             .filter(|run| !matches!(run.phase, Phase::Over { .. }));
-        let (mut going, mut slotless) = (0, 0);
+        let (mut going, mut slotless) = (self.leaked(), 0);
         for run in unfinished {
             going += 1;
             slotless += u32::from(run.slotless || (run.calls.wait() && lends));

@@ -83,13 +83,14 @@ impl Worker {
             && self.dice.chance(150)
         {
             time = Duration::from_secs(100_000);
-            run.stubborn = false;
+            run.stubborn &= env.plan.has(Fault::Abandons);
         }
         if env.has_bug(Bug::NoFence) {
             // Only a run that outlasts a lease shows that nobody ended it.
             time = time.max(3 * limits::LEASE);
         }
         self.runs.insert(token, run);
+        self.extends_later(&assignment, env);
         self.go_on(token, time, env);
     }
 
