@@ -71,4 +71,30 @@ pub(crate) enum Bug {
     IdsPurged,
     /// Unknown ids are not looked up in the store.
     NoLookup,
+    /// A call is taken for an enqueue of somebody who waits.
+    CallIsEnqueue,
+    /// That a task was called by a run is not written.
+    CallersNotWritten,
+    /// What is spawned is enqueued before its run's end is looked at.
+    SpawnedApart,
+    /// What is spawned with a large result is forgotten.
+    SpawnedForgotten,
+    /// Keys the core does not know are not looked up in the store.
+    KeysNotLookedUp,
+    /// Whoever comes with the key of a task that has ended gets that task.
+    KeyIsEnough,
+    /// That a run is to have more time the core does not hear.
+    ExtensionsUnheard,
+    /// That is not written.
+    ExtensionsNotWritten,
+    /// A worker does not say that it has abandoned a run.
+    AbandonedUnsaid,
+    /// How many slots are taken by such runs the core does not hear.
+    LeakedUnheard,
+    /// A worker does not say its calls again over a new connection.
+    CallsForgotten,
+    /// A worker does not lend the slot of a run that waits.
+    SlotKept,
+    /// A worker takes an answer for that of another call of the same run.
+    CallsMixedUp,
 }

@@ -3,7 +3,7 @@
 //! returned, and of the one under way all or nothing; this layer takes it at its
 //! word, at the worst moment.
 
-use asynq_core::{Change, Epoch, Payload, Seq, State, TaskId, TaskRecord, Timestamp};
+use asynq_core::{Change, Epoch, Key, Name, Payload, Seq, State, TaskId, TaskRecord, Timestamp};
 use asynq_store::{MemoryStore, Opened, Pruned, Reader, Store, StoreError};
 
 use super::bug::Bug;
@@ -66,6 +66,8 @@ impl Disk {
         let changes = batch.changes.clone();
         let written = match self.bug {
             Some(Bug::ClaimsNotWritten) => changes.iter().filter(|change| !is_claim(change)).cloned().collect(),
+            Some(Bug::CallersNotWritten) => changes.iter().cloned().map(of_nobody).collect(),
+            Some(Bug::ExtensionsNotWritten) => changes.iter().cloned().map(without_extension).collect(),
             _ => batch.changes,
         };
         self.store.commit(batch.epoch, batch.number, &written)?;
@@ -121,6 +123,11 @@ impl Disk {
         self.reader.task(id)
     }
 
+    /// As [`Reader::keyed`].
+    pub(crate) fn keyed(&mut self, queue: &Name, key: &Key) -> Result<Option<(Seq, TaskRecord)>, StoreError> {
+        self.reader.keyed(queue, key)
+    }
+
     /// As [`Reader::result`].
     pub(crate) fn result(&mut self, seq: Seq) -> Result<Option<Payload>, StoreError> {
         self.reader.result(seq)
@@ -135,4 +142,22 @@ impl Disk {
 /// Whether a change notes that a session holds a run.
 fn is_claim(change: &Change) -> bool {
     matches!(change, Change::Update { record, .. } if matches!(record.state, State::Running(_)))
+}
+
+/// The change without whose call it was.
+fn of_nobody(mut change: Change) -> Change {
+    if let Change::Insert { record, .. } | Change::Update { record, .. } | Change::Finish { record, .. } = &mut change {
+        record.called_by = None;
+    }
+    change
+}
+
+/// The change without the time that a run has asked for.
+fn without_extension(mut change: Change) -> Change {
+    if let Change::Update { record, .. } = &mut change
+        && let State::Running(run) = &mut record.state
+    {
+        run.extended = None;
+    }
+    change
 }

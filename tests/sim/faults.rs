@@ -95,7 +95,8 @@ impl World {
                 let offsets = [0, HOUR / 30, -HOUR, 1_000_000, -1_000_000, -10 * 366 * 24 * HOUR];
                 env.wall_offset = offsets[self.fate.index(offsets.len())];
             }
-            Fault::Delay | Fault::SlowDisk | Fault::Large => {}
+            // States of the world, and habits.
+            _ => {}
         }
         Ok(())
     }

@@ -2,10 +2,11 @@
 //! their bytes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use asynq_core::{
-    Assignment, Checkpoint, ConsumerId, Credit, EmitResume, Failure, Finished, Hello, ItemBatch, LeaseToken, Payload,
-    Place, Refusal, SessionId, StateName, StopCause, TaskId, TaskSpec, Timestamp, Verdict,
+    Assignment, Call, Checkpoint, ConsumerId, Credit, EmitResume, Failure, Finished, Hello, ItemBatch, LeaseToken,
+    Payload, Place, Refusal, SessionId, StateName, StopCause, TaskId, TaskSpec, Timestamp, Verdict,
 };
 
 /// To the broker.
@@ -30,9 +31,11 @@ pub(crate) enum Up {
     /// The others.
     Emit(Emission),
     /// A result too large for the session.
-    CompleteLarge(LeaseToken, Payload),
+    CompleteLarge(LeaseToken, Payload, Vec<TaskSpec>),
     /// Arguments too large for the session are wanted.
     Fetch(LeaseToken),
+    /// A run calls a task that is too large for the session, or whose items it reads.
+    CallApart(Call, Box<TaskSpec>),
     /// Nothing more comes; `true` if the peer said so and still listens.
     End(bool),
 }
@@ -49,18 +52,59 @@ impl Up {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Work {
     pub(crate) heartbeat: Option<u64>,
+    /// Slots that are taken by runs which were abandoned.
+    pub(crate) leaked: Option<u32>,
+    /// Runs that are to have so much time from now on.
+    pub(crate) extensions: Vec<(LeaseToken, Duration)>,
     pub(crate) reports: Vec<(LeaseToken, Report)>,
     pub(crate) draining: bool,
+    /// Calls that nobody waits for any more.
+    pub(crate) withdrawn: Vec<Call>,
+    pub(crate) calls: Vec<RunCall>,
+}
+
+/// A run calls.
+#[derive(Debug, Clone)]
+pub(crate) struct RunCall {
+    /// The number that its answer will carry.
+    pub(crate) number: u64,
+    pub(crate) call: Call,
+    /// What is to be run. Without, the broker has it, and only the end is asked for.
+    pub(crate) spec: Option<Box<TaskSpec>>,
+    /// It was said before, and may have arrived.
+    pub(crate) again: bool,
+}
+
+/// A run that calls, as the broker takes it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CallingRun {
+    /// `None`: it was said on a connection of its own.
+    pub(crate) session: Option<SessionId>,
+    pub(crate) call: Call,
 }
 
 /// How a run ended.
 #[derive(Debug, Clone)]
 pub(crate) enum Report {
-    Completed(Payload),
+    /// With what it has spawned.
+    Completed(Payload, Vec<TaskSpec>),
     Failed(Failure),
     Crashed(Failure),
     Released,
     Ended,
+    /// It does not end, though it was told to.
+    Abandoned,
+}
+
+impl Report {
+    /// It is too large for the session.
+    pub(crate) fn is_large(&self) -> bool {
+        let is_large = |payload: &Payload| payload.data.len() > INLINE_BYTES;
+        match self {
+            Self::Completed(result, spawned) => is_large(result) || spawned.iter().any(|spec| is_large(&spec.payload)),
+            _ => false,
+        }
+    }
 }
 
 /// What a run says of its items.
@@ -104,6 +148,7 @@ pub(crate) enum Op {
         spec: Box<TaskSpec>,
         first_send: bool,
         wait: bool,
+        by: Option<CallingRun>,
     },
     Iterate(Box<TaskSpec>, Reading),
     Wait(TaskId),

@@ -38,10 +38,21 @@ pub(crate) enum Fault {
     ClockJump,
     /// Results are large: they travel on connections of their own.
     Large,
+    /// Handlers call other tasks. No fault in itself, nor are those below; but turned
+    /// off like one.
+    Calls,
+    /// They leave tasks behind with their results.
+    Spawns,
+    /// Callers ask for tasks under keys that others use too.
+    Keys,
+    /// Handlers ask for more time than they have.
+    Extends,
+    /// Runs that do not stop when they are told to are abandoned.
+    Abandons,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::Delay,
         Self::Cut,
         Self::Partition,
@@ -56,6 +67,11 @@ impl Fault {
         Self::Pause,
         Self::ClockJump,
         Self::Large,
+        Self::Calls,
+        Self::Spawns,
+        Self::Keys,
+        Self::Extends,
+        Self::Abandons,
     ];
 
     /// The word it is turned off by.
@@ -75,12 +91,26 @@ impl Fault {
             Self::Pause => "pause",
             Self::ClockJump => "clock_jump",
             Self::Large => "large",
+            Self::Calls => "calls",
+            Self::Spawns => "spawns",
+            Self::Keys => "keys",
+            Self::Extends => "extends",
+            Self::Abandons => "abandons",
         }
     }
 
     /// Whether it strikes at times, and is not a state of the world.
     pub(crate) const fn strikes(self) -> bool {
-        !matches!(self, Self::Delay | Self::SlowDisk | Self::Large | Self::DoubleCrash)
+        let is_state = matches!(self, Self::Delay | Self::SlowDisk | Self::Large | Self::DoubleCrash);
+        !is_state && !self.is_habit()
+    }
+
+    /// Whether it is no fault, but what handlers and callers do.
+    pub(crate) const fn is_habit(self) -> bool {
+        matches!(
+            self,
+            Self::Calls | Self::Spawns | Self::Keys | Self::Extends | Self::Abandons
+        )
     }
 }
 
@@ -104,7 +134,8 @@ impl Plan {
         let mut dice = Dice::new(seed ^ 0x517C_C1B7_2722_0A95);
         // From almost none to almost all.
         let share = [150, 300, 500, 800][dice.index(4)];
-        let faults = Fault::ALL.into_iter().filter(|_| dice.chance(share)).collect();
+        let mut is_on = |fault: &Fault| dice.chance(if fault.is_habit() { 500 } else { share });
+        let faults = Fault::ALL.into_iter().filter(|fault| is_on(fault)).collect();
         Self {
             seed,
             faults,

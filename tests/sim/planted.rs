@@ -60,12 +60,12 @@ macro_rules! planted {
 }
 
 planted! {
-    answers_before_commit: AnswersBeforeCommit breaks Lost SecondEnd GrantAfterEnd CancelLost BegunTwice;
+    answers_before_commit: AnswersBeforeCommit breaks StreamCut Lost SecondEnd GrantAfterEnd CancelLost BegunTwice;
     a_disk_that_lies: DiskLies breaks Lost SecondEnd GrantAfterEnd CancelLost ClaimLost RunAgain BegunTwice Stale;
     claims_that_are_not_written: ClaimsNotWritten breaks ClaimLost Differs BegunTwice;
     sessions_that_are_forgotten: SessionsForgotten breaks ClaimLost RunAgain Leak;
     an_epoch_that_stands: EpochStands breaks TokensFall SecondEnd Stale;
-    a_clock_that_is_not_clamped: ClockNotClamped breaks Lost GrantAfterEnd Stuck;
+    a_clock_that_is_not_clamped: ClockNotClamped breaks Differs Lost GrantAfterEnd Stuck;
     heartbeats_nobody_hears: HeartbeatsUnheard breaks Overlap;
     runs_before_their_claim: RunsBeforeClaim breaks BegunTwice Stale GrantAfterEnd;
     what_has_begun_given_back: BegunReleased breaks BegunTwice;
@@ -92,5 +92,18 @@ planted! {
     results_that_are_mixed_up: ResultsMixedUp breaks WrongResult SecondEnd CancelLost GrantAfterEnd;
     a_retry_that_forgets_attempts: AttemptsForgotten breaks TokensFall Stale GrantAfterEnd SecondEnd;
     ids_that_are_purged: IdsPurged breaks GrantAfterEnd SecondEnd;
+    a_call_taken_for_an_enqueue: CallIsEnqueue breaks Stuck;
+    callers_that_are_not_written: CallersNotWritten breaks Orphan;
+    calls_that_are_forgotten: CallsForgotten breaks Stuck;
+    a_slot_that_is_not_lent: SlotKept breaks Stuck;
+    calls_that_are_mixed_up: CallsMixedUp breaks WrongCall Stuck;
+    what_is_spawned_apart: SpawnedApart breaks Spawned;
+    spawned_tasks_that_are_forgotten: SpawnedForgotten breaks Spawned;
+    keys_that_are_not_looked_up: KeysNotLookedUp breaks KeyTwice;
+    a_key_that_is_enough: KeyIsEnough breaks KeyAnswer;
+    extensions_nobody_hears: ExtensionsUnheard breaks TimeCut;
+    extensions_that_are_not_written: ExtensionsNotWritten breaks TimeCut Differs;
+    a_run_abandoned_in_silence: AbandonedUnsaid breaks Stuck;
+    leaked_slots_nobody_hears_of: LeakedUnheard breaks Leak Stuck;
     ids_that_are_not_looked_up: NoLookup breaks GrantAfterEnd Lost TwoInOne;
 }

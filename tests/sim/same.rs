@@ -88,7 +88,30 @@ const EVENTS: &str = "LeaseOver(
     whole: true
     attach: true
     take_over: true
-    how: Stopped";
+    how: Stopped
+    > Call {
+    > Withdraw {
+    CallApart(
+    again: true
+    spec: None
+    Heard {
+    ReadAgain(
+    Taken(
+    > CompletedWith {
+    Spawns {
+    replaced_by
+    Refused(KeyTaken(
+    KeyAnswered(
+    mode: Return
+    > Extended {
+    HasUntil(
+    TookTooLong(
+    > Abandoned {
+    > Leaked {
+    leaked: 1
+    depth: 4
+    StaleCall(
+    whole: false";
 
 /// What differs from process to process (addresses, the seeds of hash maps) does
 /// not show.

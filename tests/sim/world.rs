@@ -88,6 +88,7 @@ impl World {
             && self.workers.iter().all(Worker::is_idle)
             && self.broker.is_settled()
             && self.broker.live_tasks() == Some(0)
+            && self.broker.leaked() == Some(0)
     }
 
     fn happens(&mut self, event: Event) -> Result<(), StoreError> {

@@ -6,17 +6,25 @@
 //! holds only what callers saw is checked for what callers may rely on.
 
 mod answers;
+#[cfg(test)]
+mod call_tests;
+mod calls;
+#[cfg(test)]
+mod key_tests;
+mod keys;
 mod leases;
 mod readers;
+mod spawned;
 mod streams;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod time;
 
 use std::fmt;
 use std::time::Duration;
 
-use asynq_core::{DeadReason, Epoch, Grant, LeaseToken, SessionId, StateName, TaskId};
+use asynq_core::{DeadReason, Epoch, Grant, Key, LeaseToken, OnKey, SessionId, StateName, TaskId};
 
 /// One thing somebody saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,11 +44,34 @@ pub struct End {
     pub value: Option<u64>,
 }
 
+/// An enqueue under a key, where all are of one queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keyed {
+    /// The task, if it becomes one.
+    pub task: TaskId,
+    /// The key.
+    pub key: Key,
+    /// What is to become of it if another has the key.
+    pub mode: OnKey,
+    /// The fingerprint of what is asked for.
+    pub words: u64,
+    /// When it was first sent.
+    pub since: Duration,
+}
+
 /// What can be seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
     /// A caller sends an enqueue: from now on the task may exist.
     Asked(TaskId),
+    /// A caller sends an enqueue under a key.
+    AsksKey(Keyed),
+    /// The answer to that: the other task that has the key. If it was refused for that
+    /// one's sake, whether both ask for the same.
+    KeyAnswered(Keyed, TaskId, Option<bool>),
+    /// The broker durably has a new task under a key, with the fingerprint of what it
+    /// was asked for.
+    HasKey(TaskId, Key, u64),
     /// A caller was told that the task is accepted, which it asked for in these
     /// words (their fingerprint).
     Acknowledged(TaskId, u64),
@@ -78,6 +109,40 @@ pub enum Record {
     Purged(TaskId),
     /// A task that must not begin twice is asked for.
     Once(TaskId),
+    /// The broker durably knows a task that the run has called.
+    Called(TaskId, LeaseToken),
+    /// The broker durably has the task's run stop.
+    Stopping(TaskId),
+    /// The broker durably knows the end of a task, by that grant if any was made.
+    Closed(LeaseToken, StateName),
+    /// The broker durably has a new task.
+    Made(TaskId),
+    /// A run returns, and these tasks are to begin with that.
+    Spawns {
+        /// The run.
+        token: LeaseToken,
+        /// The tasks.
+        tasks: Vec<TaskId>,
+    },
+    /// What was put on record of durable things since the last of these became durable
+    /// at once.
+    Committed,
+    /// A run was told how the task ended that it had called as its `n`-th.
+    Heard {
+        /// The run.
+        token: LeaseToken,
+        /// Which of the tasks it has made.
+        n: u32,
+        /// The task it was told of.
+        task: TaskId,
+    },
+    /// The broker heard that a run which goes on is to have time up to then, by its clock
+    /// in microseconds.
+    Extended(LeaseToken, u64),
+    /// The broker durably knows that.
+    HasUntil(LeaseToken, u64),
+    /// The broker has a run stop because it took too long; what its clock reads.
+    TookTooLong(LeaseToken, u64),
     /// A worker began a run.
     Began(LeaseToken, SessionId),
     /// A run is no more, however it went.
@@ -221,6 +286,19 @@ pub enum Rule {
     StreamCut,
     /// No item is sent beyond the credit its reader gave.
     Overrun,
+    /// A called task lives no longer than the attempt that called it, but to be stopped.
+    Orphan,
+    /// A call is answered with the end of the task it called.
+    WrongCall,
+    /// What a run spawns is there once, by the commit that has its success, and by no
+    /// other.
+    Spawned,
+    /// A key has one task, unless one that has not started is replaced.
+    KeyTwice,
+    /// Who comes with the key of another task is answered as its mode says.
+    KeyAnswer,
+    /// A run has the time that it has asked for.
+    TimeCut,
     /// The store remembers what the broker knows.
     Differs,
     /// After the faults every task ends.
@@ -251,6 +329,12 @@ impl fmt::Display for Rule {
             Self::StreamContent => "an item is what its run sent",
             Self::StreamCut => "a stream goes on whoever is lost",
             Self::Overrun => "no item beyond the credit",
+            Self::Orphan => "a called task ends with the attempt that called it",
+            Self::WrongCall => "a call is answered with the end of what it called",
+            Self::Spawned => "what is spawned comes with a success, once",
+            Self::KeyTwice => "a key has one task",
+            Self::KeyAnswer => "a key that is taken is answered as its mode says",
+            Self::TimeCut => "a run has the time it has asked for",
             Self::Differs => "the store remembers what the broker knows",
             Self::Stuck => "after the faults every task ends",
             Self::Answers => "every question is answered once",
@@ -322,11 +406,15 @@ impl History {
     /// # Errors
     /// The first entry that breaks one.
     pub fn check(&self) -> Result<(), Violation> {
-        let mut judges: [Box<dyn Judge>; 5] = [
+        let mut judges: [Box<dyn Judge>; 9] = [
             Box::<tasks::Tasks>::default(),
             Box::<leases::Leases>::default(),
             Box::<streams::Streams>::default(),
             Box::<readers::Readers>::default(),
+            Box::<calls::Calls>::default(),
+            Box::<spawned::Spawned>::default(),
+            Box::<keys::Keys>::default(),
+            Box::<time::Time>::default(),
             Box::<answers::Answers>::default(),
         ];
         let violation = |entry, (rule, message)| Violation { rule, entry, message };

@@ -10,6 +10,7 @@ use asynq_core::{
 };
 use asynq_tests::history::Record;
 
+use super::keys::refuse_again;
 use super::process::{Held, Process};
 use super::reads::Job;
 use super::seen::asker;
@@ -62,11 +63,16 @@ impl Process {
         self.operate(Asked { id, call: ONLY, op }, env);
     }
 
-    fn operate(&mut self, asked: Asked, env: &mut Env) {
+    pub(super) fn operate(&mut self, asked: Asked, env: &mut Env) {
         let Some(task) = asked.op.task() else { return };
         if let Some(behind) = self.resolving.get_mut(&task) {
             return behind.push_back(asked);
         }
+        self.operate_on(task, asked, env);
+    }
+
+    /// With nothing of the id being looked up.
+    pub(super) fn operate_on(&mut self, task: TaskId, asked: Asked, env: &mut Env) {
         let new = matches!(asked.op, Op::Enqueue { first_send: true, .. }) || env.has_bug(Bug::NoLookup);
         if new || self.core.is_live(task) {
             self.operate_live(task, asked, env);
@@ -75,18 +81,32 @@ impl Process {
         }
     }
 
+    /// On a task the core knows, or a new one, whose key may have to be looked up.
+    fn operate_live(&mut self, task: TaskId, asked: Asked, env: &mut Env) {
+        match self.key_to_look_up(task, &asked.op, env) {
+            Some(subject) => self.resolve_key(task, subject, asked),
+            None => self.decide(task, asked, env),
+        }
+    }
+
     /// On a task the core knows, or a new one.
-    fn operate_live(&mut self, task: TaskId, Asked { id, call, op }: Asked, env: &mut Env) {
+    pub(super) fn decide(&mut self, task: TaskId, Asked { id, call, op }: Asked, env: &mut Env) {
         match op {
-            Op::Enqueue { spec, wait, .. } => {
+            Op::Enqueue { spec, wait, .. } if spec.options.key.is_some() => {
+                self.enqueue_keyed(id, call, spec, wait, env);
+            }
+            Op::Enqueue { spec, wait, by, .. } => {
                 if wait {
                     self.wait(task, id, call, env);
                 }
                 let request = self.request(id, call, wait);
-                let event = CoreEvent::Enqueue {
-                    request,
-                    spec,
-                    reader: None,
+                let event = match by {
+                    Some(by) => self.call_of(request, by, spec, env),
+                    None => CoreEvent::Enqueue {
+                        request,
+                        spec,
+                        reader: None,
+                    },
                 };
                 self.apply(event, env);
             }
@@ -128,7 +148,7 @@ impl Process {
         RequestId(self.asked)
     }
 
-    fn wait(&mut self, task: TaskId, id: ConnId, call: u64, env: &mut Env) {
+    pub(super) fn wait(&mut self, task: TaskId, id: ConnId, call: u64, env: &mut Env) {
         if env.net.is_open(id, crate::net::To::Broker) {
             self.waiters.add(task, id, call);
         }
@@ -167,6 +187,10 @@ impl Process {
                 (None, Op::Enqueue { .. } | Op::Iterate(..)) => {
                     outdated = true;
                     self.operate_live(task, asked, env);
+                    if let Some(waiting) = self.resolving.get_mut(&task) {
+                        // First its key is looked up.
+                        return waiting.extend(behind);
+                    }
                 }
                 (None, _) => self.answer(asked.id, asked.call, not_found(task), true, env),
             }
@@ -174,7 +198,13 @@ impl Process {
     }
 
     /// On a task that has ended.
-    fn operate_ended(&mut self, seq: Seq, record: &TaskRecord, Asked { id, call, op }: Asked, env: &mut Env) {
+    pub(super) fn operate_ended(
+        &mut self,
+        seq: Seq,
+        record: &TaskRecord,
+        Asked { id, call, op }: Asked,
+        env: &mut Env,
+    ) {
         let task = record.id;
         let State::Finished(finish) = &record.state else {
             env.say(format_args!(
@@ -186,7 +216,9 @@ impl Process {
         let other = |spec: &asynq_core::TaskSpec| asynq_core::digest(spec) != record.digest;
         let exists = Answer::Refused(Refused::ByCore(Refusal::AlreadyExists(task)));
         let answer = match op {
-            Op::Enqueue { spec, .. } if other(&spec) => exists,
+            Op::Enqueue { ref spec, .. } if let Some(refusal) = refuse_again(spec, record, env) => {
+                Answer::Refused(Refused::ByCore(refusal))
+            }
             Op::Iterate(spec, reading) if !reading.attach && other(&spec) => exists,
             Op::Iterate(..) if !is_stream => Answer::Refused(Refused::ByCore(Refusal::NotAStream(task))),
             Op::Iterate(..) if finish.purged => Answer::Refused(Refused::ResultExpired),

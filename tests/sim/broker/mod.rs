@@ -6,6 +6,8 @@
 
 mod agree;
 mod callers;
+mod calls;
+mod keys;
 mod process;
 mod reads;
 mod seen;
@@ -188,6 +190,12 @@ impl Broker {
         let queues = process.core.queues(process.now);
         let live = |(state, count): (&asynq_core::StateName, &u64)| if state.is_terminal() { 0 } else { *count };
         Some(queues.iter().flat_map(|queue| queue.counts.iter().map(live)).sum())
+    }
+
+    /// Slots that it takes for leaked.
+    pub(crate) fn leaked(&self) -> Option<u32> {
+        let workers = self.process.as_ref()?.core.workers();
+        Some(workers.iter().map(|worker| worker.leaked).sum())
     }
 
     /// Nothing is to be written, read or answered.

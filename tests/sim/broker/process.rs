@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use asynq_core::{Change, Core, Effect, Event as CoreEvent, Outcome, Output, Payload, Seq, TaskId, Timestamp};
+use asynq_core::{
+    Change, Core, Effect, Event as CoreEvent, Key, Name, Outcome, Output, Payload, Seq, StopCause, TaskId, Timestamp,
+};
 use asynq_store::{Opened, StoreError};
 use asynq_tests::history::Record;
 
@@ -59,6 +61,7 @@ pub(super) struct Process {
     pub(super) asked: u64,
     pub(super) waiters: Waiters,
     pub(super) resolving: BTreeMap<TaskId, Behind>,
+    pub(super) resolving_keys: BTreeMap<(Name, Key), Behind>,
     pub(super) sessions: Sessions,
     pub(super) streams: Streams,
     /// Arguments in memory; `None` for those too large to ride along.
@@ -94,6 +97,7 @@ impl Process {
             asked: 0,
             waiters: Waiters::default(),
             resolving: BTreeMap::new(),
+            resolving_keys: BTreeMap::new(),
             sessions,
             streams: Streams::default(),
             arguments: BTreeMap::new(),
@@ -206,8 +210,9 @@ impl Process {
                 Up::Work(work) => self.worker_input(id, work, env),
                 Up::EmitOpened(session, token, resume) => self.open_emit(id, session, token, resume, env),
                 Up::Emit(said) => self.emit(id, said, env),
-                Up::CompleteLarge(token, result) => self.complete_large(id, token, result, env),
+                Up::CompleteLarge(token, result, spawned) => self.complete_large(id, token, (result, spawned), env),
                 Up::Fetch(token) => self.fetch(id, token),
+                Up::CallApart(call, spec) => self.call_apart(id, call, spec, env),
                 Up::End(_) => {}
             },
         }
@@ -234,6 +239,14 @@ impl Process {
         }
         for effect in effects {
             env.say(format_args!("  effect {effect:?}"));
+            if let Effect::Stop {
+                token,
+                cause: StopCause::Timeout,
+                ..
+            } = &effect
+            {
+                env.record(Record::TookTooLong(*token, self.now.as_micros()));
+            }
             let hasty = match &effect {
                 Effect::Assign(_) => Bug::RunsBeforeClaim,
                 _ => Bug::AnswersBeforeCommit,

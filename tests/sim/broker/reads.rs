@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use asynq_core::{Assignment, Finished, Payload, Seq, Tail, TaskId, TaskRecord};
+use asynq_core::{Assignment, Finished, Key, Name, Payload, Seq, Tail, TaskId, TaskRecord};
 use asynq_store::StoreError;
 
 use super::Wake;
@@ -18,6 +18,8 @@ use crate::net::ConnId;
 pub(super) enum Job {
     /// A task the core does not know.
     Task(TaskId),
+    /// The task that has a key, if one that has ended does.
+    Key(Name, Key),
     /// The arguments of a run.
     Arguments(Box<Assignment>),
     /// The result of a task that has succeeded, for who waits.
@@ -31,6 +33,7 @@ pub(super) enum Job {
 /// What was read.
 enum Found {
     Task(TaskId, Option<(Seq, Box<TaskRecord>)>),
+    Key(Name, Key, Option<(Seq, TaskRecord)>),
     Arguments(Box<Assignment>, Option<Payload>),
 }
 
@@ -72,6 +75,10 @@ impl Process {
                     let task = disk.task(id)?.map(|(seq, record)| (seq, Box::new(record)));
                     found.push(Found::Task(id, task));
                 }
+                Job::Key(queue, key) => {
+                    let task = disk.keyed(&queue, &key)?;
+                    found.push(Found::Key(queue, key, task));
+                }
                 Job::Arguments(run) => {
                     let payload = disk.arguments(run.seq)?;
                     found.push(Found::Arguments(run, payload));
@@ -95,6 +102,7 @@ impl Process {
         }
         for found in found {
             match found {
+                Found::Key(queue, key, task) => self.key_resolved((queue, key), task.as_ref(), env),
                 Found::Task(id, task) => self.resolved(id, task, env),
                 Found::Arguments(run, payload) => self.arguments_read(run, payload)?,
             }

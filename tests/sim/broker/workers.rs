@@ -2,9 +2,11 @@
 //! see asynqd's `workers`.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use asynq_core::{
-    Assignment, Closed, Effect, Event as CoreEvent, Hello, LeaseToken, Payload, SessionId, StopCause, Verdict,
+    Assignment, Closed, Effect, Event as CoreEvent, Hello, LeaseToken, Payload, SessionId, StateName, StopCause,
+    TaskSpec, Verdict,
 };
 use asynq_store::StoreError;
 use asynq_tests::history::Record;
@@ -70,7 +72,7 @@ impl Process {
         };
         let before = known.insert(session, opened).and_then(|before| before.conn);
         self.send(conn, Down::WorkerWelcome(session));
-        self.ending.extend(before);
+        self.superseded(before, env);
         self.apply(CoreEvent::SessionOpened(Box::new(Hello { session, ..hello })), env);
     }
 
@@ -82,32 +84,52 @@ impl Process {
                 self.apply(CoreEvent::Heartbeat(session), env);
             }
         }
+        if let Some(slots) = work.leaked
+            && !env.has_bug(Bug::LeakedUnheard)
+        {
+            // Before the reports: a slot must not seem free in between.
+            self.apply(CoreEvent::Leaked { session, slots }, env);
+        }
+        for (token, left) in work.extensions {
+            self.extended(session, token, left, env);
+        }
         for (token, report) in work.reports {
             let token = self.current(token, env);
-            self.apply(
-                match report {
-                    Report::Completed(result) => CoreEvent::Completed { session, token, result },
-                    Report::Failed(failure) => CoreEvent::Failed {
-                        session,
-                        token,
-                        failure,
-                        min_attempts: 0,
-                    },
-                    Report::Crashed(failure) => CoreEvent::Crashed {
-                        session,
-                        token,
-                        failure,
-                    },
-                    Report::Released => CoreEvent::Released { session, token },
-                    Report::Ended => CoreEvent::Ended { session, token },
+            let event = match report {
+                Report::Completed(result, spawned) => self.completed(session, token, (result, spawned), env),
+                Report::Failed(failure) => CoreEvent::Failed {
+                    session,
+                    token,
+                    failure,
+                    min_attempts: 0,
                 },
-                env,
-            );
+                Report::Crashed(failure) => CoreEvent::Crashed {
+                    session,
+                    token,
+                    failure,
+                },
+                Report::Released => CoreEvent::Released { session, token },
+                Report::Ended => CoreEvent::Ended { session, token },
+                Report::Abandoned => CoreEvent::Abandoned { session, token },
+            };
+            self.apply(event, env);
         }
         let state = self.sessions.known.get_mut(&session);
         if let Some(state) = state.filter(|state| work.draining && !state.draining) {
             state.draining = true;
             self.apply(CoreEvent::Draining(session), env);
+        }
+        self.called(conn, session, (work.withdrawn, work.calls), env);
+    }
+
+    /// A run is to have more time.
+    fn extended(&mut self, session: SessionId, token: LeaseToken, left: Duration, env: &mut Env) {
+        let goes_on = self.core.live_state(token.task) == Some(StateName::Running);
+        if goes_on && self.core.holder(token) == Some(session) {
+            env.record(Record::Extended(token, (self.now + left).as_micros()));
+        }
+        if !env.has_bug(Bug::ExtensionsUnheard) {
+            self.apply(CoreEvent::Extended { session, token, left }, env);
         }
     }
 
@@ -152,16 +174,26 @@ impl Process {
         if session.conn.is_some() || !session.seen {
             env.record(Record::LeaseOver(id));
         }
-        self.ending.extend(session.conn);
+        self.superseded(session.conn, env);
     }
 
     /// A result that came on a connection of its own, which names no session.
-    pub(super) fn complete_large(&mut self, conn: ConnId, token: LeaseToken, result: Payload, env: &mut Env) {
+    pub(super) fn complete_large(
+        &mut self,
+        conn: ConnId,
+        token: LeaseToken,
+        (result, mut spawned): (Payload, Vec<TaskSpec>),
+        env: &mut Env,
+    ) {
+        if env.has_bug(Bug::SpawnedForgotten) {
+            spawned.clear();
+        }
         let token = self.current(token, env);
         let holder = self.core.holder(token);
         self.sessions.expect_verdict(token, conn);
         let session = holder.unwrap_or(SessionId([0; 16]));
-        self.apply(CoreEvent::Completed { session, token, result }, env);
+        let event = self.completed(session, token, (result, spawned), env);
+        self.apply(event, env);
     }
 
     /// Arguments too large to ride with their run.

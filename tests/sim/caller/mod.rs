@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use asynq_core::{Refusal, TaskId, TaskSpec, Timestamp};
-use asynq_tests::history::{Asker, End, Record};
+use asynq_tests::history::{Asker, End, Keyed, Record};
 
 use super::broker::end_of;
 use super::bug::Bug;
@@ -19,7 +19,7 @@ use super::env::{Env, Event};
 use super::message::{Answer, Ask, Down, Op, Refused, Up};
 use super::net::{ConnId, Peer, To};
 use reader::{Bookmark, Reader};
-pub(crate) use wants::{Later, names, on_loss};
+pub(crate) use wants::{Later, TOP, names, on_loss};
 
 /// What a caller waits for.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +61,8 @@ struct Call {
     acknowledged: bool,
     /// The fingerprint of what is asked for, if it is a task.
     words: u64,
+    /// Under which key, if under one.
+    keyed: Option<Keyed>,
     /// Nobody wants the answer any more.
     withdrawn: bool,
 }
@@ -281,10 +283,20 @@ impl Caller {
     fn ask(&mut self, op: Op, env: &mut Env) -> u64 {
         self.asked += 1;
         let number = self.asked;
-        let mut words = 0;
+        let (mut words, mut keyed) = (0, None);
         if let Op::Enqueue { spec, .. } = &op {
             env.record(Record::Asked(spec.id));
             words = asynq_core::digest(spec);
+            keyed = spec.options.key.clone().map(|key| Keyed {
+                task: spec.id,
+                key,
+                mode: spec.on_key,
+                words,
+                since: env.now,
+            });
+            if let Some(keyed) = &keyed {
+                env.record(Record::AsksKey(keyed.clone()));
+            }
         }
         env.record(Record::Question(self.asker(), number));
         let acknowledged = op.task().is_some_and(|task| env.acknowledged.contains(&task));
@@ -294,6 +306,7 @@ impl Caller {
             dark_since: None,
             acknowledged,
             words,
+            keyed,
             withdrawn: false,
         };
         self.calls.insert(number, call);
@@ -315,7 +328,13 @@ impl Caller {
         match answer {
             Answer::Enqueued(task) => {
                 env.acknowledged.insert(task);
-                env.record(Record::Acknowledged(task, words));
+                match &call.keyed {
+                    // Another task has the key.
+                    Some(keyed) if keyed.task != task => {
+                        env.record(Record::KeyAnswered(keyed.clone(), task, None));
+                    }
+                    _ => env.record(Record::Acknowledged(task, words)),
+                }
                 if !last {
                     // Should the connection be lost, only the wait is left to send.
                     call.op = Op::Wait(task);
@@ -330,6 +349,11 @@ impl Caller {
             }
             Answer::Purged(task) => self.enqueue_again(Some(task), env),
             Answer::Retried(task) => self.wait_later(task, env),
+            Answer::Refused(Refused::ByCore(Refusal::KeyTaken(taken))) => {
+                if let Some(keyed) = call.keyed.clone() {
+                    env.record(Record::KeyAnswered(keyed, taken.task, Some(taken.same)));
+                }
+            }
             Answer::Refused(Refused::ByCore(Refusal::NotFound(task))) if acknowledged => {
                 env.record(Record::Missing(task));
             }

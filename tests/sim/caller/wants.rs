@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use asynq_core::{
-    Finished, Name, Niceness, OnKey, OnLoss, Options, Outcome, Payload, Placement, TaskId, TaskSpec, Timestamp,
+    Finished, Key, Name, Niceness, OnKey, OnLoss, Options, Outcome, Payload, Placement, TaskId, TaskSpec, Timestamp,
 };
 use asynq_tests::history::Record;
 
@@ -11,6 +11,7 @@ use super::{Caller, Wake};
 use crate::env::Env;
 use crate::message::{INLINE_BYTES, Op};
 use crate::net::ConnId;
+use crate::plan::Fault;
 
 /// Something done later about what was asked before.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +49,9 @@ impl Caller {
                 self.enqueue(spec, false, env);
             }
             55..80 => {
-                let spec = self.spec(now, env);
+                let mut spec = self.spec(now, env);
+                // Keys are for what is waited for.
+                spec.options.key = None;
                 self.open_reader(spec, env);
             }
             80..86 => self.enqueue_again(None, env),
@@ -86,6 +89,7 @@ impl Caller {
             spec: Box::new(spec),
             first_send,
             wait,
+            by: None,
         };
         self.ask(op, env)
     }
@@ -106,6 +110,7 @@ impl Caller {
             spec: Box::new(spec),
             first_send: false,
             wait: self.dice.chance(500),
+            by: None,
         };
         self.ask(op, env);
     }
@@ -154,13 +159,17 @@ impl Caller {
 
     fn spec(&mut self, now: Timestamp, env: &Env) -> TaskSpec {
         let dice = &mut self.dice;
+        let key = (env.plan.has(Fault::Keys) && dice.chance(500)).then(|| key(dice.index(KEYS.len())));
+        // Mostly they ask for the same, and for later.
+        let (alike, late) = (key.is_some() && dice.chance(600), key.is_some() && dice.chance(500));
         let mut seldom = |most: Duration| dice.chance(150).then(|| dice.long_tailed(100 * MILLI..most));
         let (start_in, start_within, deadline) = (seldom(10 * SECOND), seldom(30 * SECOND), seldom(40 * SECOND));
         let timeout = seldom(8 * SECOND);
+        let start_in = start_in.or(late.then_some(5 * SECOND));
         let start_at = start_in.map(|after| now + after);
         // Not before the start.
         let after_start = |within: Duration| start_at.unwrap_or(now) + within;
-        let large = env.plan.has(crate::plan::Fault::Large) && dice.chance(300);
+        let large = env.plan.has(Fault::Large) && dice.chance(300);
         let options = Options {
             niceness: Niceness::new(dice.int(0..41) as i32 - 20).unwrap_or_default(),
             placement: match dice.int(0..10) {
@@ -177,17 +186,18 @@ impl Caller {
             at_most_once: dice.chance(150),
             result_ttl: dice.chance(50).then_some(Duration::ZERO),
             stream: false,
-            key: None,
+            key,
         };
-        let data = vec![b'x'; if large { INLINE_BYTES + 1 } else { 4 }];
+        let on_key = [OnKey::Same, OnKey::Return, OnKey::Replace, OnKey::Refuse][dice.index(4)];
+        let data = vec![TOP; if large && !alike { INLINE_BYTES + 1 } else { 4 }];
         TaskSpec {
             id: id(now, dice.bytes16()),
-            name: name(dice.index(NAMES.len())),
+            name: name(if alike { 0 } else { dice.index(NAMES.len()) }),
             queue: text("default"),
-            series: text(["", "a", "b"][dice.index(3)]),
+            series: text(if alike { "" } else { ["", "a", "b"][dice.index(3)] }),
             options,
             start_at,
-            on_key: OnKey::default(),
+            on_key,
             payload: Payload {
                 content_type: "".into(),
                 data: data.into(),
@@ -195,6 +205,10 @@ impl Caller {
         }
     }
 }
+
+/// How the arguments begin of a task that a caller asks for; those of one that a run
+/// calls begin with as much more as it is deep.
+pub(crate) const TOP: u8 = b'0';
 
 const NAMES: [&str; 3] = ["odd", "even", "marked"];
 
@@ -219,6 +233,12 @@ fn name(index: usize) -> Name {
 
 fn text(text: &str) -> Name {
     Name::or_empty(text).expect("these are proper names")
+}
+
+const KEYS: [&str; 2] = ["this", "that"];
+
+fn key(index: usize) -> Key {
+    Key::new(KEYS[index]).expect("these are proper keys")
 }
 
 /// A `UUIDv7`.

@@ -6,7 +6,9 @@ use std::time::Duration;
 use asynq_core::{Assignment, LeaseToken, SessionId};
 use asynq_tests::history::Record;
 
+use super::calls::Calls;
 use super::stream::Stream;
+use super::time::Extension;
 use super::{Wake, Worker};
 use crate::bug::Bug;
 use crate::env::Env;
@@ -39,6 +41,10 @@ pub(super) struct Run {
     pub(super) at_most_once: bool,
     /// Its items go out as they come.
     pub(super) stream: Option<Stream>,
+    /// The time it has asked for.
+    pub(super) extension: Extension,
+    /// What it has called.
+    pub(super) calls: Calls,
 }
 
 impl Run {
@@ -51,6 +57,8 @@ impl Run {
             slotless: false,
             at_most_once: false,
             stream: None,
+            extension: Extension::default(),
+            calls: Calls::default(),
         }
     }
 }
@@ -75,10 +83,12 @@ impl Worker {
         {
             env.close(conn, To::Peer);
         }
+        self.drop_calls(token, env);
     }
 
     /// Nothing more is said or heard of a run.
     pub(super) fn forget(&mut self, token: LeaseToken, env: &mut Env) {
+        self.drop_calls(token, env);
         if let Some(run) = self.runs.remove(&token) {
             if let Some(conn) = run.stream.as_ref().map(|stream| stream.conn)
                 && self.side.remove(&conn).is_some()
@@ -104,13 +114,15 @@ impl Worker {
         };
         match run.phase {
             Phase::Fetching(_) => self.over(token, Report::Ended, env),
-            Phase::Going if !std::mem::replace(&mut run.stopping, true) && !run.stubborn => {
+            Phase::Going if std::mem::replace(&mut run.stopping, true) => {}
+            Phase::Going if run.stubborn => self.abandons_later(token, env),
+            Phase::Going => {
                 let soon = self
                     .dice
                     .long_tailed(Duration::from_micros(10)..Duration::from_millis(50));
                 self.wake_in(soon, Wake::Stopped(token), env);
             }
-            Phase::Going | Phase::Over { .. } => {}
+            Phase::Over { .. } => {}
         }
     }
 

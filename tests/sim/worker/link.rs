@@ -7,7 +7,7 @@ use asynq_core::{LeaseToken, StopCause, Verdict, limits};
 use super::ledger::Phase;
 use super::{GOODBYE, Link, Wake, Worker};
 use crate::env::Env;
-use crate::message::{Down, INLINE_BYTES, Report, Up, Work};
+use crate::message::{Down, Up, Work};
 use crate::net::{ConnId, To};
 
 impl Worker {
@@ -15,6 +15,14 @@ impl Worker {
     pub(crate) fn arrives(&mut self, conn: ConnId, message: Down, env: &mut Env) {
         if let Some(&token) = self.side.get(&conn) {
             self.hears_aside(conn, token, message, env);
+            return self.say(env);
+        }
+        if let Some(&call) = self.apart.get(&conn) {
+            self.hears_of_call(conn, call, message, env);
+            return self.say(env);
+        }
+        if self.reads.contains_key(&conn) {
+            self.hears_of_stream(conn, message, env);
             return self.say(env);
         }
         match (&mut self.link, message) {
@@ -33,6 +41,7 @@ impl Worker {
             Down::Ack(token, verdict) => self.acknowledged(token, matches!(verdict, Verdict::Stale(_)), env),
             Down::Assign(run, payload) => self.assigned(*run, payload, env),
             Down::Stop(token, cause) => self.stop(token, cause, env),
+            Down::Answer(call, answer, _) => self.call_answered(call, answer, env),
             _ => {}
         }
     }
@@ -66,6 +75,12 @@ impl Worker {
         if let Some(token) = self.side.remove(&conn) {
             self.lost_aside(conn, token, env);
             return self.say(env);
+        }
+        if let Some(call) = self.apart.remove(&conn) {
+            return self.call_lost(call, env);
+        }
+        if self.reads.contains_key(&conn) {
+            return self.read_lost(conn, env);
         }
         let current = match self.link {
             Link::Down => false,
@@ -119,9 +134,10 @@ impl Worker {
             if let Phase::Over { report, sent } = &mut run.phase
                 && !std::mem::replace(sent, true)
             {
-                match report {
-                    Report::Completed(result) if result.data.len() > INLINE_BYTES => large.push(token),
-                    report => work.reports.push((token, report.clone())),
+                if report.is_large() {
+                    large.push(token);
+                } else {
+                    work.reports.push((token, report.clone()));
                 }
             }
         }
@@ -134,7 +150,11 @@ impl Worker {
                 drain_told: work.heartbeat,
             };
         }
-        if work.draining || !work.reports.is_empty() {
+        (work.leaked, work.extensions) = (self.gather_leaked(), self.gather_extensions(env));
+        (work.withdrawn, work.calls) = self.gather_calls(env);
+        let says_time = work.leaked.is_some() || !work.extensions.is_empty();
+        let says_calls = !work.withdrawn.is_empty() || !work.calls.is_empty();
+        if work.draining || !work.reports.is_empty() || says_time || says_calls {
             env.up(conn, Up::Work(work));
         }
         let acked = self.lease.as_ref().map_or(0, |lease| lease.last_acked);

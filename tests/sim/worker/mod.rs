@@ -1,15 +1,18 @@
 //! A worker: its session with the broker over any number of connections, its
 //! lease, its drain. It does what `worker/src/session` does.
 
+mod calls;
 mod ledger;
 mod link;
+mod reads;
 mod runs;
 mod stream;
+mod time;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use asynq_core::{Declaration, Hello, LeaseToken, Name, OnLoss, SessionId, limits};
+use asynq_core::{Declaration, Hello, LeaseToken, Name, OnLoss, Place, SessionId, limits};
 use asynq_tests::history::Record;
 
 use super::bug::Bug;
@@ -19,6 +22,7 @@ use super::env::{Env, Event};
 use super::message::Up;
 use super::net::{ConnId, Peer, To};
 use ledger::{Phase, Run};
+use reads::Read;
 
 /// What a worker waits for.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +45,22 @@ pub(crate) enum Wake {
     Yields(LeaseToken),
     /// A generator has waited for credit, of so many items and bytes in all.
     Blocked(LeaseToken, u64, u64),
+    /// A handler asks for more time.
+    Extends(LeaseToken),
+    /// A run that was told to stop has had its time to do so.
+    Overdue(LeaseToken),
+    /// One that was abandoned comes to its end.
+    Returned(LeaseToken),
+    /// A handler calls.
+    Calls(LeaseToken),
+    /// It waits for one call no longer.
+    Withdraws(LeaseToken, u64),
+    /// A call on a connection of its own is said again.
+    CallAgain(u64),
+    /// A run is done with items it reads, up to there.
+    Taken(ConnId, Place),
+    /// It opens a stream again that broke.
+    ReadAgain(ConnId),
     /// A transfer is tried again.
     Transfer(LeaseToken),
     /// Another Emit connection, after one broke.
@@ -99,6 +119,15 @@ pub(crate) struct Worker {
     runs: BTreeMap<LeaseToken, Run>,
     /// Connections apart from the session's, and the runs they are for.
     side: BTreeMap<ConnId, LeaseToken>,
+    /// Those of calls, and which they are for.
+    apart: BTreeMap<ConnId, u64>,
+    /// Streams that runs read.
+    reads: BTreeMap<ConnId, Read>,
+    /// Runs that were abandoned, and go on.
+    ghosts: BTreeSet<LeaseToken>,
+    leaked_told: u32,
+    /// Calls of all runs so far.
+    asked: u64,
 }
 
 /// How long a drain waits for runs to finish, and for the rest after that.
@@ -124,6 +153,11 @@ impl Worker {
             goodbye: false,
             runs: BTreeMap::new(),
             side: BTreeMap::new(),
+            apart: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            ghosts: BTreeSet::new(),
+            leaked_told: 0,
+            asked: 0,
         }
     }
 
@@ -137,7 +171,11 @@ impl Worker {
 
     /// Nothing is held and nothing is owed, and nobody is on the way out.
     pub(crate) fn is_idle(&self) -> bool {
-        self.runs.is_empty() && self.up && !self.draining && matches!(self.link, Link::Up { .. })
+        self.runs.is_empty()
+            && self.ghosts.is_empty()
+            && self.up
+            && !self.draining
+            && matches!(self.link, Link::Up { .. })
     }
 
     pub(crate) fn is_life(&self, life: u32) -> bool {
@@ -174,6 +212,14 @@ impl Worker {
             Wake::Stopped(token) => self.stopped(token, env),
             Wake::Yields(token) => self.yields(token, env),
             Wake::Blocked(token, items, bytes) => self.blocked(token, (items, bytes), env),
+            Wake::Extends(token) => self.extends(token, env),
+            Wake::Overdue(token) => self.abandon(token, env),
+            Wake::Returned(token) => _ = self.ghosts.remove(&token),
+            Wake::Calls(token) => self.calls(token, env),
+            Wake::Withdraws(token, call) => self.withdraws(token, call, env),
+            Wake::CallAgain(call) => self.call_again(call),
+            Wake::Taken(conn, upto) => self.taken(conn, upto, env),
+            Wake::ReadAgain(conn) => self.read_again(conn, env),
             Wake::Transfer(token) => self.transfer(token, env),
             Wake::EmitAgain(token) => self.emit_again(token, env),
             Wake::Release => self.release_all(env),
@@ -194,6 +240,9 @@ impl Worker {
         (self.session, self.lease, self.link) = (None, None, Link::Down);
         (self.up, self.draining, self.goodbye, self.tries) = (false, false, false, 0);
         self.side.clear();
+        self.apart.clear();
+        self.reads.clear();
+        self.ghosts.clear();
         let pause = self.dice.long_tailed(Duration::from_millis(10)..Duration::from_secs(5));
         self.start_in(pause, env);
     }
@@ -229,13 +278,14 @@ impl Worker {
             },
         };
         let hello = Hello {
-            leaked: 0,
+            leaked: self.leaked(),
             session: self.session.unwrap_or(SessionId([0; 16])),
             worker: self.names[0].clone(),
             slots: self.slots,
             tasks: self.names.iter().map(declare).collect(),
             held: self.runs.keys().copied().collect(),
         };
+        self.leaked_told = hello.leaked;
         let resume = self.session.is_some();
         let hello = Box::new(hello);
         env.up(conn, Up::Hello { hello, resume });
@@ -249,8 +299,8 @@ impl Worker {
             return self.exit(env);
         }
         // Transfers go with the connection; streams have their own fate.
-        let transfers = self.transfers();
-        for conn in transfers {
+        let calls = std::mem::take(&mut self.apart).into_keys();
+        for conn in self.transfers().into_iter().chain(calls) {
             self.side.remove(&conn);
             env.close(conn, To::Peer);
         }
@@ -280,6 +330,8 @@ impl Worker {
         if !env.has_bug(Bug::OutcomesForgotten) {
             self.owe_all_again();
         }
+        self.extend_all_again();
+        self.call_all_again(env);
         self.redo_transfers(env);
         self.wake_in(limits::HEARTBEAT, Wake::Beat(conn), env);
         self.watch_the_lease(env);
@@ -300,7 +352,9 @@ impl Worker {
         for token in std::mem::take(&mut self.runs).into_iter().filter_map(ledger::going) {
             env.record(Record::Quit(token));
         }
-        for conn in std::mem::take(&mut self.side).into_keys() {
+        let calls = std::mem::take(&mut self.apart).into_keys();
+        let reads = std::mem::take(&mut self.reads).into_keys();
+        for conn in std::mem::take(&mut self.side).into_keys().chain(calls).chain(reads) {
             env.close(conn, To::Peer);
         }
         (self.lease, self.session) = (None, None);
@@ -316,15 +370,16 @@ impl Worker {
     }
 
     /// Unfinished runs, and those of them that go on without a slot.
-    fn has_slot(&self) -> bool {
+    fn has_slot(&self, env: &Env) -> bool {
+        let lends = !env.has_bug(Bug::SlotKept);
         let unfinished = self
             .runs
             .values()
             .filter(|run| !matches!(run.phase, Phase::Over { .. }));
-        let (mut going, mut slotless) = (0, 0);
+        let (mut going, mut slotless) = (self.leaked(), 0);
         for run in unfinished {
             going += 1;
-            slotless += u32::from(run.slotless);
+            slotless += u32::from(run.slotless || (run.calls.wait() && lends));
         }
         going < self.slots + slotless
     }

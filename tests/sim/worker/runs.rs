@@ -22,11 +22,11 @@ impl Worker {
         if self.runs.contains_key(&token) {
             return; // said twice
         }
-        if self.draining || !self.has_slot() {
+        if self.draining || !self.has_slot(env) {
             return self.answer(token, Report::Released);
         }
         match payload {
-            Some(_) => self.begin(assignment, env),
+            Some(payload) => self.begin(assignment, &payload, env),
             None => {
                 self.runs.insert(token, Run::new(Phase::Fetching(Box::new(assignment))));
                 self.transfer(token, env);
@@ -41,7 +41,7 @@ impl Worker {
         };
         let assignment = Assignment::clone(assignment);
         match payload {
-            Some(_) => self.begin(assignment, env),
+            Some(payload) => self.begin(assignment, &payload, env),
             // A stale token's failure is refused like any other stale word.
             None => self.over(
                 token,
@@ -52,7 +52,7 @@ impl Worker {
     }
 
     /// The handler begins.
-    fn begin(&mut self, assignment: Assignment, env: &mut Env) {
+    fn begin(&mut self, assignment: Assignment, payload: &Payload, env: &mut Env) {
         let token = assignment.token;
         let mut run = Run::new(Phase::Going);
         env.record(Record::Began(token, self.holder()));
@@ -65,8 +65,9 @@ impl Worker {
             self.runs.insert(token, run);
             return;
         }
+        run.calls = self.calls_of(&assignment, payload, env);
         run.report = match self.dice.int(0..100) {
-            0..80 => Report::Completed(self.result(token, env)),
+            0..80 => Report::Completed(self.result(token, env), Vec::new()),
             80..92 => Report::Failed(failure("it did not work", true)),
             92..94 => Report::Crashed(failure("its process died", true)),
             _ => Report::Failed(failure("it never will", false)),
@@ -82,14 +83,15 @@ impl Worker {
             && self.dice.chance(150)
         {
             time = Duration::from_secs(100_000);
-            run.stubborn = false;
+            run.stubborn &= env.plan.has(Fault::Abandons);
         }
         if env.has_bug(Bug::NoFence) {
             // Only a run that outlasts a lease shows that nobody ended it.
             time = time.max(3 * limits::LEASE);
         }
         self.runs.insert(token, run);
-        self.wake_in(time, Wake::Returns(token), env);
+        self.extends_later(&assignment, env);
+        self.go_on(token, time, env);
     }
 
     /// A value that no other run returns.
@@ -118,8 +120,9 @@ impl Worker {
             }
             return;
         }
-        let report = run.report.clone();
-        if let Report::Completed(result) = &report {
+        let mut report = run.report.clone();
+        if let Report::Completed(result, spawned) = &mut report {
+            *spawned = self.spawns(token, env);
             env.record(Record::Returned(token, fingerprint(&result.data)));
         }
         self.over(token, report, env);
@@ -130,9 +133,9 @@ impl Worker {
         let message = match self.runs.get(&token).map(|run| &run.phase) {
             Some(Phase::Fetching(_)) => Up::Fetch(token),
             Some(Phase::Over {
-                report: Report::Completed(result),
+                report: Report::Completed(result, spawned),
                 ..
-            }) => Up::CompleteLarge(token, result.clone()),
+            }) => Up::CompleteLarge(token, result.clone(), spawned.clone()),
             _ => return,
         };
         let conn = env.connect(self.peer(), self.life);

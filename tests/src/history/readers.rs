@@ -4,12 +4,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use asynq_core::{DeadReason, StateName, TaskId};
+use asynq_core::{DeadReason, Grant, LeaseToken, StateName, TaskId};
 
 use super::{Entry, Judge, Record, Rule, Verdict, broken};
 
 #[derive(Debug, Default)]
-pub(super) struct Readers(BTreeMap<TaskId, Stream>);
+pub(super) struct Readers {
+    streams: BTreeMap<TaskId, Stream>,
+    /// Runs that go on and are not to stop, as far as was claimed.
+    running: BTreeMap<TaskId, Grant>,
+}
 
 #[derive(Debug, Default)]
 struct Stream {
@@ -23,6 +27,8 @@ struct Stream {
     is_fragile: bool,
     /// Nothing is kept of it any more.
     purged: bool,
+    /// It ends with the run that called it.
+    called_by: Option<LeaseToken>,
 }
 
 impl Stream {
@@ -42,6 +48,10 @@ impl Judge for Readers {
     fn see(&mut self, entry: &Entry) -> Verdict {
         match &entry.what {
             Record::OneRun(task) | Record::Once(task) => self.of(*task).is_fragile = true,
+            Record::Called(task, by) => self.of(*task).called_by = Some(*by),
+            Record::Claimed(token, _) => _ = self.running.insert(token.task, token.grant),
+            Record::GivenUp(task) | Record::Stopping(task) => _ = self.running.remove(task),
+            Record::Closed(token, _) => _ = self.running.remove(&token.task),
             Record::Stops(task) => self.of(*task).may_end = true,
             Record::Purged(task) => self.of(*task).purged = true,
             Record::Attached(task, grace) => {
@@ -51,10 +61,12 @@ impl Judge for Readers {
             }
             Record::Detached(task) | Record::Revived(task) => self.of(*task).leave(entry.at),
             // It knows nobody yet.
-            Record::Opened(_) => self.0.values_mut().for_each(|stream| stream.leave(entry.at)),
+            Record::Opened(_) => self.streams.values_mut().for_each(|stream| stream.leave(entry.at)),
             Record::Ended(task, end) => {
-                let stream = self.of(*task);
+                let stream = self.streams.entry(*task).or_default();
                 stream.notice_grace(entry.at);
+                let by = stream.called_by;
+                stream.may_end |= by.is_some_and(|by| self.running.get(&by.task) != Some(&by.grant));
                 let given_up = end.state == StateName::Cancelled && stream.grace.is_some();
                 if given_up && !stream.may_end {
                     let message =
@@ -74,7 +86,7 @@ impl Judge for Readers {
 
 impl Readers {
     fn of(&mut self, task: TaskId) -> &mut Stream {
-        self.0.entry(task).or_default()
+        self.streams.entry(task).or_default()
     }
 
     fn died(&mut self, task: TaskId, reason: DeadReason, kind: &str) -> Verdict {
