@@ -85,6 +85,8 @@ pub(crate) enum Bug {
     AbandonedUnsaid,
     /// How many slots are taken by such runs the core does not hear.
     LeakedUnheard,
+    /// That a run wants no more what it has called the core does not hear.
+    WithdrawalsUnheard,
     /// A worker does not say its calls again over a new connection.
     CallsForgotten,
     /// A worker does not lend the slot of a run that waits.

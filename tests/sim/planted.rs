@@ -91,6 +91,7 @@ planted! {
     ids_that_are_purged: IdsPurged breaks GrantAfterEnd SecondEnd;
     a_call_taken_for_an_enqueue: CallIsEnqueue breaks Stuck;
     callers_that_are_not_written: CallersNotWritten breaks Orphan;
+    withdrawals_nobody_hears: WithdrawalsUnheard breaks Unwanted;
     calls_that_are_forgotten: CallsForgotten breaks Stuck;
     a_slot_that_is_not_lent: SlotKept breaks Stuck;
     calls_that_are_mixed_up: CallsMixedUp breaks WrongCall Stuck;
