@@ -102,6 +102,6 @@ planted! {
     extensions_nobody_hears: ExtensionsUnheard breaks TimeCut;
     extensions_that_are_not_written: ExtensionsNotWritten breaks TimeCut Differs;
     a_run_abandoned_in_silence: AbandonedUnsaid breaks Stuck;
-    leaked_slots_nobody_hears_of: LeakedUnheard breaks Leak Stuck;
+    slots_that_are_leaked_for_ever: LeakedForEver breaks Leak Stuck;
     ids_that_are_not_looked_up: NoLookup breaks GrantAfterEnd Lost TwoInOne;
 }
