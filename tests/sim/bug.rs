@@ -89,8 +89,10 @@ pub(crate) enum Bug {
     ExtensionsNotWritten,
     /// A worker does not say that it has abandoned a run.
     AbandonedUnsaid,
-    /// How many slots are taken by such runs the core does not hear.
-    LeakedUnheard,
+    /// That no slot is taken by such runs any more the core does not hear.
+    LeakedForEver,
+    /// That a run wants no more what it has called the core does not hear.
+    WithdrawalsUnheard,
     /// A worker does not say its calls again over a new connection.
     CallsForgotten,
     /// A worker does not lend the slot of a run that waits.

@@ -94,6 +94,7 @@ planted! {
     ids_that_are_purged: IdsPurged breaks GrantAfterEnd SecondEnd;
     a_call_taken_for_an_enqueue: CallIsEnqueue breaks Stuck;
     callers_that_are_not_written: CallersNotWritten breaks Orphan;
+    withdrawals_nobody_hears: WithdrawalsUnheard breaks Unwanted;
     calls_that_are_forgotten: CallsForgotten breaks Stuck;
     a_slot_that_is_not_lent: SlotKept breaks Stuck;
     calls_that_are_mixed_up: CallsMixedUp breaks WrongCall Stuck;
@@ -104,6 +105,6 @@ planted! {
     extensions_nobody_hears: ExtensionsUnheard breaks TimeCut;
     extensions_that_are_not_written: ExtensionsNotWritten breaks TimeCut Differs;
     a_run_abandoned_in_silence: AbandonedUnsaid breaks Stuck;
-    leaked_slots_nobody_hears_of: LeakedUnheard breaks Leak Stuck;
+    slots_that_are_leaked_for_ever: LeakedForEver breaks Leak Stuck;
     ids_that_are_not_looked_up: NoLookup breaks GrantAfterEnd Lost TwoInOne;
 }

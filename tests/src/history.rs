@@ -111,6 +111,8 @@ pub enum Record {
     Once(TaskId),
     /// The broker durably knows a task that the run has called.
     Called(TaskId, LeaseToken),
+    /// The broker heard that a run wants no more what it has called, and which lives.
+    Withdrew(TaskId),
     /// The broker durably has the task's run stop.
     Stopping(TaskId),
     /// The broker durably knows the end of a task, by that grant if any was made.
@@ -288,6 +290,8 @@ pub enum Rule {
     Overrun,
     /// A called task lives no longer than the attempt that called it, but to be stopped.
     Orphan,
+    /// What a run has called and wants no more does not succeed.
+    Unwanted,
     /// A call is answered with the end of the task it called.
     WrongCall,
     /// What a run spawns is there once, by the commit that has its success, and by no
@@ -330,6 +334,7 @@ impl fmt::Display for Rule {
             Self::StreamCut => "a stream goes on whoever is lost",
             Self::Overrun => "no item beyond the credit",
             Self::Orphan => "a called task ends with the attempt that called it",
+            Self::Unwanted => "what a run wants no more does not succeed",
             Self::WrongCall => "a call is answered with the end of what it called",
             Self::Spawned => "what is spawned comes with a success, once",
             Self::KeyTwice => "a key has one task",

@@ -1,7 +1,7 @@
 //! What runs call: to the core it is said like an enqueue, but by a run; see asynqd's
 //! `callers` and `workers`.
 
-use asynq_core::{Call, Event as CoreEvent, LeaseToken, Payload, Refusal, RequestId, SessionId, TaskSpec};
+use asynq_core::{Call, Event as CoreEvent, LeaseToken, Payload, Refusal, RequestId, SessionId, TaskId, TaskSpec};
 use asynq_tests::history::Record;
 
 use super::callers::{Asked, Behind};
@@ -24,7 +24,12 @@ impl Process {
         for call in withdrawn {
             self.withdraw_unseen(call, env);
             let Call { token, n } = call;
-            self.apply(CoreEvent::Withdraw { session, token, n }, env);
+            if self.core.holder(token) == Some(session) && self.is_called(token.child(n)) {
+                env.record(Record::Withdrew(token.child(n)));
+            }
+            if !env.has_bug(Bug::WithdrawalsUnheard) {
+                self.apply(CoreEvent::Withdraw { session, token, n }, env);
+            }
         }
         let op = |told: RunCall| {
             let session = Some(session);
@@ -41,6 +46,12 @@ impl Process {
             Ask { call: told.number, op }
         };
         self.ask(conn, calls.into_iter().map(op).collect(), env);
+    }
+
+    /// Whether a task lives for a run that has called it.
+    fn is_called(&self, task: TaskId) -> bool {
+        let lives = self.core.task(task).filter(|_| self.core.is_live(task));
+        lives.is_some_and(|view| view.record.called_by.is_some())
     }
 
     /// One on a connection of its own, which may come late: it is always looked up.

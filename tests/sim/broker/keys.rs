@@ -37,7 +37,12 @@ impl Process {
     }
 
     /// The store has been looked into.
-    pub(super) fn key_resolved(&mut self, (queue, key): (Name, Key), found: Option<&(Seq, TaskRecord)>, env: &mut Env) {
+    pub(super) fn key_resolved(
+        &mut self,
+        (queue, key): (Name, Key),
+        found: Option<&(Seq, Box<TaskRecord>)>,
+        env: &mut Env,
+    ) {
         let behind: Option<Behind> = self.resolving_keys.remove(&(queue.clone(), key.clone()));
         let mut ids = Vec::new();
         for asked in behind.unwrap_or_default() {

@@ -33,7 +33,7 @@ pub(super) enum Job {
 /// What was read.
 enum Found {
     Task(TaskId, Option<(Seq, Box<TaskRecord>)>),
-    Key(Name, Key, Option<(Seq, TaskRecord)>),
+    Key(Name, Key, Option<(Seq, Box<TaskRecord>)>),
     Arguments(Box<Assignment>, Option<Payload>),
 }
 
@@ -76,7 +76,7 @@ impl Process {
                     found.push(Found::Task(id, task));
                 }
                 Job::Key(queue, key) => {
-                    let task = disk.keyed(&queue, &key)?;
+                    let task = disk.keyed(&queue, &key)?.map(|(seq, record)| (seq, Box::new(record)));
                     found.push(Found::Key(queue, key, task));
                 }
                 Job::Arguments(run) => {

@@ -71,6 +71,11 @@ impl Calls {
         !self.open.is_empty()
     }
 
+    /// That call has no answer yet.
+    pub(super) fn has(&self, number: u64) -> bool {
+        self.open.contains_key(&number)
+    }
+
     fn waits_for_any(&self) -> bool {
         self.open.values().any(|open| !open.withdrawn)
     }
@@ -215,14 +220,14 @@ impl Worker {
         if !env.plan.has(Fault::Spawns) || depth >= MAX_DEPTH || self.dice.chance(600) {
             return Vec::new();
         }
-        let of_whom = |dice: &mut Self, n, env: &Env| {
-            let mut spec = dice.called_spec(token.child(n), (queue.clone(), depth + 1, enqueued_at), env);
+        let last = made + self.dice.int(1..4) as u32;
+        let mut spawned = Vec::new();
+        for n in made + 1..=last {
+            let mut spec = self.called_spec(token.child(n), (queue.clone(), depth + 1, enqueued_at), env);
             // Nobody could read it.
             spec.options.stream = false;
-            spec
-        };
-        let last = made + self.dice.int(1..4) as u32;
-        let spawned: Vec<TaskSpec> = (made + 1..=last).map(|n| of_whom(self, n, env)).collect();
+            spawned.push(spec);
+        }
         for spec in &spawned {
             env.record(Record::Asked(spec.id));
             env.asked_for(spec);
@@ -286,7 +291,7 @@ impl Worker {
 
     /// Whose a call is.
     fn run_of(&self, number: u64, env: &Env) -> Option<(LeaseToken, u64)> {
-        let has = |run: &&Run| run.calls.open.contains_key(&number);
+        let has = |run: &&Run| run.calls.has(number);
         let (token, run) = self.runs.iter().find(|(_, run)| has(run))?;
         let first = run.calls.open.keys().next().copied();
         let mixed_up = first.filter(|_| env.has_bug(Bug::CallsMixedUp));

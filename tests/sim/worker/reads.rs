@@ -188,8 +188,13 @@ impl Worker {
     fn stop_reading(&mut self, conn: ConnId, env: &mut Env) {
         env.close(conn, To::Peer);
         if let Some(read) = self.reads.remove(&conn) {
-            self.withdraws(read.token, read.number, env);
-            self.has_been_told(read.token, env);
+            let run = self.runs.get(&read.token);
+            // Its end may have been told before the last of its items.
+            if run.is_some_and(|run| run.calls.has(read.number)) {
+                self.withdraws(read.token, read.number, env);
+            } else {
+                self.has_been_told(read.token, env);
+            }
         }
     }
 

@@ -70,6 +70,23 @@ fn a_run_hears_of_what_it_has_called() {
 }
 
 #[test]
+fn what_a_run_wants_no_more_does_not_succeed() {
+    let child = |attempt| LeaseToken {
+        task: run(1).child(1),
+        ..run(attempt)
+    };
+    let withdrew = Record::Withdrew(run(1).child(1));
+    let succeeds = Record::Closed(child(1), StateName::Succeeded);
+    let unwanted = Some(Rule::Unwanted);
+    assert_eq!(check(&[withdrew.clone(), succeeds.clone()]), unwanted);
+    assert_eq!(check(&[withdrew.clone(), closed(run(1).child(1))]), None);
+    assert_eq!(check(&[succeeds.clone(), withdrew.clone()]), None);
+    // A broker that did not come to write it forgets it.
+    let again = Record::Opened(Epoch(6));
+    assert_eq!(check(&[withdrew, again, succeeds]), None);
+}
+
+#[test]
 fn what_is_spawned_comes_with_a_success_and_once() {
     let tasks = [run(1).child(2), run(1).child(3)];
     let spawns = |rest: &[Record]| {

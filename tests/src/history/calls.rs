@@ -1,8 +1,8 @@
 //! What must hold between a run and the tasks it has called.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use asynq_core::{Grant, LeaseToken, TaskId};
+use asynq_core::{Grant, LeaseToken, StateName, TaskId};
 
 use super::{Entry, Judge, Record, Rule, Verdict, broken, show};
 
@@ -13,6 +13,8 @@ pub(super) struct Calls {
     called: BTreeMap<TaskId, Called>,
     /// Tasks with a run that goes on and is not to stop, as far as was claimed.
     running: BTreeMap<TaskId, Grant>,
+    /// Called tasks that are wanted no more, as the broker has heard since it was opened.
+    unwanted: BTreeSet<TaskId>,
 }
 
 #[derive(Debug)]
@@ -39,7 +41,14 @@ impl Judge for Calls {
                     called.stopping = true;
                 }
             }
-            Record::Closed(token, _) => {
+            Record::Withdrew(task) => _ = self.unwanted.insert(*task),
+            // What was not on the disk it is told again.
+            Record::Opened(_) => self.unwanted.clear(),
+            Record::Closed(token, state) => {
+                if self.unwanted.remove(&token.task) && *state == StateName::Succeeded {
+                    let message = format!("{} succeeded, and its caller wanted it no more", show(*token));
+                    return broken(Rule::Unwanted, message);
+                }
                 self.running.remove(&token.task);
                 self.called.remove(&token.task);
             }

@@ -20,6 +20,12 @@ impl Judge for Time {
             Record::HasUntil(token, until) => longer(&mut self.durable, *token, *until),
             // What was not on the disk it knows no more.
             Record::Opened(_) => self.heard = self.durable.clone(),
+            // Said once more it need not be true: a clock may have been set back meanwhile.
+            Record::Stopping(task) => {
+                for known in [&mut self.heard, &mut self.durable] {
+                    known.retain(|token, _| token.task != *task);
+                }
+            }
             Record::TookTooLong(token, now) => {
                 let until = self.heard.get(token).max(self.durable.get(token));
                 if let Some(until) = until.filter(|until| *until > now) {
@@ -85,6 +91,9 @@ mod tests {
         let again = Record::Opened(Epoch(6));
         assert_eq!(check(&[heard.clone(), again.clone(), stopped(1, 19)]), None);
         let written = Record::HasUntil(run(1), 20);
-        assert_eq!(check(&[heard, written, again, stopped(1, 19)]), cut);
+        assert_eq!(check(&[heard, written.clone(), again, stopped(1, 19)]), cut);
+        // What was decided, and is written, may be said again.
+        let decided = Record::Stopping(run(1).task);
+        assert_eq!(check(&[written, stopped(1, 20), decided, stopped(1, 19)]), None);
     }
 }
