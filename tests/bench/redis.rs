@@ -10,7 +10,8 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ use crate::{Figure, cpu};
 /// The argument that makes this program the worker.
 pub(crate) const WORK: &str = "work-for-redis";
 /// Commands in a pipeline, and values a pop takes at most.
-const BATCH: usize = 100;
+pub(crate) const BATCH: usize = 100;
 const TASKS: &str = "tasks";
 const RESULTS: &str = "results";
 /// For the server to listen.
@@ -48,10 +49,11 @@ impl Kind {
 pub(crate) struct Redis {
     kind: Kind,
     connection: Connection,
+    address: SocketAddr,
     pids: [u32; 2],
     server: Child,
     _worker: Process,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Redis {
@@ -86,15 +88,28 @@ impl Redis {
         Ok(Self {
             kind,
             connection: Connection::new(stream),
+            address,
             pids: [server.id(), worker.pid()],
             server,
             _worker: worker,
-            _folder: folder,
+            folder,
         })
     }
 
     pub(crate) fn name(&self) -> &'static str {
         self.kind.name()
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
     }
 
     /// Tasks there and results back, so many of them unanswered.
@@ -175,13 +190,13 @@ fn pop(list: &str) -> [&[u8]; 7] {
 }
 
 /// A connection that speaks RESP, as far as lists need it.
-struct Connection {
+pub(crate) struct Connection {
     reader: BufReader<TcpStream>,
     outgoing: Vec<u8>,
 }
 
 impl Connection {
-    fn new(stream: TcpStream) -> Self {
+    pub(crate) fn new(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a TCP stream");
         Self {
             reader: BufReader::with_capacity(256 * 1024, stream),
@@ -189,7 +204,7 @@ impl Connection {
         }
     }
 
-    fn command(&mut self, words: &[&[u8]]) {
+    pub(crate) fn command(&mut self, words: &[&[u8]]) {
         let out = &mut self.outgoing;
         write!(out, "*{}\r\n", words.len()).expect("memory");
         for word in words {
@@ -199,7 +214,7 @@ impl Connection {
         }
     }
 
-    fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         // A server that has ended ends this process too.
         let sent = self.reader.get_mut().write_all(&self.outgoing);
         self.outgoing.clear();
@@ -209,7 +224,7 @@ impl Connection {
     }
 
     /// A number, or the length of what was popped.
-    fn answer(&mut self) -> usize {
+    pub(crate) fn answer(&mut self) -> usize {
         match self.head() {
             (b':', number) => number,
             (b'*', 2) => self.popped(|_| ()).len(),
@@ -238,15 +253,21 @@ impl Connection {
         values
     }
 
-    fn bulk(&mut self, value: &mut Vec<u8>) {
+    pub(crate) fn bulk(&mut self, value: &mut Vec<u8>) {
         let (_, length) = self.head();
         value.resize(length + 2, 0);
         self.reader.read_exact(value).expect("redis answers");
         value.truncate(length);
     }
 
+    /// So many answers in one.
+    pub(crate) fn array(&mut self, of: usize) {
+        let (kind, length) = self.head();
+        assert_eq!((char::from(kind), length), ('*', of), "redis answers otherwise");
+    }
+
     /// The kind of what follows, and its number.
-    fn head(&mut self) -> (u8, usize) {
+    pub(crate) fn head(&mut self) -> (u8, usize) {
         let mut line = Vec::new();
         let read = self.reader.read_until(b'\n', &mut line);
         if !matches!(read, Ok(1..)) {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use asynq_client::{Client, Iterate};
 use asynq_proto::Payload;
-use asynq_tests::{Broker, PATIENCE, Process, eventually};
+use asynq_tests::{Broker, PATIENCE, Process, eventually, memory};
 use tokio_stream::StreamExt;
 
 use crate::Figure;
@@ -67,8 +67,10 @@ impl Setup {
         seen as f64 / begun.elapsed().as_secs_f64()
     }
 
-    /// How many items are produced for a reader who has read `read` and stops.
-    pub(crate) async fn ahead(&self, read: u64, window: u32) -> u64 {
+    /// How many items are produced for a reader who has read `read` and stops, and by
+    /// how many bytes the broker grows.
+    pub(crate) async fn ahead(&self, read: u64, window: u32) -> (u64, u64) {
+        let before = memory(self.pids[0]);
         let mut items = self
             .count(u64::from(u32::MAX))
             .window(window)
@@ -83,8 +85,9 @@ impl Setup {
             details.get("items")?.parse::<u64>().ok().filter(|_| blocked)
         });
         let ahead = sent.await - read;
+        let grown = memory(self.pids[0]).saturating_sub(before);
         items.stop().await.expect("the broker answers");
-        ahead
+        (ahead, grown)
     }
 
     /// Items of 100 bytes, with the index and the quotes around the pad.

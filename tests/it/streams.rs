@@ -1,7 +1,7 @@
 //! Items stream back: through real processes, to the command and to the SDK.
 
 use asynq_client::{Client, Payload};
-use asynq_tests::{Cluster, Ended, PATIENCE, eventually, interrupt, within};
+use asynq_tests::{Cluster, Ended, PATIENCE, eventually, interrupt, memory, within};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_stream::StreamExt;
 
@@ -108,12 +108,12 @@ async fn a_stalled_reader_costs_nothing() {
     .await;
     // Asking for item 10 took the ten before it; each is acknowledged by asking for the next.
     assert!(sent(&why.details) <= 10 + WINDOW, "{:?}", why.details);
-    let memory = [memory(cluster.broker.process().pid()), memory(worker.pid())];
+    let before = [memory(cluster.broker.process().pid()), memory(worker.pid())];
     assert_eq!(cluster.ok(&["call", "echo", "1"]).await, "1", "the slot is lent");
     let again = client.explain(items.id()).await.expect("it goes on");
     assert_eq!(sent(&again.details), sent(&why.details), "nothing more was produced");
-    let after = [self::memory(cluster.broker.process().pid()), self::memory(worker.pid())];
-    for (before, after) in memory.into_iter().zip(after) {
+    let after = [memory(cluster.broker.process().pid()), memory(worker.pid())];
+    for (before, after) in before.into_iter().zip(after) {
         assert!(after < before + (8 << 20), "from {before} to {after} bytes");
     }
 
@@ -127,17 +127,6 @@ async fn a_stalled_reader_costs_nothing() {
         (ends(&client).await == (1, 1, 0)).then_some(())
     })
     .await;
-}
-
-/// Bytes of memory a process has in use.
-fn memory(pid: u32) -> u64 {
-    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).expect("the process runs");
-    let pages: u64 = statm
-        .split(' ')
-        .nth(1)
-        .and_then(|pages| pages.parse().ok())
-        .expect("a number");
-    pages * 4096
 }
 
 #[tokio::test]

@@ -6,14 +6,23 @@
 
 mod answers;
 mod bad;
+mod credit;
+mod crowd;
 mod cuts;
 mod died;
 mod explain;
+mod generator;
 mod kills;
+mod look_ahead;
+mod many;
 mod reruns;
+mod stalled;
 mod stopped;
+mod stops;
 mod streams;
+mod without;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -44,6 +53,17 @@ fn dice(test: &str) -> Dice {
 /// The same id, in the words of the broker.
 fn core_id(id: TaskId) -> asynq_core::TaskId {
     asynq_core::TaskId(*id.as_bytes())
+}
+
+/// Ports of all who are connected to a port of this machine: who connects anew has
+/// another one.
+fn connected(port: u16) -> BTreeSet<String> {
+    const ESTABLISHED: &str = "01";
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel tells");
+    let to = format!(":{port:04X}");
+    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let rows = rows.filter(|row| row.len() > 3 && row[2].ends_with(&to) && row[3] == ESTABLISHED);
+    rows.map(|row| row[1].to_owned()).collect()
 }
 
 /// Some durations in short.
