@@ -37,9 +37,9 @@ node: tools ## Join a worker from another network namespace, with certificates (
 	cargo build --locked --workspace --bins
 	@tests/node.sh
 
-bench: tools ## Measure throughput, latency and CPU beside plain gRPC, and Redis if it is there (ROUNDS=7)
+bench: tools ## Measure throughput, latency and CPU beside plain gRPC, and Redis if it is there (ROUNDS=7, ONLY=items)
 	cargo build --locked --release --workspace --bins
-	cargo bench --locked -p asynq-tests --bench speed -- $(ROUNDS)
+	cargo bench --locked -p asynq-tests --bench speed -- $(ROUNDS) $(ONLY)
 
 # A bare toolchain may lack rustfmt and clippy: the tests do not need them.
 lint: ## Check format and lints, where rustfmt and clippy are installed

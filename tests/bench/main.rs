@@ -4,7 +4,7 @@
 //! round measures every row once, so that a machine that drifts drifts for all;
 //! medians and ranges are printed.
 //!
-//! `cargo bench -p asynq-tests -- [ROUNDS [items]]`; with `items` streams only
+//! `cargo bench -p asynq-tests -- [ROUNDS] [items]`; with `items` streams only
 
 mod cpu;
 mod floor;
@@ -56,8 +56,11 @@ fn main() {
         }
         _ => {}
     }
-    let rounds = args.first().map_or(ROUNDS, |n| n.parse().expect("ROUNDS is a number"));
-    let only_items = args.get(1).is_some_and(|what| what == "items");
+    let (only, numbers): (Vec<_>, Vec<_>) = args.iter().partition(|arg| *arg == "items");
+    let rounds = numbers
+        .first()
+        .map_or(ROUNDS, |n| n.parse().expect("ROUNDS is a number"));
+    let only_items = !only.is_empty();
     // One thread, as the daemons on two cores.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(run(rounds, only_items));
