@@ -4,6 +4,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use asynq_proto::limits::MAX_BATCH_OPS;
@@ -61,11 +62,11 @@ impl Source {
             Self::Counted => {
                 let pad = "x".repeat(80);
                 let item = move |i| Payload::bytes("", format!("{{\"i\":{i},\"pad\":\"{pad}\"}}"));
-                Box::pin(tokio_stream::iter((0..count).map(item)))
+                Box::pin(AtOnce((0..count).map(item)))
             }
             Self::Prebuilt => {
                 let item = Payload::bytes("", vec![b'x'; BYTES]);
-                Box::pin(tokio_stream::iter((0..count).map(move |_| item.clone())))
+                Box::pin(AtOnce((0..count).map(move |_| item.clone())))
             }
             Self::OneByOne => Box::pin(ReceiverStream::new(one_by_one(count))),
             Self::Stamped => Box::pin(tokio_stream::iter(0..count).then(|_| async {
@@ -111,6 +112,18 @@ impl Source {
                 Box::pin(ReceiverStream::new(gathered))
             }
         }
+    }
+}
+
+/// An iterator as a stream that is always ready. (That of `tokio_stream` is not after
+/// every 32 items, and who takes what is ready would then take no more.)
+struct AtOnce<I>(I);
+
+impl<I: Iterator + Unpin> Stream for AtOnce<I> {
+    type Item = I::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<I::Item>> {
+        Poll::Ready(self.0.next())
     }
 }
 

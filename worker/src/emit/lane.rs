@@ -2,19 +2,24 @@
 //! the thread of the data connection. A stream has one after the other.
 
 use std::error::Error;
+use std::pin::Pin;
+use std::task::{self, Poll};
 
 use asynq_proto::Wire;
 use asynq_proto::v1::workers_client::WorkersClient;
 use asynq_proto::v1::{Credit, EmitControl, EmitFrame, EmitResume};
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinError;
+use tokio::time::sleep;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 
 use super::{Reader, raise};
 use crate::context::Context;
 use crate::data::Data;
+use crate::limits::GOODBYE;
 
 /// What an Emit ended with.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,8 +38,46 @@ pub(super) struct Lane {
     pub(super) frames: mpsc::Sender<EmitFrame>,
     /// From which item on the broker wants them, if it was asked.
     pub(super) from: oneshot::Receiver<u64>,
-    /// Dropping it resets the call.
-    pub(super) link: AbortOnDropHandle<Word>,
+    pub(super) link: Link,
+}
+
+/// The call itself. Dropped, it is reset, but not that of a run that is stopped: such a
+/// call is left to its end. What the broker still says to a call that was reset is an
+/// error of its own to h2, and after 1,024 of them h2 gives up the whole connection.
+pub(super) struct Link {
+    context: Context,
+    /// `None` once it is left to itself.
+    call: Option<AbortOnDropHandle<Word>>,
+}
+
+impl Link {
+    pub(super) fn new(context: Context, call: AbortOnDropHandle<Word>) -> Self {
+        Self {
+            context,
+            call: Some(call),
+        }
+    }
+}
+
+impl Future for Link {
+    type Output = Result<Word, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        match &mut self.call {
+            Some(call) => Pin::new(call).poll(cx),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if self.context.is_stopped()
+            && let Some(call) = self.call.take()
+        {
+            drop(call.detach());
+        }
+    }
 }
 
 /// Opens a lane, and says where the run stands.
@@ -58,7 +101,7 @@ pub(super) fn to_broker(data: &Data, context: Context, reader: Reader, granted: 
             (hello, outgoing),
             (answer, granted.clone()),
         );
-        let link = data.spawn(talk);
+        let link = Link::new(context.clone(), data.spawn(talk));
         Lane { frames, from, link }
     })
 }
@@ -70,7 +113,10 @@ async fn talk(
     (answer, granted): (oneshot::Sender<u64>, watch::Sender<Credit>),
 ) -> Word {
     // Of a stopped run not even what has been gathered goes out.
-    let stopped = async move { context.stopped().await };
+    let stopped = {
+        let context = context.clone();
+        async move { context.stopped().await }
+    };
     let outgoing = futures_util::stream::iter([hello])
         .chain(ReceiverStream::new(outgoing))
         .take_until(stopped);
@@ -78,6 +124,22 @@ async fn talk(
         Ok(replies) => replies.into_inner(),
         Err(status) => return over(&status),
     };
+    // The broker ends it then; one that does not is not waited for.
+    let given_up = async {
+        context.stopped().await;
+        sleep(GOODBYE).await;
+    };
+    tokio::select! {
+        word = listen(&mut replies, answer, &granted) => word,
+        () = given_up => Word::Lost("the broker leaves it open".into()),
+    }
+}
+
+async fn listen(
+    replies: &mut Streaming<EmitControl>,
+    answer: oneshot::Sender<u64>,
+    granted: &watch::Sender<Credit>,
+) -> Word {
     let mut answer = Some(answer);
     loop {
         match replies.message().await {

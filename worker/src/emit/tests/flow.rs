@@ -206,6 +206,11 @@ async fn a_stopped_generator_is_dropped_and_sends_nothing_more() {
     assert_eq!(rig.run.await.unwrap().0, Some(Outcome::Ended));
     assert_eq!(pulled.load(Ordering::SeqCst), before);
     assert_eq!(Arc::strong_count(&pulled), 1);
+    // Its call is not reset: the broker is left to end it.
+    let Far { word, frames, .. } = rig.lane.unwrap();
+    assert!(frames.is_closed(), "nothing more can be sent");
+    yield_now().await;
+    assert!(!word.is_closed(), "the broker still has the last word");
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use super::lane::{Lane, Word};
+use super::lane::{Lane, Link, Word};
 use super::*;
 use crate::calls::OfRun;
 use crate::context::{Control, LeaseToken, Run, StopCause};
@@ -89,6 +89,7 @@ fn start(items: impl Items + 'static, first: Credit) -> Rig {
 fn emit(context: Context, control: Control, items: Box<dyn Items>, first: Credit) -> Rig {
     let (opened, lanes) = mpsc::channel(1);
     let (granted, credits) = watch::channel(first);
+    let run = context.clone();
     let open = move |resume| {
         let (frames_in, frames) = mpsc::channel(1);
         let (answer, from) = oneshot::channel();
@@ -104,7 +105,7 @@ fn emit(context: Context, control: Control, items: Box<dyn Items>, first: Credit
         Lane {
             frames: frames_in,
             from,
-            link: AbortOnDropHandle::new(link),
+            link: Link::new(run.clone(), AbortOnDropHandle::new(link)),
         }
     };
     let slots = Arc::new(Semaphore::new(1));
