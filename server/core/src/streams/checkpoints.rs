@@ -55,15 +55,22 @@ impl Checkpoints {
         self.safe.as_ref().map_or(0, |safe| safe.index)
     }
 
-    fn last_index(&self) -> u64 {
-        self.later.back().map_or(self.safe_index(), |last| last.index)
-    }
-
-    /// Takes one in, unless it is known or older than what is: an Emit that broke says
-    /// some twice.
+    /// Takes one in, unless it is older than what is known: an Emit that broke says some
+    /// twice. Of several behind the same item the last one counts: a generator may come
+    /// on for long without an item.
     fn add(&mut self, checkpoint: Checkpoint) {
-        if checkpoint.index <= self.last_index() {
-            return;
+        let last = self.later.back_mut().or(self.safe.as_mut());
+        match last.filter(|last| last.index >= checkpoint.index) {
+            Some(last) if *last == checkpoint || last.index > checkpoint.index => return,
+            Some(last) => {
+                *last = checkpoint;
+                if self.later.is_empty() {
+                    self.written = 0; // that one is not
+                }
+                return;
+            }
+            None if checkpoint.index == 0 => return,
+            None => {}
         }
         self.later.push_back(checkpoint);
         while self.is_crowded() {
@@ -96,13 +103,9 @@ impl Checkpoints {
 
     /// The last one that is not behind `index`; else the beginning.
     pub(super) fn before(&self, index: u64) -> Checkpoint {
-        let known = self.later.iter().rev().chain(&self.safe);
-        let fits = |checkpoint: &&Checkpoint| checkpoint.index <= index;
-        known
-            .filter(fits)
-            .max_by_key(|it| it.index)
-            .cloned()
-            .unwrap_or_default()
+        let mut last_first = self.later.iter().rev().chain(&self.safe);
+        let known = last_first.find(|checkpoint| checkpoint.index <= index);
+        known.cloned().unwrap_or_default()
     }
 
     /// Asserts what always holds in a stream that has come to `head`. For tests.
@@ -215,7 +218,7 @@ mod tests {
         let most = limits::KEPT_CHECKPOINT_BYTES / limits::MAX_CHECKPOINT_BYTES;
         (1..=20).for_each(|index| checkpoints.add(at(index, limits::MAX_CHECKPOINT_BYTES)));
         assert_eq!(checkpoints.later.len(), most);
-        assert_eq!((indexes(&checkpoints)[0], checkpoints.last_index()), (1, 20));
+        assert_eq!((indexes(&checkpoints)[0], indexes(&checkpoints).last()), (1, Some(&20)));
     }
 
     #[test]
@@ -233,5 +236,23 @@ mod tests {
         assert_eq!((checkpoints.safe(), indexes(&checkpoints)), (Some(&at(5, 1)), vec![]));
         checkpoints.cut(4);
         assert_eq!(checkpoints.safe_index(), 5, "what is acknowledged stays so");
+    }
+
+    #[test]
+    fn of_several_behind_an_item_the_last_counts_and_is_written() {
+        let mut checkpoints = Checkpoints::default();
+        checkpoints.add(Checkpoint::default());
+        assert_eq!(checkpoints.before(9), Checkpoint::default());
+        for bytes in [1, 2, 3] {
+            checkpoints.add(at(5, bytes));
+            assert_eq!(checkpoints.before(9), at(5, bytes));
+        }
+        checkpoints.settle(5);
+        checkpoints.written = 5;
+        checkpoints.add(at(5, 3));
+        assert_eq!(checkpoints.written, 5, "it is known");
+        checkpoints.add(at(5, 4));
+        checkpoints.check(5);
+        assert_eq!((checkpoints.safe(), checkpoints.written), (Some(&at(5, 4)), 0));
     }
 }

@@ -333,9 +333,10 @@ fn settle(shard: &mut Shard, world: &mut World) {
     for n in 0..4 {
         if world.connected.remove(&n).is_some() {
             shard.disconnect(n);
+            // What ran alone is run again at once, by one that is still there.
+            world.take(shard);
         }
     }
-    world.take(shard);
     shard.advance(limits::LEASE);
     world.take(shard);
     world.connected.insert(9, (2, 7));
